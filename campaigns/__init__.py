@@ -1,0 +1,1 @@
+"""What, when, to whom: lifecycle, audience, ledger, sending, content, banners, rotation, counts."""

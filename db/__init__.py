@@ -1,0 +1,1 @@
+"""PostgreSQL: transactions, roles, column types and migrations. Knows no table's meaning."""

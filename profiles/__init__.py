@@ -1,0 +1,1 @@
+"""Who exists: workspaces, brands, keys, profiles, devices, consent, suppression, events and their ingestion."""

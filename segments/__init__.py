@@ -1,0 +1,1 @@
+"""Which of them: conditions, engines, evaluation, membership, schedule."""

@@ -1,0 +1,1 @@
+"""Thin arq jobs and ticks; no rule lives here. `python -m workers` runs them."""
