@@ -6,7 +6,7 @@ from typing import Any
 from tortoise import fields
 from tortoise.models import Model
 
-from db.fields import text_enum
+from db.fields import optional_text, text_enum
 
 
 class CampaignChannel(StrEnum):
@@ -77,7 +77,7 @@ class Sender(Model):
     brand_id = fields.UUIDField(null=True)
     from_name = fields.TextField()
     from_address = fields.TextField()
-    reply_to = fields.TextField(null=True)
+    reply_to = optional_text()
     postal_address = fields.TextField()
     created_at = fields.DatetimeField()
 
@@ -106,8 +106,8 @@ class Campaign(Model):
     name = fields.TextField()
     channel = text_enum(CampaignChannel)
     status = text_enum(CampaignStatus)
-    status_reason = fields.TextField(null=True)
-    status_detail = fields.TextField(null=True)
+    status_reason = optional_text()
+    status_detail = optional_text()
     topic = fields.TextField()
     class_ = text_enum(CampaignClass, source_field="class")
     content: fields.JSONField[dict[str, Any]] = fields.JSONField()

@@ -85,6 +85,9 @@ CREATE TABLE profile (
   UNIQUE (workspace_id, id),
   UNIQUE (workspace_id, external_id)
 );
+-- The universe of every evaluation and of EVERYONE, read from the index alone.
+CREATE INDEX profile_living ON profile (workspace_id, id) WHERE merged_into IS NULL AND erased_at IS NULL;
+CREATE INDEX profile_merged ON profile (workspace_id, id) WHERE merged_into IS NOT NULL;
 CREATE INDEX profile_email ON profile (workspace_id, email_hash) WHERE email_hash IS NOT NULL;
 
 CREATE TABLE profile_brand (
@@ -330,6 +333,7 @@ CREATE TABLE campaign (
   FOREIGN KEY (workspace_id, placement_id) REFERENCES placement (workspace_id, id),
   CHECK ((channel = 'BANNER') = (placement_id IS NOT NULL AND weight IS NOT NULL))
 );
+CREATE INDEX campaign_open ON campaign (workspace_id, id) WHERE status IN ('PREPARING', 'SENDING');
 CREATE INDEX campaign_due ON campaign (scheduled_at) WHERE status = 'SCHEDULED';
 CREATE INDEX campaign_expiring ON campaign (expires_at)
   WHERE expires_at IS NOT NULL AND status IN ('SCHEDULED', 'PREPARING', 'SENDING', 'PAUSED', 'ACTIVE');
@@ -433,7 +437,7 @@ TENANT_TABLES = (
 )  # fmt: skip
 """Every table with a `workspace_id`. `workspace` itself is guarded by its own id; see `isolation`."""
 
-LEAF_TABLES = ("profile", "profile_alias", "event")
+LEAF_TABLES = ("profile", "profile_alias", "profile_brand", "event")
 """What leaf queries read as `muster_leaf`, without row level security in the way of their indexes."""
 
 
@@ -482,6 +486,12 @@ $$;
 CREATE FUNCTION workspace_named(wanted text) RETURNS uuid
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
   SELECT id FROM workspace WHERE name = wanted
+$$;
+
+-- The highest profile id ever given out, of 2^31 - 1: ids that were given and not used count, the sequence is past them.
+CREATE FUNCTION highest_profile_id() RETURNS bigint
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+  SELECT coalesce(pg_sequence_last_value('profile_id_seq'), 0)
 $$;
 
 CREATE FUNCTION key_by_hash(wanted bytea) RETURNS TABLE (workspace_id uuid, key_id uuid)
@@ -539,11 +549,16 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
   ORDER BY least(c.scheduled_at, c.expires_at) LIMIT most
 $$;
 
--- Dispatches with work left, or with late evidence to count.
-CREATE FUNCTION open_dispatches(most integer) RETURNS TABLE (workspace_id uuid, dispatch_id uuid, campaign_id uuid)
+-- Campaigns with work left: being prepared or sent, or with a dispatch that is not finished (a test; what is left of a
+-- cancelled one). A paused campaign waits.
+CREATE FUNCTION open_campaigns(most integer) RETURNS TABLE (workspace_id uuid, campaign_id uuid)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
-  SELECT d.workspace_id, d.id, d.campaign_id FROM dispatch d WHERE d.finished_at IS NULL OR d.dirty
-  ORDER BY d.id LIMIT most
+  SELECT c.workspace_id, c.id FROM campaign c WHERE c.status IN ('PREPARING', 'SENDING')
+  UNION
+  SELECT d.workspace_id, d.campaign_id FROM dispatch d
+  JOIN campaign c ON c.workspace_id = d.workspace_id AND c.id = d.campaign_id
+  WHERE d.finished_at IS NULL AND (d.kind = 'TEST' OR c.status = 'CANCELLED')
+  LIMIT most
 $$;
 
 CREATE FUNCTION expired_claims(most integer) RETURNS TABLE (workspace_id uuid, claim_id bigint)
@@ -595,8 +610,9 @@ $$;
 """
 
 DOWN = """
-DROP FUNCTION IF EXISTS create_workspace, workspace_ids, workspace_named, key_by_hash, installation_key, worker_seen,
-  workers_alive, worker_gone, due_segments, open_evaluations, due_campaigns, open_dispatches, expired_claims,
+DROP FUNCTION IF EXISTS create_workspace, workspace_ids, workspace_named, highest_profile_id,
+  key_by_hash, installation_key, worker_seen,
+  workers_alive, worker_gone, due_segments, open_evaluations, due_campaigns, open_campaigns, expired_claims,
   banner_workspaces, ensure_month, uuidv7_floor;
 DROP TABLE IF EXISTS delivery_event, claim, delivery, dispatch, campaign_segment, campaign, placement, sender,
   membership, segment_membership, evaluation, segment, event_key, event, suppression, consent, device, profile_change,

@@ -37,3 +37,8 @@ class TextEnumField(fields.TextField):
 def text_enum(enum_type: type[E], **kwargs: Any) -> Field[E]:
     """A column of `enum_type`, typed as such for models."""
     return cast("Field[E]", TextEnumField(enum_type, **kwargs))
+
+
+def optional_text() -> "Field[str | None]":
+    """A text column that may be null; Tortoise types TextField(null=True) as text that never is."""
+    return cast("Field[str | None]", fields.TextField(null=True))

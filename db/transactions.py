@@ -6,7 +6,7 @@ models used inside are in the same transaction. Nested use joins the outer trans
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import unquote, urlsplit
 from uuid import UUID
 
@@ -18,7 +18,7 @@ from tortoise.transactions import in_transaction
 
 from db.roles import Role
 
-Connection = asyncpg.Connection
+Connection: TypeAlias = asyncpg.Connection
 APP_LABEL = "muster"
 MIGRATIONS = "db.migrations"
 
@@ -53,7 +53,7 @@ def raw_connection(client: BaseDBAsyncClient) -> Connection:
     Not `client.acquire_connection()`: that holds the transaction's lock, and a model used meanwhile would wait for
     itself. One task uses a transaction, so nothing needs the lock.
     """
-    connection: Connection = client._connection  # type: ignore[attr-defined]
+    connection: Connection = client._connection
     return connection
 
 

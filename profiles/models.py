@@ -1,8 +1,11 @@
 """Tables of workspaces, brands and keys as models. Profiles and events are read and written by SQL, in sets."""
 
 from enum import StrEnum
+from typing import cast
 
 from tortoise import fields
+from tortoise.contrib.postgres.fields import ArrayField
+from tortoise.fields.base import Field
 from tortoise.models import Model
 
 from db.fields import text_enum
@@ -53,6 +56,7 @@ class ApiKey(Model):
     name = fields.TextField()
     kind = text_enum(KeyKind)
     prefix = fields.TextField()
+    scopes = cast("Field[list[str]]", ArrayField("text"))
     created_at = fields.DatetimeField()
     expires_at = fields.DatetimeField(null=True)
     revoked_at = fields.DatetimeField(null=True)

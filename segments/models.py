@@ -6,7 +6,7 @@ from typing import Any
 from tortoise import fields
 from tortoise.models import Model
 
-from db.fields import text_enum
+from db.fields import optional_text, text_enum
 
 
 class SegmentType(StrEnum):
@@ -69,7 +69,7 @@ class Segment(Model):
     definition: fields.JSONField[dict[str, Any] | None] = fields.JSONField(null=True)
     definition_version = fields.IntField()
     cadence = text_enum(Cadence)
-    cron = fields.TextField(null=True)
+    cron = optional_text()
     time_zone = fields.TextField()
     next_run_at = fields.DatetimeField(null=True)
     created_at = fields.DatetimeField()
@@ -87,7 +87,7 @@ class Evaluation(Model):
     definition_version = fields.IntField()
     status = text_enum(EvaluationStatus)
     cause = text_enum(EvaluationCause)
-    engine = fields.TextField(null=True)
+    engine = optional_text()
     queued_at = fields.DatetimeField()
     started_at = fields.DatetimeField(null=True)
     lease_until = fields.DatetimeField(null=True)
@@ -98,8 +98,8 @@ class Evaluation(Model):
     added = fields.IntField(null=True)
     removed = fields.IntField(null=True)
     nodes: fields.JSONField[list[dict[str, Any]] | None] = fields.JSONField(null=True)
-    error_code = fields.TextField(null=True)
-    error = fields.TextField(null=True)
+    error_code = optional_text()
+    error = optional_text()
 
     class Meta(Model.Meta):
         table = "evaluation"

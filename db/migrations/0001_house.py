@@ -4,6 +4,7 @@ from uuid import uuid4
 
 from orjson import loads
 from tortoise import fields, migrations
+from tortoise.contrib.postgres.fields import ArrayField
 from tortoise.fields.data import JSON_DUMPS
 from tortoise.migrations import operations as ops
 
@@ -37,6 +38,7 @@ class Migration(migrations.Migration):
                 ("name", fields.TextField(unique=False)),
                 ("kind", TextEnumField()),
                 ("prefix", fields.TextField(unique=False)),
+                ("scopes", ArrayField(element_type="TEXT")),
                 ("created_at", fields.DatetimeField(auto_now=False, auto_now_add=False)),
                 ("expires_at", fields.DatetimeField(null=True, auto_now=False, auto_now_add=False)),
                 ("revoked_at", fields.DatetimeField(null=True, auto_now=False, auto_now_add=False)),

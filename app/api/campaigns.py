@@ -1,0 +1,254 @@
+"""Campaigns: reading them, how far they are, and what became of each message."""
+
+from datetime import datetime
+from typing import Annotated
+
+import strawberry
+from strawberry import ID
+
+from app.api import ids, paging
+from app.api.content import CampaignContent, content_of
+from app.api.declare import about, argument, enum, output, query, resolved
+from app.api.deliveries import CampaignProgress, Delivery, DeliveryStatus, Dispatch, delivery_page
+from app.api.ids import Kind
+from app.api.nodes import Node
+from app.api.paging import After, Connection, First
+from app.api.placements import Placement
+from app.api.segments import Segment
+from app.api.senders import Sender
+from app.api.workspaces import Brand
+from app.auth import require
+from app.context import Info
+from campaigns import counts, listing, rehearsal
+from campaigns.models import Campaign as CampaignRow
+from campaigns.models import CampaignChannel, CampaignClass, CampaignStatus, MissedPolicy
+from profiles.keys import Scope
+
+enum(
+    CampaignChannel,
+    "How a campaign reaches people.",
+    EMAIL="By email.",
+    PUSH="By push notification.",
+    BANNER="By a banner inside an app.",
+)
+enum(
+    CampaignStatus,
+    "How far a campaign is.",
+    DRAFT="Being written.",
+    PENDING_APPROVAL="Waits for a second person.",
+    SCHEDULED="Starts by itself at its time.",
+    PREPARING="The audience is frozen and the messages are being listed.",
+    SENDING="Messages leave.",
+    PAUSED="Held until somebody resumes it.",
+    SENT="Done.",
+    ACTIVE="A banner that is shown.",
+    ENDED="A banner whose time is over.",
+    CANCELLED="Stopped for good; a banner can be reactivated.",
+    FAILED="Could not start; `statusReason` and `statusDetail` say why.",
+)
+enum(
+    CampaignClass,
+    "What kind of message it is by law.",
+    MARKETING="Needs consent, a visible unsubscribe link and a postal address.",
+    TRANSACTIONAL="Belongs to something the recipient did; ignores consent, never suppression.",
+)
+enum(
+    MissedPolicy,
+    "What happens to a schedule that is found later than its maximum lateness.",
+    name="MissedSchedulePolicy",
+    SEND="It is sent late.",
+    SKIP="It is cancelled.",
+    HOLD="It waits for a person.",
+)
+
+
+@output
+class Campaign(Node):
+    """One channel, one content, and the segments it goes to."""
+
+    key: strawberry.Private[ids.UUID]
+    row: strawberry.Private[CampaignRow]
+    name: str = about("Its name.")
+    channel: CampaignChannel = about("How it reaches people; follows from its content.")
+    status: CampaignStatus = about("How far it is.")
+    status_reason: str | None = about("Why it is so, for programs; null when there is nothing to say.")
+    status_detail: str | None = about("Why it is so, for people.")
+    topic: str = about("What recipients unsubscribe from, such as newsletter.")
+    class_: CampaignClass = about("What kind of message it is by law.", name="class")
+    content_version: int = about("Grows with every change of the content.")
+    weight: int | None = about("Of a banner: its share among those of its placement, 0 to 100.")
+    scheduled_at: datetime | None = about("When it starts, or was to start, by itself.")
+    time_zone: str = about("IANA name of the time zone people planned it in.")
+    expires_at: datetime | None = about("After this nothing is sent or shown any more.")
+    missed_policy: MissedPolicy = about("What happens when it is found later than `maximumLatenessSeconds`.")
+    maximum_lateness_seconds: int = about("How late a schedule may be found without `missedPolicy`.")
+    refresh_before: bool = about("Whether its dynamic segments are evaluated before it starts.")
+    created_at: datetime = about("When it was made.")
+    updated_at: datetime = about("When it was last changed.")
+    started_at: datetime | None = about("When it was started.")
+    finished_at: datetime | None = about("When it came to its end.")
+
+    @classmethod
+    def of(cls, row: CampaignRow) -> "Campaign":
+        return cls(
+            id=ids.encode(Kind.CAMPAIGN, row.id),
+            key=row.id,
+            row=row,
+            name=row.name,
+            channel=row.channel,
+            status=row.status,
+            status_reason=row.status_reason,
+            status_detail=row.status_detail,
+            topic=row.topic,
+            class_=row.class_,
+            content_version=row.content_version,
+            weight=row.weight,
+            scheduled_at=row.scheduled_at,
+            time_zone=row.time_zone,
+            expires_at=row.expires_at,
+            missed_policy=row.missed_policy,
+            maximum_lateness_seconds=row.maximum_lateness_s,
+            refresh_before=row.refresh_before,
+            created_at=row.created_at,
+            updated_at=row.updated_at,
+            started_at=row.started_at,
+            finished_at=row.finished_at,
+        )
+
+    @resolved
+    def content(self) -> CampaignContent:
+        """What it says."""
+        return content_of(self.row.channel, self.row.content)
+
+    @resolved
+    async def brand(self, info: Info) -> Brand | None:
+        """The brand it belongs to; null when it is for all."""
+        row = await info.context.loaders.brands.load(self.row.brand_id) if self.row.brand_id else None
+        return Brand.of(row) if row else None
+
+    @resolved
+    async def sender(self, info: Info) -> Sender | None:
+        """Whom an email campaign comes from."""
+        row = await info.context.loaders.senders.load(self.row.sender_id) if self.row.sender_id else None
+        return Sender.of(row) if row else None
+
+    @resolved
+    async def placement(self, info: Info) -> Placement | None:
+        """Where a banner appears."""
+        row = await info.context.loaders.placements.load(self.row.placement_id) if self.row.placement_id else None
+        return Placement.of(row) if row else None
+
+    @resolved
+    async def segments(self, info: Info) -> list[Segment]:
+        """Whom it goes to: everybody who is in at least one of these."""
+        targets = await info.context.loaders.targets.load(self.key)
+        rows = await info.context.loaders.segments.load_many(list(targets.included) if targets else [])
+        return [Segment.of(row) for row in rows if row]
+
+    @resolved
+    async def excluded_segments(self, info: Info) -> list[Segment]:
+        """Whom it spares: nobody who is in one of these gets it."""
+        targets = await info.context.loaders.targets.load(self.key)
+        rows = await info.context.loaders.segments.load_many(list(targets.excluded) if targets else [])
+        return [Segment.of(row) for row in rows if row]
+
+    @resolved
+    async def progress(self, info: Info) -> CampaignProgress | None:
+        """Where its messages are; null before its audience is frozen, and for banners. Test sends never count."""
+        row = await info.context.loaders.progress.load(self.key)
+        return CampaignProgress.of(row) if row else None
+
+    @resolved
+    async def deliveries(
+        self,
+        info: Info,
+        first: First = paging.DEFAULT_PAGE,
+        after: After = None,
+        status: Annotated[DeliveryStatus | None, argument("Only messages of this status.")] = None,
+    ) -> Connection[Delivery]:
+        """What became of each message, by profile; test sends are left out."""
+        require(info.context.caller, Scope.READ)
+        return await delivery_page(info, self.key, first=first, after=after, status=status)
+
+    @resolved
+    async def test_sends(self, info: Info) -> list[Dispatch]:
+        """Its test sends, newest first; at most 100."""
+        tests = await counts.of_tests(info.context.workspace_id, self.key)
+        newest = sorted(tests, reverse=True)[: paging.LARGEST_PAGE]
+        rows = await info.context.loaders.dispatches.load_many(newest)
+        return [Dispatch.of(row, tests[row.id]) for row in rows if row]
+
+
+@output
+class SkippedCount:
+    """Messages that would not be sent for one reason."""
+
+    reason: str = about("The reason, such as UNSUBSCRIBED or SUPPRESSED.")
+    messages: int = about("How many.")
+
+
+@output
+class CampaignDryRun:
+    """What a send at this instant would do; nothing is written."""
+
+    audience: int = about("Profiles in the segments and not in the excluded ones.")
+    reachable: int = about("Messages that would be sent.")
+    no_address: int = about("Profiles without an address for the channel.")
+    skipped: list[SkippedCount] = about("Messages that would be skipped, by reason.")
+
+    @classmethod
+    def of(cls, run: rehearsal.DryRun) -> "CampaignDryRun":
+        return cls(
+            audience=run.audience,
+            reachable=run.reachable,
+            no_address=run.no_address,
+            skipped=[SkippedCount(reason=reason, messages=run.skipped[reason]) for reason in sorted(run.skipped)],
+        )
+
+
+@output
+class CampaignQueries:
+    @query(needs=Scope.READ)
+    async def campaign(self, info: Info, id: ID) -> Campaign | None:
+        """One campaign; null when there is none."""
+        row = await info.context.loaders.campaigns.load(ids.campaign_id(id))
+        return Campaign.of(row) if row else None
+
+    @query(needs=Scope.READ)
+    async def campaigns(
+        self,
+        info: Info,
+        first: First = paging.DEFAULT_PAGE,
+        after: After = None,
+        status: Annotated[CampaignStatus | None, argument("Only those of this status.")] = None,
+        channel: Annotated[CampaignChannel | None, argument("Only those of this channel.")] = None,
+        name: Annotated[str | None, argument("Only those whose name holds this, whatever the case.")] = None,
+    ) -> Connection[Campaign]:
+        """The workspace's campaigns, newest first."""
+        rows = await listing.page(
+            info.context.workspace_id,
+            limit=paging.page_size(first) + 1,
+            after=paging.after_uuid(after),
+            status=status,
+            channel=channel,
+            name=name,
+        )
+        return paging.connection(rows, first=first, after=after, node=Campaign.of, key=lambda row: row.id)
+
+    @query(needs=Scope.READ)
+    async def campaign_dry_run(self, info: Info, id: ID) -> CampaignDryRun:
+        """What sending a campaign now would do, by the same query that sends it; nothing is written."""
+        return CampaignDryRun.of(await rehearsal.dry_run(info.context.workspace_id, ids.campaign_id(id)))
+
+    @query(needs=Scope.READ)
+    async def deliveries(
+        self,
+        info: Info,
+        campaign_id: Annotated[ID, argument("The campaign.")],
+        first: First = paging.DEFAULT_PAGE,
+        after: After = None,
+        status: Annotated[DeliveryStatus | None, argument("Only messages of this status.")] = None,
+    ) -> Connection[Delivery]:
+        """What became of each message of a campaign, by profile; test sends are left out."""
+        key = ids.campaign_id(campaign_id, field="campaign_id")
+        return await delivery_page(info, key, first=first, after=after, status=status)

@@ -1,0 +1,131 @@
+"""How the schema is declared: types and fields whose docstrings are the descriptions that clients read.
+
+A root field names the right it needs (`needs=`), so that none can be open by mistake, and a mutation turns refusals
+into `userErrors`. `tests/contract` proves that every type, field and argument has a description.
+"""
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+from enum import EnumMeta
+from typing import Any, TypeVar, dataclass_transform
+
+import strawberry
+from strawberry.extensions import FieldExtension
+from strawberry.types import Info
+from strawberry.types.field import StrawberryField
+
+from app.auth import require
+from app.problems import AsUserErrors
+from profiles.keys import Scope
+
+T = TypeVar("T")
+
+ARGUMENTS = {
+    "first": "How many to answer: 1 to 100.",
+    "after": "The cursor after which to go on: `pageInfo.endCursor` of the page before.",
+    "input": "What is wanted.",
+    "id": "The id, as the API gave it.",
+    "ids": "At most 100 ids, as the API gave them.",
+}
+"""Descriptions of arguments that mean the same everywhere."""
+
+
+def about(
+    description: str,
+    *,
+    name: str | None = None,
+    default: Any = dataclasses.MISSING,
+    default_factory: Any = dataclasses.MISSING,
+) -> Any:
+    """An attribute of an output or input type, with its description."""
+    return strawberry.field(description=description, name=name, default=default, default_factory=default_factory)
+
+
+def argument(description: str) -> Any:
+    """The description of an argument: `key: Annotated[str, argument("...")]`."""
+    return strawberry.argument(description=description)
+
+
+@dataclass_transform(kw_only_default=True, field_specifiers=(about, strawberry.field))
+def output(cls: type[T]) -> type[T]:
+    """An object type; its docstring is its description."""
+    return described(strawberry.type(cls))
+
+
+@dataclass_transform(kw_only_default=True, field_specifiers=(about, strawberry.field))
+def interface(cls: type[T]) -> type[T]:
+    """An interface; its docstring is its description."""
+    return described(strawberry.interface(cls))
+
+
+@dataclass_transform(kw_only_default=True, field_specifiers=(about, strawberry.field))
+def input_type(cls: type[T]) -> type[T]:
+    """An input object; its docstring is its description."""
+    return described(strawberry.input(cls))
+
+
+@dataclass_transform(kw_only_default=True, field_specifiers=(about, strawberry.field))
+def one_of(cls: type[T]) -> type[T]:
+    """An input object of which exactly one field is given; its docstring is its description."""
+    return described(strawberry.input(cls, one_of=True))
+
+
+def described(cls: type[T]) -> type[T]:
+    """Give a type and its resolvers their docstrings as descriptions."""
+    definition: Any = cls.__strawberry_definition__  # type: ignore[attr-defined]
+    if "__doc__" in vars(cls):
+        definition.description = inspect.getdoc(cls)
+    for field in definition.fields:
+        if field.base_resolver is not None and not field.description:
+            field.description = inspect.getdoc(field.base_resolver.wrapped_func)
+        for argument_ in field.arguments:
+            argument_.description = argument_.description or ARGUMENTS.get(argument_.python_name)
+    return cls
+
+
+def enum(cls: EnumMeta, description: str, *, name: str | None = None, **values: str) -> None:
+    """Publish a StrEnum of ours, under its own name unless `name` is given; `values` describes its members."""
+    strawberry.enum(cls, name=name, description=description)
+    definition: Any = cls.__strawberry_definition__  # type: ignore[attr-defined]
+    for value in definition.values:
+        value.description = values.get(value.name)
+
+
+class Requires(FieldExtension):
+    """Refuses callers without a right, before anything else happens."""
+
+    def __init__(self, scope: Scope, *, from_apps: bool) -> None:
+        self.scope = scope
+        self.from_apps = from_apps
+
+    def apply(self, field: StrawberryField) -> None:
+        field.metadata = {**field.metadata, "needs": self.scope, "from_apps": self.from_apps}
+
+    async def resolve_async(self, next_: Any, source: Any, info: Info[Any, Any], **kwargs: Any) -> Any:
+        require(info.context.caller, self.scope, from_apps=self.from_apps)
+        return await next_(source, info, **kwargs)
+
+
+def query(*, needs: Scope, from_apps: bool = False) -> Callable[[Callable[..., Any]], Any]:
+    """A field that reads. `from_apps`: publishable keys and client tokens may ask too."""
+
+    def declare(resolver: Callable[..., Any]) -> Any:
+        return strawberry.field(resolver, extensions=[Requires(needs, from_apps=from_apps)])
+
+    return declare
+
+
+def mutation(*, needs: Scope, from_apps: bool = False) -> Callable[[Callable[..., Any]], Any]:
+    """A field that changes something and answers a payload, whose `userErrors` say why it did not."""
+
+    def declare(resolver: Callable[..., Any]) -> Any:
+        # The last is the outermost: a caller without the right is told so before its input is looked at.
+        return strawberry.mutation(resolver, extensions=[AsUserErrors(), Requires(needs, from_apps=from_apps)])
+
+    return declare
+
+
+def resolved(resolver: Callable[..., Any]) -> Any:
+    """A field of an object that has to be looked up; its object was already granted to the caller."""
+    return strawberry.field(resolver)

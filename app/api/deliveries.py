@@ -1,0 +1,217 @@
+"""The ledger as clients see it: counts, and one row a message."""
+
+from datetime import datetime
+from enum import StrEnum
+
+
+import strawberry
+
+from app.api import ids, paging
+from app.api.declare import about, enum, output, resolved
+from app.api.ids import Kind
+from app.api.nodes import Node
+from app.api.paging import Connection, Edge
+from app.api.profiles import Profile
+from app.context import Info
+from campaigns import counts, deliveries
+from campaigns.counts import Progress
+from campaigns.deliveries import Delivery as DeliveryRow
+from campaigns.deliveries import DeliveryKey
+from campaigns.models import DeliveryState, DispatchKind
+from campaigns.models import Dispatch as DispatchRow
+
+
+class DeliveryStatus(StrEnum):
+    """A message's state; the ledger's `claimed`, an affair of the workers, shows as PENDING."""
+
+    PENDING = "PENDING"
+    SENDING = "SENDING"
+    DEFERRED = "DEFERRED"
+    SENT = "SENT"
+    DELIVERED = "DELIVERED"
+    BOUNCED = "BOUNCED"
+    COMPLAINED = "COMPLAINED"
+    SKIPPED = "SKIPPED"
+    FAILED = "FAILED"
+    IN_DOUBT = "IN_DOUBT"
+
+
+enum(
+    DeliveryStatus,
+    "What became of one message.",
+    PENDING="Waits.",
+    SENDING="Leaves now.",
+    DEFERRED="The server asked to try again later.",
+    SENT="The server took it.",
+    DELIVERED="It arrived.",
+    BOUNCED="It came back.",
+    COMPLAINED="The recipient reported it as spam.",
+    SKIPPED="Deliberately not sent; `reason` says why.",
+    FAILED="Could not be sent; `reason` says why.",
+    IN_DOUBT="May have left when a worker or connection broke; never sent again by itself.",
+)
+enum(DispatchKind, "What a run of a campaign was for.", SEND="The real send.", TEST="A test send.")
+
+STATUSES: dict[DeliveryState, DeliveryStatus] = {
+    DeliveryState.PENDING: DeliveryStatus.PENDING,
+    DeliveryState.CLAIMED: DeliveryStatus.PENDING,
+    DeliveryState.SENDING: DeliveryStatus.SENDING,
+    DeliveryState.DEFERRED: DeliveryStatus.DEFERRED,
+    DeliveryState.SENT: DeliveryStatus.SENT,
+    DeliveryState.DELIVERED: DeliveryStatus.DELIVERED,
+    DeliveryState.BOUNCED: DeliveryStatus.BOUNCED,
+    DeliveryState.COMPLAINED: DeliveryStatus.COMPLAINED,
+    DeliveryState.SKIPPED: DeliveryStatus.SKIPPED,
+    DeliveryState.FAILED: DeliveryStatus.FAILED,
+    DeliveryState.IN_DOUBT: DeliveryStatus.IN_DOUBT,
+}
+
+
+@output
+class CampaignProgress:
+    """Where the messages are. `audience` is `noAddress` and all states together, once `planned` is true."""
+
+    audience: int = about("Profiles the audience was frozen with.")
+    planned: bool = about("Whether every message is listed; until then the counts still grow.")
+    no_address: int = about("Profiles without an address for the channel.")
+    pending: int = about("Messages that wait.")
+    sending: int = about("Messages that leave now.")
+    deferred: int = about("Messages the server asked to try again later.")
+    sent: int = about("Messages the server took, of which nothing more is known.")
+    delivered: int = about("Messages that arrived.")
+    bounced: int = about("Messages that came back.")
+    complained: int = about("Messages reported as spam.")
+    skipped: int = about("Messages deliberately not sent.")
+    failed: int = about("Messages that could not be sent.")
+    in_doubt: int = about("Messages of which nobody knows whether they left.")
+    finished_at: datetime | None = about("When the last message was settled; null while some are open.")
+
+    @classmethod
+    def of(cls, row: Progress) -> "CampaignProgress":
+        return cls(
+            audience=row.audience,
+            planned=row.planned,
+            no_address=row.no_address,
+            pending=row.pending,
+            sending=row.sending,
+            deferred=row.deferred,
+            sent=row.sent,
+            delivered=row.delivered,
+            bounced=row.bounced,
+            complained=row.complained,
+            skipped=row.skipped,
+            failed=row.failed,
+            in_doubt=row.in_doubt,
+            finished_at=row.finished_at,
+        )
+
+
+@output
+class Dispatch(Node):
+    """One run of a campaign: content and audience frozen, and a ledger of its messages."""
+
+    key: strawberry.Private[ids.UUID]
+    campaign_key: strawberry.Private[ids.UUID]
+    counted: strawberry.Private[Progress | None] = None
+    kind: DispatchKind = about("What it was for.")
+    content_version: int = about("Which version of the content it sends.")
+    created_at: datetime = about("When it was made.")
+    finished_at: datetime | None = about("When its last message was settled.")
+
+    @classmethod
+    def of(cls, row: DispatchRow, counted: Progress | None = None) -> "Dispatch":
+        return cls(
+            id=ids.encode(Kind.DISPATCH, row.id),
+            key=row.id,
+            campaign_key=row.campaign_id,
+            counted=counted,
+            kind=row.kind,
+            content_version=row.content_version,
+            created_at=row.created_at,
+            finished_at=row.finished_at,
+        )
+
+    @resolved
+    async def progress(self, info: Info) -> CampaignProgress | None:
+        """Where its messages are."""
+        if self.counted is not None:
+            return CampaignProgress.of(self.counted)
+        if self.kind is DispatchKind.SEND:
+            row = await info.context.loaders.progress.load(self.campaign_key)
+        else:
+            row = (await counts.of_tests(info.context.workspace_id, self.campaign_key)).get(self.key)
+        return CampaignProgress.of(row) if row else None
+
+
+@output
+class Delivery:
+    """One message to one recipient."""
+
+    profile_key: strawberry.Private[int]
+    status: DeliveryStatus = about("What became of it.")
+    reason: str | None = about("Why it was skipped or failed, for programs.")
+    detail: str | None = about("What the mail server said, or why in words.")
+    attempts: int = about("How often it was tried.")
+    not_before: datetime | None = about("Of a deferred one: when it is tried again.")
+    message_id: str | None = about("Its Message-ID, once it was tried.")
+    provider_id: str | None = about("What the server calls it.")
+    first_attempt_at: datetime | None = about("When it was first tried.")
+    sent_at: datetime | None = about("When the server took it.")
+    updated_at: datetime = about("When this row last changed.")
+
+    @classmethod
+    def of(cls, row: DeliveryRow) -> "Delivery":
+        return cls(
+            profile_key=row.profile_id,
+            status=STATUSES[row.state],
+            reason=row.reason,
+            detail=row.detail,
+            attempts=row.attempt,
+            not_before=row.not_before,
+            message_id=row.message_id,
+            provider_id=row.provider_id,
+            first_attempt_at=row.first_attempt_at,
+            sent_at=row.sent_at,
+            updated_at=row.updated_at,
+        )
+
+    @resolved
+    async def profile(self, info: Info) -> Profile | None:
+        """The recipient; null when the profile was removed."""
+        from app.api.profiles import Profile
+
+        row = await info.context.loaders.profiles.load(self.profile_key)
+        return Profile.of(row) if row else None
+
+
+async def delivery_page(
+    info: Info, campaign_id: ids.UUID, *, first: int, after: str | None, status: DeliveryStatus | None
+) -> Connection[Delivery]:
+    """A page of a campaign's messages."""
+    states = None if status is None else tuple(state for state, shown in STATUSES.items() if shown is status)
+    rows = await deliveries.page(
+        info.context.workspace_id,
+        campaign_id,
+        limit=paging.page_size(first) + 1,
+        after=deliveries.START if after is None else delivery_key(after),
+        states=states,
+    )
+    edges = [
+        Edge(node=Delivery.of(row), cursor=paging.cursor(row.dispatch_id, row.profile_id, row.device_id))
+        for row in rows[:first]
+    ]
+    info_ = paging.page_info(rows, first=first, after=after, cursors=[edge.cursor for edge in edges])
+    return Connection(edges=edges, page_info=info_)
+
+
+def delivery_key(after: str) -> DeliveryKey:
+    """The key in a cursor of `delivery_page`; raises ApiError when it is none."""
+    dispatch, *numbers = paging.cursor_keys(after, 3)
+    try:
+        profile_id, device_id = (int(number) for number in numbers)
+        key = DeliveryKey(ids.UUID(hex=dispatch), profile_id, device_id)
+    except ValueError as fault:
+        raise paging.bad_cursor() from fault
+    if not (0 <= profile_id <= ids.LARGEST_PROFILE_ID and 0 <= device_id <= ids.LARGEST_DEVICE_ID):
+        raise paging.bad_cursor()
+    return key

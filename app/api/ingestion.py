@@ -1,0 +1,171 @@
+"""What apps and servers report: events, and devices that can be reached.
+
+Called with a publishable key too, which everybody has: `app.auth.own_profile` says whom such a caller may name.
+"""
+
+from datetime import datetime
+
+from strawberry import ID
+
+from app.api import ids
+from app.api.declare import about, input_type, mutation, output
+from app.api.ids import Kind
+from app.api.payloads import Payload
+from app.api.scalars import Json
+from app.auth import Caller, own_profile
+from app.context import Info
+from app.problems import ApiError, UserError, user_error
+from profiles import devices, events
+from profiles.devices import DeviceInput, Platform, Provider
+from profiles.events import EventInput
+from profiles.keys import Scope
+
+
+@input_type
+class EventTrackInput:
+    """One thing that somebody did, known by either `externalId` or `anonymousId`."""
+
+    message_id: str = about("Your own id of this event: sent again within 35 days, it adds nothing.")
+    name: str = about("What was done, such as purchase.")
+    external_id: str | None = about("Your own id of the person; apps leave it out.", default=None)
+    anonymous_id: str | None = about("The id your app made up for a visitor.", default=None)
+    occurred_at: datetime | None = about("When; left out: now.", default=None)
+    properties: Json | None = about("What else is to say: an object.", default=None)
+    page_path: str | None = about("Path of the page.", default=None)
+    device_type: str | None = about("Such as mobile.", default=None)
+    browser: str | None = about("Such as Firefox.", default=None)
+    country: str | None = about("ISO 3166 alpha-2 code.", default=None)
+    city: str | None = about("City.", default=None)
+    session_id: str | None = about("Your own id of the session.", default=None)
+
+
+@input_type
+class EventsTrackInput:
+    """A batch of events."""
+
+    events: list[EventTrackInput] = about(f"At most {events.MOST_EVENTS}.")
+
+
+@output
+class EventsTrackPayload(Payload):
+    """What became of the batch. A refused event is named in `userErrors`; the others were written all the same."""
+
+    accepted: int = about("Events that were new.", default=0)
+    duplicates: int = about("Events that were known already.", default=0)
+
+
+@input_type
+class DeviceRegisterInput:
+    """A device, and whose it is: either `externalId` or `anonymousId`."""
+
+    provider: Provider = about("Who hands notifications to it.")
+    token: str = about("What the provider calls it.")
+    platform: Platform = about("What it runs.")
+    external_id: str | None = about("Your own id of the person; apps leave it out.", default=None)
+    anonymous_id: str | None = about("The id your app made up for a visitor.", default=None)
+    app_version: str | None = about("Version of your app on it.", default=None)
+    locale: str | None = about("Its language tag.", default=None)
+
+
+@output
+class DeviceRegisterPayload(Payload):
+    """The device."""
+
+    device_id: ID | None = about("The device's id; null when it was refused.", default=None)
+
+
+@input_type
+class DeviceUnregisterInput:
+    """A device that must not be reached any more."""
+
+    provider: Provider = about("Who hands notifications to it.")
+    token: str = about("What the provider calls it.")
+
+
+@output
+class DeviceUnregisterPayload(Payload):
+    """Whether it was there."""
+
+    removed: bool = about("False when there was no such device, or it was refused.", default=False)
+
+
+def to_event(wanted: EventTrackInput, caller: Caller) -> EventInput:
+    """The use case's input; raises ApiError when the caller may not act as that person."""
+    properties = {} if wanted.properties is None else wanted.properties
+    if not isinstance(properties, dict):
+        raise ApiError("NOT_AN_OBJECT", "Properties are an object of names and values.", field=("properties",))
+    return EventInput(
+        message_id=wanted.message_id,
+        name=wanted.name,
+        external_id=person(caller, wanted.external_id, wanted.anonymous_id),
+        anonymous_id=wanted.anonymous_id,
+        occurred_at=wanted.occurred_at,
+        properties=properties,
+        page_path=wanted.page_path,
+        device_type=wanted.device_type,
+        browser=wanted.browser,
+        country=wanted.country,
+        city=wanted.city,
+        session_id=wanted.session_id,
+    )
+
+
+def person(caller: Caller, external_id: str | None, anonymous_id: str | None) -> str | None:
+    """The external id an input is about: an app that names nobody means the profile of its client token."""
+    if anonymous_id is not None and external_id is None:
+        return None
+    return own_profile(caller, external_id)
+
+
+async def track(info: Info, wanted: list[EventTrackInput]) -> EventsTrackPayload:
+    """Write the events that are allowed, and name those that are not."""
+    allowed: list[EventInput] = []
+    places: list[int] = []
+    refused: list[tuple[int, UserError]] = []
+    for place, one in enumerate(wanted):
+        try:
+            allowed.append(to_event(one, info.context.known_caller))
+            places.append(place)
+        except ApiError as refusal:
+            refused.append((place, user_error(refusal, "input", "events", str(place))))
+    report = await events.track(info.context.workspace_id, allowed, now=info.context.now)
+    for index, error in report.errors:
+        refused.append((places[index], user_error(error, "input", "events", str(places[index]))))
+    refused.sort(key=lambda one: one[0])
+    return EventsTrackPayload(
+        accepted=report.accepted, duplicates=report.duplicates, user_errors=[error for _, error in refused]
+    )
+
+
+@output
+class IngestionMutations:
+    @mutation(needs=Scope.INGEST, from_apps=True)
+    async def events_track(self, info: Info, input: EventsTrackInput) -> EventsTrackPayload:
+        """Report what people did, up to 1,000 events at once; sending a batch again adds nothing."""
+        return await track(info, input.events)
+
+    @mutation(needs=Scope.INGEST, from_apps=True)
+    async def device_register(self, info: Info, input: DeviceRegisterInput) -> DeviceRegisterPayload:
+        """Let push notifications reach a device; registering again renews it."""
+        device = await devices.register(
+            info.context.workspace_id,
+            DeviceInput(
+                provider=input.provider,
+                token=input.token,
+                platform=input.platform,
+                external_id=person(info.context.known_caller, input.external_id, input.anonymous_id),
+                anonymous_id=input.anonymous_id,
+                app_version=input.app_version,
+                locale=input.locale,
+            ),
+            now=info.context.now,
+        )
+        return DeviceRegisterPayload(device_id=ids.encode(Kind.DEVICE, device.id))
+
+    @mutation(needs=Scope.INGEST, from_apps=True)
+    async def device_unregister(self, info: Info, input: DeviceUnregisterInput) -> DeviceUnregisterPayload:
+        """Reach a device no more, when somebody signs out or says no."""
+        removed = await devices.unregister(
+            info.context.workspace_id, input.provider, input.token, now=info.context.now
+        )
+        return DeviceUnregisterPayload(removed=removed)

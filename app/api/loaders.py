@@ -1,0 +1,50 @@
+"""Look-ups gathered over one request: a page of a hundred items costs one query a kind, not a hundred."""
+
+from collections.abc import Awaitable, Callable, Hashable, Mapping
+from datetime import datetime
+from typing import TypeVar
+from uuid import UUID
+
+from strawberry.dataloader import DataLoader
+
+from campaigns import counts
+from campaigns import listing as campaign_listing
+from campaigns import placements, senders
+from profiles import brands, consent, devices, profiles
+from segments import listing as segment_listing
+from segments import membership
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+MOST_AT_ONCE = 100
+
+
+def gathered(load: Callable[[UUID, list[K]], Awaitable[Mapping[K, V]]], workspace_id: UUID) -> DataLoader[K, V | None]:
+    """A loader of what `load` finds; None for what it does not."""
+
+    async def batch(keys: list[K]) -> list[V | None]:
+        found = await load(workspace_id, keys)
+        return [found.get(key) for key in keys]
+
+    return DataLoader(load_fn=batch, max_batch_size=MOST_AT_ONCE)
+
+
+class Loaders:
+    """The loaders of one request; all of one workspace."""
+
+    def __init__(self, workspace_id: UUID) -> None:
+        self.brands = gathered(brands.load, workspace_id)
+        self.profiles = gathered(profiles.load, workspace_id)
+        self.profile_brands = gathered(profiles.load_brand_ids, workspace_id)
+        self.devices = gathered(devices.of_profiles, workspace_id)
+        self.consents = gathered(consent.of_profiles, workspace_id)
+        self.segments = gathered(segment_listing.load, workspace_id)
+        self.segment_sizes = gathered(segment_listing.sizes, workspace_id)
+        self.memberships = gathered(membership.segments_of_profiles, workspace_id)
+        self.senders = gathered(senders.load, workspace_id)
+        self.placements = gathered(placements.load, workspace_id)
+        self.campaigns = gathered(campaign_listing.load, workspace_id)
+        self.targets = gathered(campaign_listing.load_targets, workspace_id)
+        self.progress = gathered(counts.of_campaigns, workspace_id)
+        self.dispatches = gathered(campaign_listing.load_dispatches, workspace_id)

@@ -1,0 +1,274 @@
+"""People: reading them, and telling Muster about them."""
+
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+import strawberry
+from strawberry import ID, Maybe
+
+from app.api import ids, paging
+from app.api.consents import Consent, Device
+from app.api.declare import about, argument, input_type, mutation, output, query, resolved
+from app.api.ids import Kind
+from app.api.nodes import Node
+from app.api.paging import After, Connection, First
+from app.api.payloads import Payload, converted, given
+from app.api.scalars import Json
+from app.api.workspaces import Brand
+from app.auth import require
+from app.context import Info
+from app.problems import ApiError, UserError, user_error
+from db.errors import MusterError
+from profiles import profiles
+from profiles.keys import Scope
+from profiles.profiles import Profile as ProfileRow
+from profiles.profiles import ProfileInput, UpsertOutcome
+
+MOST_PROFILES = 1000
+
+
+@output
+class ProfileMembership:
+    """A segment that a profile is in now."""
+
+    segment: Annotated["Segment", strawberry.lazy("app.api.segments")] = about("The segment.")
+    entered_at: datetime = about("Since when.")
+
+
+@output
+class Profile(Node):
+    """A person, or an anonymous visitor."""
+
+    key: strawberry.Private[int]
+    external_id: str | None = about("Your own id of the person; null for anonymous visitors.")
+    email: str | None = about("Email address.")
+    phone: str | None = about("Phone number.")
+    traits: Json = about("What you know of the person: an object of texts, numbers, booleans and lists of texts.")
+    time_zone: str | None = about("IANA name of the person's time zone.")
+    locale: str | None = about("Language tag, such as pt-BR.")
+    country: str | None = about("ISO 3166 alpha-2 code.")
+    city: str | None = about("City.")
+    identified: bool = about("Whether this is somebody you know by an id of yours.")
+    first_seen_at: datetime | None = about("Time of the first event.")
+    last_seen_at: datetime | None = about("Time of the latest event.")
+    created_at: datetime = about("When the profile was made.")
+    updated_at: datetime = about("When it was last changed.")
+
+    @classmethod
+    def of(cls, row: ProfileRow) -> "Profile":
+        return cls(
+            id=ids.encode(Kind.PROFILE, row.id),
+            key=row.id,
+            external_id=row.external_id,
+            email=row.email,
+            phone=row.phone,
+            traits=Json(row.traits),
+            time_zone=row.time_zone,
+            locale=row.locale,
+            country=row.country,
+            city=row.city,
+            identified=row.identified,
+            first_seen_at=row.first_seen_at,
+            last_seen_at=row.last_seen_at,
+            created_at=row.created_at,
+            updated_at=row.updated_at,
+        )
+
+    @resolved
+    async def brands(self, info: Info) -> list[Brand]:
+        """The brands the person belongs to."""
+        keys = await info.context.loaders.profile_brands.load(self.key) or []
+        return [Brand.of(row) for row in await info.context.loaders.brands.load_many(keys) if row]
+
+    @resolved
+    async def devices(self, info: Info) -> list[Device]:
+        """Devices that push notifications can reach, oldest first."""
+        require(info.context.caller, Scope.READ)
+        return [Device.of(row) for row in await info.context.loaders.devices.load(self.key) or []]
+
+    @resolved
+    async def consents(self, info: Info) -> list[Consent]:
+        """What the person said about channels and topics; where nothing was said, the workspace's default holds."""
+        require(info.context.caller, Scope.READ)
+        return [Consent.of(row) for row in await info.context.loaders.consents.load(self.key) or []]
+
+    @resolved
+    async def memberships(self, info: Info) -> list[ProfileMembership]:
+        """Segments the profile is in now; EVERYONE is not listed."""
+        from app.api.segments import Segment
+
+        require(info.context.caller, Scope.READ)
+        entered = await info.context.loaders.memberships.load(self.key) or {}
+        rows = await info.context.loaders.segments.load_many(list(entered))
+        return [ProfileMembership(segment=Segment.of(row), entered_at=entered[row.id]) for row in rows if row]
+
+
+@input_type
+class ProfileUpsertInput:
+    """A person as you know them. What is left out stays as it is; null clears it."""
+
+    external_id: str = about("Your own id of the person; a new one makes a new profile.")
+    email: Maybe[str | None] = about("Email address.")
+    phone: Maybe[str | None] = about("Phone number, best with + and the country code.")
+    traits: Maybe[Json] = about("An object, merged key by key; null removes a trait.")
+    time_zone: Maybe[str | None] = about("IANA name, such as Europe/Berlin.")
+    locale: Maybe[str | None] = about("Language tag, such as pt-BR.")
+    country: Maybe[str | None] = about("ISO 3166 alpha-2 code.")
+    city: Maybe[str | None] = about("City.")
+    brand_ids: Maybe[list[ID]] = about("The brands the person belongs to; replaces those of before.")
+
+
+@input_type
+class ProfilesUpsertInput:
+    """Many people at once."""
+
+    profiles: list[ProfileUpsertInput] = about(f"At most {MOST_PROFILES}.")
+
+
+@output
+class ProfileUpsertPayload(Payload):
+    """The profile."""
+
+    key: strawberry.Private[int | None] = None
+    created: bool = about("Whether it is new.", default=False)
+
+    @resolved
+    def profile_id(self) -> ID | None:
+        """The profile's id; null when it was refused."""
+        return None if self.key is None else ids.encode(Kind.PROFILE, self.key)
+
+    @resolved
+    async def profile(self, info: Info) -> Profile | None:
+        """The profile as it is now; null when it was refused. Needs a key that may read."""
+        require(info.context.caller, Scope.READ)
+        row = None if self.key is None else await info.context.loaders.profiles.load(self.key)
+        return Profile.of(row) if row else None
+
+
+@output
+class ProfileUpsertOutcome:
+    """What became of one person of a batch."""
+
+    profile_id: ID | None = about("The profile's id; null when it was refused.", default=None)
+    created: bool = about("Whether it is new.", default=False)
+    error: UserError | None = about("Why it was refused; the others were written all the same.", default=None)
+
+
+@output
+class ProfilesUpsertPayload(Payload):
+    """What became of each."""
+
+    outcomes: list[ProfileUpsertOutcome] = about("One for each, in the order they came.", default_factory=list)
+
+
+def to_input(wanted: ProfileUpsertInput) -> ProfileInput:
+    """The use case's input; raises ApiError for a brand id of another kind."""
+    traits = wanted.traits.value if wanted.traits is not None else {}
+    return ProfileInput(
+        external_id=wanted.external_id,
+        email=given(wanted.email),
+        phone=given(wanted.phone),
+        traits=traits if isinstance(traits, dict) else not_an_object(),
+        time_zone=given(wanted.time_zone),
+        locale=given(wanted.locale),
+        country=given(wanted.country),
+        city=given(wanted.city),
+        brand_ids=converted(wanted.brand_ids, brand_keys),
+    )
+
+
+def not_an_object() -> dict[str, object]:
+    raise ApiError("NOT_AN_OBJECT", "Traits are an object of names and values.", field=("traits",))
+
+
+def brand_keys(texts: list[ID]) -> list[UUID]:
+    """The brands that `texts` name."""
+    return [ids.decode_uuid(Kind.BRAND, text, field="brand_ids") for text in texts]
+
+
+@output
+class ProfileQueries:
+    @query(needs=Scope.READ)
+    async def profile(
+        self,
+        info: Info,
+        id: ID | None = None,
+        external_id: Annotated[str | None, argument("Your own id of the person, instead of `id`.")] = None,
+    ) -> Profile | None:
+        """One profile, by its id or by yours; null when there is none."""
+        if (id is None) == (external_id is None):
+            raise ApiError("ONE_IDENTITY", "Give either `id` or `externalId`.", field=("id",))
+        if id is not None:
+            row = await info.context.loaders.profiles.load(ids.profile_id(id))
+        else:
+            row = await profiles.find_by_external_id(info.context.workspace_id, external_id or "")
+        return Profile.of(row) if row and row.erased_at is None else None
+
+    @query(needs=Scope.READ)
+    async def profiles(
+        self,
+        info: Info,
+        first: First = paging.DEFAULT_PAGE,
+        after: After = None,
+        search: Annotated[str | None, argument("A whole external id or a whole email address.")] = None,
+    ) -> Connection[Profile]:
+        """People and visitors, in the order they were made."""
+        rows = await profiles.page(
+            info.context.workspace_id,
+            after=paging.after_int(after),
+            limit=paging.page_size(first) + 1,
+            search=search,
+            hasher=info.context.resources.hasher,
+        )
+        return paging.connection(rows, first=first, after=after, node=Profile.of, key=lambda row: row.id)
+
+
+@output
+class ProfileMutations:
+    @mutation(needs=Scope.INGEST)
+    async def profile_upsert(self, info: Info, input: ProfileUpsertInput) -> ProfileUpsertPayload:
+        """Make a person known, or change what is known of them."""
+        outcome = (await upsert(info, [to_input(input)]))[0]
+        if outcome.error is not None:
+            raise outcome.error
+        return ProfileUpsertPayload(key=outcome.profile_id, created=outcome.created)
+
+    @mutation(needs=Scope.INGEST)
+    async def profiles_upsert(self, info: Info, input: ProfilesUpsertInput) -> ProfilesUpsertPayload:
+        """Make up to 1,000 people known; one that is refused does not hold up the others."""
+        inputs = [input_or_refusal(one) for one in input.profiles]
+        written = iter(await upsert(info, [one for one in inputs if isinstance(one, ProfileInput)]))
+        return ProfilesUpsertPayload(
+            outcomes=[
+                refused(one, place) if isinstance(one, MusterError) else outcome_of(next(written), place)
+                for place, one in enumerate(inputs)
+            ]
+        )
+
+
+async def upsert(info: Info, wanted: list[ProfileInput]) -> list[UpsertOutcome]:
+    """What became of each input."""
+    return await profiles.upsert(
+        info.context.workspace_id, wanted, hasher=info.context.resources.hasher, now=info.context.now
+    )
+
+
+def input_or_refusal(wanted: ProfileUpsertInput) -> ProfileInput | MusterError:
+    """Like `to_input`, but the refusal is the answer: one bad item does not spoil its batch."""
+    try:
+        return to_input(wanted)
+    except MusterError as refusal:
+        return refusal
+
+
+def outcome_of(outcome: UpsertOutcome, place: int) -> ProfileUpsertOutcome:
+    """What became of the item at `place`."""
+    if outcome.error is not None:
+        return refused(outcome.error, place)
+    assert outcome.profile_id is not None
+    return ProfileUpsertOutcome(profile_id=ids.encode(Kind.PROFILE, outcome.profile_id), created=outcome.created)
+
+
+def refused(refusal: MusterError, place: int) -> ProfileUpsertOutcome:
+    return ProfileUpsertOutcome(error=user_error(refusal, "input", "profiles", str(place)))

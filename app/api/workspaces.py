@@ -1,0 +1,125 @@
+"""The workspace, its brands, and the tokens with which apps act as a profile."""
+
+from datetime import datetime, timedelta
+
+from app.api import ids
+from app.api.declare import about, enum, input_type, mutation, output, query
+from app.api.ids import Kind
+from app.api.nodes import Node
+from app.api.payloads import Payload
+from app.auth import LONGEST_CLIENT_TOKEN_LIFE
+from app.context import Info
+from app.problems import ApiError
+from profiles import brands, workspaces
+from profiles.identities import clean_external_id
+from profiles.keys import Scope
+from profiles.models import Brand as BrandRow
+from profiles.models import ConsentDefault
+from profiles.models import Workspace as WorkspaceRow
+
+enum(
+    ConsentDefault,
+    "What holds for a person who never said yes or no.",
+    OPT_IN="Silence is no.",
+    OPT_OUT="Silence is yes.",
+)
+
+
+@output
+class Workspace(Node):
+    """A tenant: everything belongs to one, and no key sees another."""
+
+    name: str = about("Its name.")
+    time_zone: str = about("IANA name of its time zone.")
+    consent_default: ConsentDefault = about("What holds for a person who never said yes or no.")
+    created_at: datetime = about("When it was made.")
+
+    @classmethod
+    def of(cls, row: WorkspaceRow) -> "Workspace":
+        return cls(
+            id=ids.encode(Kind.WORKSPACE, row.id),
+            name=row.name,
+            time_zone=row.time_zone,
+            consent_default=row.consent_default,
+            created_at=row.created_at,
+        )
+
+
+@output
+class Brand(Node):
+    """A subdivision of a workspace; people, segments and campaigns may belong to one."""
+
+    name: str = about("Its name, unique in the workspace.")
+    created_at: datetime = about("When it was made.")
+
+    @classmethod
+    def of(cls, row: BrandRow) -> "Brand":
+        return cls(id=ids.encode(Kind.BRAND, row.id), name=row.name, created_at=row.created_at)
+
+
+@input_type
+class BrandCreateInput:
+    """A new brand."""
+
+    name: str = about("Its name, unique in the workspace.")
+
+
+@output
+class BrandCreatePayload(Payload):
+    """The new brand."""
+
+    brand: Brand | None = about("The brand; null when it was refused.", default=None)
+
+
+@input_type
+class ClientTokenCreateInput:
+    """A token with which an app acts as one profile."""
+
+    external_id: str = about("Your id of the person who is signed in to the app.")
+    expires_in_seconds: int = about("How long it holds: 60 to 86,400 seconds.", default=3600)
+
+
+@output
+class ClientTokenCreatePayload(Payload):
+    """The token."""
+
+    token: str | None = about(
+        "Give it to the app, which sends it in the header X-Muster-Client-Token, or as a bearer token.", default=None
+    )
+    expires_at: datetime | None = about("When it ends; make a new one before.", default=None)
+
+
+@output
+class WorkspaceQueries:
+    @query(needs=Scope.READ)
+    async def workspace(self, info: Info) -> Workspace:
+        """The workspace that the key belongs to."""
+        return Workspace.of(await workspaces.get(info.context.workspace_id))
+
+    @query(needs=Scope.READ)
+    async def brands(self, info: Info) -> list[Brand]:
+        """The workspace's brands, by name."""
+        return [Brand.of(row) for row in await brands.list_brands(info.context.workspace_id)]
+
+
+@output
+class WorkspaceMutations:
+    @mutation(needs=Scope.ADMIN)
+    async def brand_create(self, info: Info, input: BrandCreateInput) -> BrandCreatePayload:
+        """Make a brand."""
+        return BrandCreatePayload(brand=Brand.of(await brands.create(info.context.workspace_id, input.name)))
+
+    @mutation(needs=Scope.INGEST)
+    async def client_token_create(self, info: Info, input: ClientTokenCreateInput) -> ClientTokenCreatePayload:
+        """Make a token with which an app acts as one profile; only after your server has signed that person in."""
+        life = timedelta(seconds=input.expires_in_seconds)
+        if not timedelta(minutes=1) <= life <= LONGEST_CLIENT_TOKEN_LIFE:
+            message = "A client token holds between 60 seconds and a day; make a new one when it ends."
+            raise ApiError("OUT_OF_RANGE", message, field=("expires_in_seconds",))
+        external_id = clean_external_id(input.external_id)
+        expires_at = (info.context.now + life).replace(microsecond=0)
+        token = info.context.services.authenticator.client_token(
+            info.context.workspace_id, external_id, expires_at=expires_at
+        )
+        return ClientTokenCreatePayload(token=token, expires_at=expires_at)
+

@@ -1,0 +1,28 @@
+"""The boards of this process: one a workspace, read again when older than a second."""
+
+import asyncio
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from campaigns.board import Board, load_board
+
+OLDEST = timedelta(seconds=1)
+
+
+class Boards:
+    """Boards by workspace; many fetches at once wait for one reading."""
+
+    def __init__(self) -> None:
+        self.kept: dict[UUID, Board] = {}
+        self.reading: dict[UUID, asyncio.Lock] = {}
+
+    async def board(self, workspace_id: UUID, *, now: datetime) -> Board:
+        """The workspace's board, at most a second old."""
+        kept = self.kept.get(workspace_id)
+        if kept is not None and now - kept.made_at < OLDEST:
+            return kept
+        async with self.reading.setdefault(workspace_id, asyncio.Lock()):
+            kept = self.kept.get(workspace_id)
+            if kept is None or now - kept.made_at >= OLDEST:
+                kept = self.kept[workspace_id] = await load_board(workspace_id, now=now)
+        return kept

@@ -1,0 +1,241 @@
+"""`muster`: the processes of an installation, and what people do at a terminal."""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, NoReturn, TypeVar
+
+import asyncpg
+import typer
+
+from app import administration, logs
+from app.settings import (
+    MailboxSettings,
+    MigrationSettings,
+    ProcessSettings,
+    Settings,
+    SettingsError,
+    load,
+    load_settings,
+)
+from db.errors import MusterError
+
+# Commands import what they run when they run it: `muster --help` and `muster migrate` need no GraphQL schema.
+
+FAILED = 1
+WRONG_SETTINGS = 2
+Kind = TypeVar("Kind", bound=ProcessSettings)
+
+app = typer.Typer(
+    name="muster",
+    help="Audiences and campaigns: segments, banners, email blasts and push behind one GraphQL API.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(administration.workspaces, name="workspace")
+app.add_typer(administration.keys, name="key")
+app.add_typer(administration.imports, name="import")
+app.command("verify")(administration.verify)
+
+
+def main() -> None:
+    """Entry of the program `muster`: refusals become a sentence and an exit code, 2 for wrong settings."""
+    try:
+        app()
+    except SettingsError as wrong:
+        stop(WRONG_SETTINGS, "The settings are wrong:", *(f"- {problem}" for problem in wrong.problems))
+    except MusterError as refusal:
+        at = f"{'.'.join(refusal.field)}: " if refusal.field else ""
+        stop(WRONG_SETTINGS if refusal.code == "WRONG_ADDRESS_KEY" else FAILED, f"{at}{refusal.message}")
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as trouble:
+        # Servers that are away or refuse us, ports that are taken: the text says which.
+        stop(FAILED, logs.without_addresses(f"{type(trouble).__name__}: {trouble}"))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def stop(code: int, *lines: str) -> NoReturn:
+    """Say `lines` on standard error and exit."""
+    for line in lines:
+        typer.echo(line, err=True)
+    sys.exit(code)
+
+
+# --- processes ----------------------------------------------------------------------------------------------------
+
+
+def start_up(kind: type[Kind]) -> Kind:
+    """The settings of this process, with its log lines configured. Raises SettingsError."""
+    settings = load(kind, os.environ)
+    logs.configure(form=settings.log_format, level=settings.log_level)
+    return settings
+
+
+@app.command()
+def api() -> None:
+    """Run the API until SIGTERM."""
+    settings = start_up(Settings)
+    import uvicorn
+
+    from app.main import create_app
+
+    asyncio.run(check_database(settings))
+    uvicorn.run(
+        create_app(settings),
+        host=settings.api_host,
+        port=settings.api_port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=20,
+    )
+
+
+@app.command()
+def worker() -> None:
+    """Run a worker, and start it again when it ends, until SIGTERM; messages under way are finished first."""
+    settings = start_up(Settings)
+    from app.supervisor import Supervisor
+
+    asyncio.run(check_database(settings))
+    sys.exit(Supervisor([sys.executable, "-m", "workers"]).run())
+
+
+async def check_database(settings: Settings) -> None:
+    """Say at once what would stop the process: no database, or another address key than before."""
+    from app.resources import check_address_key
+    from profiles.addresses import AddressHasher
+
+    async with administration.open_database_of(settings):
+        await check_address_key(AddressHasher(settings.address_key.get_secret_value().encode()))
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database to the newest schema; safe to run by two at once."""
+    settings = start_up(MigrationSettings)
+    from app.tables import MODEL_MODULES
+    from db.migrate import migrate
+
+    asyncio.run(
+        migrate(
+            owner_url=settings.owner_url,
+            login_url=settings.database_url,
+            model_modules=MODEL_MODULES,
+            report=typer.echo,
+        )
+    )
+
+
+@app.command()
+def mailbox() -> None:
+    """Run the mail sink of development: it takes every mail, delivers none and shows all."""
+    settings = start_up(MailboxSettings)
+    from app.mailbox import run
+
+    run(settings)
+
+
+@app.command()
+def schema(file: Annotated[Path | None, typer.Option("--output", help="Write it there instead.")] = None) -> None:
+    """Print the GraphQL schema."""
+    from app.schema import export
+
+    if file:
+        file.write_text(export(), encoding="utf-8")
+    else:
+        typer.echo(export(), nl=False)
+
+
+# --- the whole on one machine -------------------------------------------------------------------------------------
+
+
+def data_folder() -> Path:
+    """Where stack and mailbox keep everything, from the environment. Raises SettingsError."""
+    settings = load(MailboxSettings, os.environ)
+    if settings.in_production:
+        raise SettingsError(["MUSTER_ENV: in production run `muster migrate`, `muster api` and `muster worker`."])
+    return settings.data_folder
+
+
+def interruptible() -> None:
+    """Make the first SIGINT, SIGTERM or SIGHUP a KeyboardInterrupt, and have the clean-up undisturbed by more."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def interrupt(signal_number: int, frame: FrameType | None) -> None:
+        for number in numbers:
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for number in numbers:
+        signal.signal(number, interrupt)
+
+
+@app.command()
+def up() -> None:
+    """Run everything for development until Ctrl-C: servers, API, worker and mailbox."""
+    folder = data_folder()
+    from app.stack import Stack
+
+    interruptible()
+    with Stack(folder, environ=os.environ, logs_to_terminal=True, report=typer.echo) as stack:
+        typer.echo(addresses(stack.api_url, stack.mailbox_url))
+        typer.echo("Make a workspace and a key in another terminal:")
+        typer.echo(f"  {sys.argv[0]} workspace create acme")
+        typer.echo(f"  {sys.argv[0]} key create --workspace acme --kind secret --scope admin")
+        typer.echo("Ctrl-C stops everything.")
+        try:
+            stack.wait()
+        except KeyboardInterrupt:
+            typer.echo("stopping")
+
+
+def addresses(api_url: str, mailbox_url: str) -> str:
+    return f"\n  GraphiQL  {api_url}/graphql\n  Mailbox   {mailbox_url}\n"
+
+
+@app.command()
+def demo(
+    cdnow: Annotated[Path, typer.Option(help="Folder in which the package lifetimes was installed.")],
+    keep: Annotated[bool, typer.Option("--keep", help="Leave everything running afterwards, until Ctrl-C.")] = False,
+) -> None:
+    """Start everything, load real purchases and run campaigns through the API; exit 1 if ledger and sink disagree."""
+    folder = data_folder()
+    from app.stack import Stack
+
+    interruptible()
+    began = time.monotonic()
+    with Stack(folder, environ=os.environ, report=typer.echo) as stack:
+        loaded = asyncio.run(administration.load_cdnow(load_settings(stack.environ), cdnow, stack.folder))
+        from app import demo
+
+        agreed = asyncio.run(
+            demo.run(
+                api_url=stack.api_url,
+                mailbox_url=stack.mailbox_url,
+                secret_key=loaded.secret_key,
+                publishable_key=loaded.publishable_key,
+                customers=loaded.customers,
+                say=typer.echo,
+            )
+        )
+        typer.echo(f"{time.monotonic() - began:.0f} s in all.")
+        if keep:
+            typer.echo(addresses(stack.api_url, stack.mailbox_url))
+            typer.echo(f"  Workspace {loaded.workspace}, secret key {loaded.secret_key}\n\nCtrl-C stops everything.")
+            try:
+                stack.wait()
+            except KeyboardInterrupt:
+                typer.echo("stopping")
+    if not agreed:
+        sys.exit(FAILED)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,314 @@
+"""`make demo`: the main job, end to end, through the public API alone, with real purchases.
+
+Every request is a file of graphql/operations, as a frontend or an app would send it. The last table compares what the
+ledger says with what the mail sink really received; when they disagree, the demo has failed.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import httpx2
+
+OPERATIONS = Path(__file__).parents[1] / "graphql" / "operations"
+WAIT = timedelta(seconds=120)
+POLL_S = 0.2
+VIEWERS = 400
+"""Anonymous viewers that fetch the banner: enough for the shares to show."""
+KNOWN_VIEWERS = 5
+
+FREQUENT = {
+    "event": {
+        "name": "purchase",
+        "count": {"operator": "GREATER_OR_EQUAL", "value": 3},
+        "within": {"days": 180},
+    }
+}
+LAPSED = {
+    "all": [
+        {"event": {"name": "purchase", "sum": {"property": "value", "operator": "GREATER_OR_EQUAL", "value": 100}}},
+        {"not": {"event": {"name": "purchase", "within": {"days": 90}}}},
+    ]
+}
+TEAM = ["00001", "00002", "00003", "00004", "00005"]
+
+EMAIL_HTML = """<html><head><style>h1 { color: #223366 } p { font-family: sans-serif }</style></head><body>
+<h1>We miss you</h1>
+<p>Hello customer {{ profile.external_id }}, you first bought from us in {{ traits.cohort | default("the past") }}.</p>
+<p>There are new records in the shop.</p>
+<p><small>{{ sender.postal_address }} · <a href="{{ unsubscribe_url }}">Unsubscribe</a></small></p>
+</body></html>"""
+
+
+class DemoFailed(Exception):
+    """Something did not come out as it must; the text says what."""
+
+
+@dataclass
+class Client:
+    """Sends the operations of one folder of the contract."""
+
+    http: httpx2.AsyncClient
+    folder: str
+    key: str
+    texts: dict[str, str] = field(default_factory=dict)
+
+    async def send(self, operation: str, headers: dict[str, str] | None = None, **variables: Any) -> Any:
+        """The data of one operation; raises DemoFailed for errors and for userErrors."""
+        if operation not in self.texts:
+            self.texts[operation] = (OPERATIONS / self.folder / f"{operation}.graphql").read_text(encoding="utf-8")
+        reply = await self.http.post(
+            "/graphql",
+            json={"query": self.texts[operation], "operationName": operation, "variables": variables},
+            headers={"Authorization": f"Bearer {self.key}", **(headers or {})},
+        )
+        body = reply.json()
+        if "errors" in body or not body.get("data"):
+            raise DemoFailed(f"{operation} answered {reply.status_code}: {body.get('errors')}")
+        (answer,) = body["data"].values()
+        if isinstance(answer, dict) and answer.get("userErrors"):
+            raise DemoFailed(f"{operation} was refused: {answer['userErrors']}")
+        return answer
+
+
+@dataclass
+class Demo:
+    """One run."""
+
+    console: Client
+    app: Client
+    mailbox: httpx2.AsyncClient
+    say: Callable[[str], None]
+    sizes: list[tuple[str, str, int, str]] = field(default_factory=list)
+    campaigns: dict[str, dict[str, Any]] = field(default_factory=dict)
+    tests: dict[str, Any] = field(default_factory=dict)
+    shares: Counter[str] = field(default_factory=Counter)
+    known: Counter[str] = field(default_factory=Counter)
+
+    async def segments(self) -> dict[str, str]:
+        """Make the segments and wait until their sizes are known; ids by name."""
+        made = {}
+        for name, definition in (("Frequent buyers", FREQUENT), ("Lapsed big spenders", LAPSED)):
+            segment = await self.console.send(
+                "SegmentCreate",
+                input={"name": name, "type": "DYNAMIC", "condition": definition, "cadence": "DAILY"},
+            )
+            made[name] = segment["segment"]["id"]
+            await self.console.send("SegmentActivate", input={"id": made[name]})
+        team = await self.console.send("SegmentCreate", input={"name": "Our team", "type": "STATIC"})
+        made["Our team"] = team["segment"]["id"]
+        await self.console.send("SegmentActivate", input={"id": made["Our team"]})
+        await self.console.send("SegmentMembersAdd", input={"id": made["Our team"], "externalIds": TEAM})
+        everyone = await self.console.send("Segments", type="EVERYONE", first=1)
+        made["Everyone"] = everyone["edges"][0]["node"]["id"]
+        for name, one in made.items():
+            segment = await self.until(f"the size of {name}", "Segment", lambda s: s["size"] is not None, id=one)
+            took = segment["lastEvaluation"]
+            ms = f"{took['durationMs']} ms" if took and took["durationMs"] is not None else "-"
+            self.sizes.append((name, segment["type"], segment["size"], ms))
+            self.say(f"  {name}: {segment['size']} ({segment['summary'] or segment['type'].lower()})")
+        return made
+
+    async def until(self, what: str, operation: str, done: Callable[[Any], bool], **variables: Any) -> Any:
+        """Ask until `done` says yes; raises DemoFailed after two minutes."""
+        deadline = monotonic() + WAIT.total_seconds()
+        while monotonic() < deadline:
+            answer = await self.console.send(operation, **variables)
+            if answer is not None and done(answer):
+                return answer
+            await asyncio.sleep(POLL_S)
+        raise DemoFailed(f"waited {WAIT.total_seconds():g} s for {what}")
+
+    async def email(self, name: str, segment: str, sender: str, **more: Any) -> str:
+        """A draft email campaign; its id."""
+        content = {
+            "subject": f"{name}: news for {{{{ profile.external_id }}}}",
+            "preheader": "New records in the shop",
+            "html": EMAIL_HTML,
+        }
+        made = await self.console.send(
+            "CampaignCreate",
+            input={"name": name, "content": {"email": content}, "segmentIds": [segment], "senderId": sender, **more},
+        )
+        campaign_id: str = made["campaign"]["id"]
+        return campaign_id
+
+    async def follow(self, campaign_id: str) -> None:
+        """Wait until a campaign is at its end, showing how far it is."""
+        shown = None
+
+        def done(campaign: Any) -> bool:
+            nonlocal shown
+            now = (campaign["status"], (campaign["progress"] or {}).get("sent"))
+            if now != shown:
+                self.say(f"  {campaign['name']}: {now[0]}" + (f", {now[1]} sent" if now[1] is not None else ""))
+                shown = now
+            return campaign["status"] in ("SENT", "FAILED", "CANCELLED")
+
+        campaign = await self.until("the campaign's end", "Campaign", done, id=campaign_id)
+        self.campaigns[campaign_id] = campaign
+        if campaign["status"] != "SENT":
+            raise DemoFailed(f"{campaign['name']} ended as {campaign['status']}: {campaign['statusDetail']}")
+
+    async def blasts(self, segments: dict[str, str]) -> None:
+        """Test-send, send now, and schedule for a few seconds later with an expiry."""
+        sender = await self.console.send(
+            "SenderCreate",
+            input={
+                "fromName": "CDNOW",
+                "fromAddress": "news@cdnow.example",
+                "replyTo": "help@cdnow.example",
+                "postalAddress": "CDNOW, 1 Example Street, Springfield",
+            },
+        )
+        sender_id = sender["sender"]["id"]
+        first = await self.email("We miss you", segments["Lapsed big spenders"], sender_id)
+        self.say("Test-sending to the team")
+        await self.console.send("CampaignTestSend", input={"id": first, "segmentId": segments["Our team"]})
+        tested = await self.until(
+            "the test", "Campaign", lambda c: bool(c["tests"]) and c["tests"][0]["progress"]["finishedAt"], id=first
+        )
+        self.tests[first] = tested["tests"][0]["progress"]
+        self.say(f"  {self.tests[first]['sent']} test mails; the campaign is still {tested['status']}")
+        now = datetime.now(UTC)
+        second = await self.email(
+            "Thank you",
+            segments["Frequent buyers"],
+            sender_id,
+            expiresAt=(now + timedelta(hours=1)).isoformat(),
+        )
+        at = datetime.now(UTC) + timedelta(seconds=4)
+        await self.console.send("CampaignSchedule", input={"id": second, "at": at.isoformat()})
+        self.say(f"Scheduled 'Thank you' for {at:%H:%M:%S} UTC, expiring an hour later; sending 'We miss you' now")
+        await self.console.send("CampaignSend", input={"id": first})
+        await self.follow(first)
+        await self.follow(second)
+
+    async def banners(self, segments: dict[str, str], customers: list[str]) -> None:
+        """Two weighted banners in one placement, fetched by customers and by strangers."""
+        placement = await self.console.send(
+            "PlacementCreate", input={"key": "home-top", "name": "Top of the home screen"}
+        )
+        for title, weight in (("New records", 80), ("Gift cards", 20)):
+            made = await self.console.send(
+                "CampaignCreate",
+                input={
+                    "name": title,
+                    "content": {
+                        "banner": {"title": title, "body": "Have a look", "actionUrl": "https://cdnow.example"}
+                    },
+                    "segmentIds": [segments["Everyone"]],
+                    "placementId": placement["placement"]["id"],
+                    "weight": weight,
+                },
+            )
+            started = await self.console.send("CampaignSend", input={"id": made["campaign"]["id"]})
+            self.campaigns[made["campaign"]["id"]] = started["campaign"]
+        await self.until_shown()
+        for customer in customers[:KNOWN_VIEWERS]:
+            token = await self.console.send("ClientTokenCreate", input={"externalId": customer})
+            title = await self.fetch({"X-Muster-Client-Token": token["token"]})
+            again = await self.fetch({"X-Muster-Client-Token": token["token"]})
+            if title is None or title != again:
+                raise DemoFailed(f"customer {customer} saw {title!r}, then {again!r}")
+            self.known[title] += 1
+            self.say(f"  customer {customer} sees {title!r}")
+        for _ in range(VIEWERS):
+            self.shares[await self.fetch({}) or "nothing"] += 1
+
+    async def until_shown(self) -> None:
+        """Wait until the API has taken in the new banners: at most 2 s."""
+        deadline = monotonic() + WAIT.total_seconds()
+        while await self.fetch({}) is None:
+            if monotonic() > deadline:
+                raise DemoFailed("no banner is shown")
+            await asyncio.sleep(POLL_S)
+
+    async def fetch(self, headers: dict[str, str]) -> str | None:
+        """The title that one viewer sees at the top of the home screen."""
+        answer = await self.app.send("Banners", headers, placements=["home-top"])
+        banner = answer["placements"][0]["banner"]
+        return banner["content"]["title"] if banner else None
+
+    async def compare(self) -> list[str]:
+        """Sentences about what differs between ledger and sink; empty when they agree."""
+        wrong = []
+        for campaign_id, campaign in self.campaigns.items():
+            progress = campaign["progress"]
+            if progress is None:
+                continue
+            received = await self.received(campaign_id)
+            tests = self.tests.get(campaign_id, {}).get("sent", 0)
+            campaign["received"], campaign["tests_sent"] = received, tests
+            if received["messages"] != progress["sent"] + tests or received["duplicates"]:
+                wrong.append(
+                    f"{campaign['name']}: the ledger says {progress['sent']} sent and {tests} tests, the sink has"
+                    f" {received['messages']} messages and {received['duplicates']} duplicates"
+                )
+        return wrong
+
+    async def received(self, campaign_id: str) -> dict[str, int]:
+        """Messages of a campaign in the sink, and how many of them came twice."""
+        counts = (await self.mailbox.get("/api/counts")).json()
+        found = counts["campaigns"].get(campaign_id.removeprefix("cmp_"), {"received": 0, "unique": 0})
+        return {"messages": found["received"], "duplicates": found["received"] - found["unique"]}
+
+    def table(self) -> str:
+        """What happened, in rows."""
+        lines = ["", "Segment                 type      members  evaluated in"]
+        lines += [f"{name:<23} {kind:<9} {size:>7}  {ms}" for name, kind, size, ms in self.sizes]
+        lines += ["", "Campaign        state    audience   sent skipped failed in doubt   sink received"]
+        for campaign in self.campaigns.values():
+            progress = campaign["progress"]
+            if progress is None:
+                lines.append(f"{campaign['name']:<15} {campaign['status']:<8}        -      -       -      -        -")
+                continue
+            received = f"{campaign['received']['messages']}"
+            if campaign["tests_sent"]:
+                received += f" (with {campaign['tests_sent']} tests)"
+            lines.append(
+                f"{campaign['name']:<15} {campaign['status']:<8} {progress['audience']:>8} {progress['sent']:>6}"
+                f" {progress['skipped']:>7} {progress['failed']:>6} {progress['inDoubt']:>8}   {received}"
+            )
+        lines += ["", f"Banner          weight  share of {self.shares.total()} anonymous viewers"]
+        for title, weight in (("New records", 80), ("Gift cards", 20)):
+            lines.append(f"{title:<15} {weight:>6}  {100 * self.shares[title] / self.shares.total():.1f} %")
+        return "\n".join(lines)
+
+
+async def run(
+    *,
+    api_url: str,
+    mailbox_url: str,
+    secret_key: str,
+    publishable_key: str,
+    customers: list[str],
+    say: Callable[[str], None],
+) -> bool:
+    """Run the demo against a running stack; True when ledger and sink agree. `say` gets a line for each step."""
+    async with (
+        httpx2.AsyncClient(base_url=api_url, timeout=30) as api,
+        httpx2.AsyncClient(base_url=mailbox_url, timeout=30) as mailbox,
+    ):
+        demo = Demo(Client(api, "console", secret_key), Client(api, "client", publishable_key), mailbox, say)
+        began = monotonic()
+        try:
+            say("Creating segments")
+            segments = await demo.segments()
+            await demo.blasts(segments)
+            say("Showing two banners by weight")
+            await demo.banners(segments, customers)
+            wrong = await demo.compare()
+        except DemoFailed as failure:
+            say(f"FAILED: {failure}")
+            return False
+        say(demo.table())
+        for sentence in wrong:
+            say(f"FAILED: {sentence}")
+        say(f"\nLedger and sink {'disagree' if wrong else 'agree'}. {monotonic() - began:.1f} s through the API.")
+        return not wrong

@@ -1,0 +1,120 @@
+"""GraphQL over HTTP: POST one JSON object, get one; in development GET shows GraphiQL.
+
+The caller is proven before the body is read. What is refused before execution answers 4xx with an `errors` list;
+everything else 200 (graphql.github.io/graphql-over-http, media type application/json).
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+from cross_web import AsyncHTTPRequestAdapter, HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket
+from strawberry.asgi import GraphQL
+from strawberry.http import GraphQLHTTPResponse, GraphQLRequestData, process_result
+from strawberry.types import ExecutionResult
+
+from app.auth import unauthenticated
+from app.context import Context, Services
+from app.limits import holds_nul
+from app.problems import presented
+from app.schema import build_schema
+from app.settings import Settings
+from db.errors import MusterError
+
+OPERATION_NAME = re.compile(r"[_A-Za-z][_0-9A-Za-z]{0,79}")
+VIEWER_HEADER = "x-muster-viewer"
+
+
+class Endpoint(GraphQL[Context, None]):
+    """strawberry's view with our callers, our parsing and our errors."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        response: Response
+        try:
+            response = await self.run(request)
+        except HTTPException as refusal:
+            response = refused(refusal.status_code, "BAD_REQUEST", refusal.reason)
+        except MusterError as refusal:
+            response = refused(401, refusal.code, refusal.message)
+            response.headers["WWW-Authenticate"] = "Bearer"
+        await response(scope, receive, send)
+
+    async def get_context(self, request: Request | WebSocket, response: Response | WebSocket) -> Context:
+        services: Services = request.app.state.services
+        context = Context(
+            services=services, caller=None, viewer_token=request.headers.get(VIEWER_HEADER)
+        )
+        context.caller = await services.authenticator.caller(request.headers, now=context.now)
+        # GraphiQL asks for the schema before anybody has typed a key; every field asks for a right of its own.
+        if context.caller is None and not services.settings.graphiql:
+            raise unauthenticated()
+        return context
+
+    async def parse_http_body(self, request: AsyncHTTPRequestAdapter) -> GraphQLRequestData:
+        if request.method != "POST":
+            raise HTTPException(405, "Send operations with POST.")
+        if not is_json(request.content_type):
+            raise HTTPException(415, "Send JSON, with the header Content-Type: application/json.")
+        return read_operation(await request.get_body())
+
+    async def execute_operation(self, request: Request, **arguments: Any) -> Any:
+        data: GraphQLRequestData = arguments["request_data"]
+        request.state.operation = data.operation_name
+        return await super().execute_operation(request=request, **arguments)
+
+    async def process_result(self, request: Request, result: ExecutionResult) -> GraphQLHTTPResponse:
+        if result.errors:
+            result.errors = presented(result.errors, operation=request.state.operation)
+        return process_result(result)
+
+    def encode_json(self, data: object) -> str:
+        # Text, not bytes: over a WebSocket bytes would be sent as a binary frame.
+        return orjson.dumps(data).decode()
+
+
+def is_json(content_type: str | None) -> bool:
+    return (content_type or "").partition(";")[0].strip().lower() == "application/json"
+
+
+def read_operation(body: str | bytes) -> GraphQLRequestData:
+    """The operation in a request's body; raises HTTPException 400 saying what is wrong with it."""
+    try:
+        data = orjson.loads(body)
+    except orjson.JSONDecodeError as fault:
+        raise HTTPException(400, f"The body is no JSON: {fault.msg}.") from fault
+    if not isinstance(data, dict):
+        raise HTTPException(400, "The body must be one JSON object; batches are not taken.")
+    if holds_nul(body, data):
+        raise HTTPException(400, "Texts must not hold the character U+0000; remove it.")
+    query, name = data.get("query"), data.get("operationName")
+    variables, extensions = data.get("variables"), data.get("extensions")
+    if not isinstance(query, str) or not query.strip():
+        raise HTTPException(400, "The field query must hold a GraphQL document.")
+    if not isinstance(variables, dict | None) or not isinstance(extensions, dict | None):
+        raise HTTPException(400, "The fields variables and extensions must be objects.")
+    if name is not None and not (isinstance(name, str) and OPERATION_NAME.fullmatch(name)):
+        raise HTTPException(400, "The field operationName must be the name of an operation, at most 80 characters.")
+    return GraphQLRequestData(query=query, variables=variables, operation_name=name, extensions=extensions)
+
+
+def refused(status: int, code: str, message: str) -> JSONResponse:
+    """A refusal in the shape of a GraphQL answer."""
+    errors: list[Mapping[str, Any]] = [{"message": message, "extensions": {"code": code}}]
+    return JSONResponse({"errors": errors}, status_code=status)
+
+
+def endpoint(settings: Settings) -> Endpoint:
+    """The view for `settings`: the schema is told, and GraphiQL shown, only where they allow it."""
+    return Endpoint(
+        build_schema(development=settings.graphiql),
+        graphql_ide="graphiql" if settings.graphiql else None,
+        allow_queries_via_get=False,
+        subscription_protocols=(),
+        multipart_uploads_enabled=False,
+    )

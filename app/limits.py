@@ -1,0 +1,267 @@
+"""What a request may cost before anything is done for it: bytes, characters, tokens, depth, aliases, fields.
+
+Everything here ends after a bounded number of steps. The limiters that come with strawberry expand fragments without
+a bound, so that twenty fragments which each use the next twice keep them busy for 8.5 s.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+from graphql import (
+    DocumentNode,
+    FieldNode,
+    FragmentDefinitionNode,
+    FragmentSpreadNode,
+    GraphQLError,
+    GraphQLSchema,
+    InlineFragmentNode,
+    NoSchemaIntrospectionCustomRule,
+    OperationDefinitionNode,
+    SelectionNode,
+    SelectionSetNode,
+    StringValueNode,
+    Visitor,
+    parse,
+    specified_rules,
+    validate,
+    visit,
+)
+from starlette.datastructures import Headers
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from strawberry.extensions import SchemaExtension
+from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRule
+from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
+
+from app.problems import log_fault, problem
+
+LARGEST_GRAPHQL_BODY = 2_000_000
+"""Bytes. Room for a CSV of members or the HTML of a mail; both travel as variables."""
+LARGEST_EVENTS_BODY = 1_000_000
+LARGEST_FORM_BODY = 4_096
+LONGEST_QUERY = 20_000
+"""Characters of the query text alone: long values belong in variables."""
+MOST_TOKENS = 1_000
+MOST_DEPTH = 16
+MOST_ALIASES = 30
+MOST_DIRECTIVES = 30
+MOST_FIELDS = 1_000
+"""Fields of an operation with its fragments written out."""
+MOST_STEPS = 3_000
+"""Selections of the whole document with fragments written out, each fragment also by itself."""
+MOST_PAIRS = 1_000
+MOST_ERRORS = 5
+"""Validation errors that are answered; the rest would say much the same."""
+CACHED_DOCUMENTS = 256
+
+
+class TooMuch(GraphQLError):
+    """The document is beyond a limit."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, extensions={"code": "TOO_COMPLEX"})
+
+
+@dataclass(slots=True)
+class Answers:
+    """How often one place of the answer is asked for, and what is asked for below it."""
+
+    asked: int = 0
+    below: "dict[str, Answers]" = field(default_factory=dict)
+
+
+class Measure:
+    """Writes the fragments of one document out, as far as the limits allow.
+
+    A step a selection, and a bound on the steps: that alone keeps doubling fragments from growing. Fields asked for
+    twice in one place are counted as pairs, since validation compares each with each (11 us a pair).
+    """
+
+    def __init__(self, document: DocumentNode) -> None:
+        self.document = document
+        self.fragments = {d.name.value: d for d in document.definitions if isinstance(d, FragmentDefinitionNode)}
+        self.open: set[str] = set()
+        self.steps = self.pairs = self.fields = self.aliases = self.directives = 0
+
+    def check(self) -> None:
+        """Raises TooMuch, naming the limit."""
+        for definition in self.document.definitions:
+            if isinstance(definition, OperationDefinitionNode | FragmentDefinitionNode):
+                self.fields = self.aliases = self.directives = 0
+                self.count_directives(definition)
+                self.selections(definition.selection_set, 1, 1, {})
+
+    def selections(self, node: SelectionSetNode, depth: int, level: int, answers: dict[str, Answers]) -> None:
+        """Count one selection set at `depth` of the answer; `level` is how deep the walk itself is."""
+        if depth > MOST_DEPTH or level > MOST_DEPTH * 3:
+            raise TooMuch(f"Ask at most {MOST_DEPTH} levels deep.")
+        for selection in node.selections:
+            self.steps += 1
+            self.count_directives(selection)
+            if self.steps > MOST_STEPS:
+                raise TooMuch(f"Ask for at most {MOST_FIELDS} fields, fragments written out.")
+            match selection:
+                case FieldNode():
+                    self.ask(selection, depth, level, answers)
+                case InlineFragmentNode():
+                    self.selections(selection.selection_set, depth, level + 1, answers)
+                case FragmentSpreadNode():
+                    self.spread(selection.name.value, depth, level, answers)
+
+    def ask(self, node: FieldNode, depth: int, level: int, answers: dict[str, Answers]) -> None:
+        self.fields += 1
+        self.aliases += node.alias is not None
+        answer = answers.setdefault((node.alias or node.name).value, Answers())
+        self.pairs += answer.asked
+        answer.asked += 1
+        if self.fields > MOST_FIELDS:
+            raise TooMuch(f"Ask for at most {MOST_FIELDS} fields, fragments written out.")
+        if self.pairs > MOST_PAIRS:
+            raise TooMuch("Ask for each field once in each place.")
+        if self.aliases > MOST_ALIASES:
+            raise TooMuch(f"Use at most {MOST_ALIASES} aliases.")
+        if node.selection_set:
+            self.selections(node.selection_set, depth + 1, level + 1, answer.below)
+
+    def spread(self, name: str, depth: int, level: int, answers: dict[str, Answers]) -> None:
+        # Unknown and circular fragments count nothing here: validation refuses them by name.
+        definition = self.fragments.get(name)
+        if definition is not None and name not in self.open:
+            self.open.add(name)
+            self.selections(definition.selection_set, depth, level + 1, answers)
+            self.open.discard(name)
+
+    def count_directives(self, node: OperationDefinitionNode | FragmentDefinitionNode | SelectionNode) -> None:
+        self.directives += len(node.directives or ())
+        if self.directives > MOST_DIRECTIVES:
+            raise TooMuch(f"Use at most {MOST_DIRECTIVES} directives.")
+
+
+class Texts(Visitor):
+    """Refuses texts in the query that no column can hold."""
+
+    def enter_string_value(self, node: StringValueNode, *_: Any) -> None:
+        if "\x00" in node.value:
+            raise GraphQLError("Texts must not hold the character U+0000; remove it.", nodes=node)
+
+
+def check_document(document: DocumentNode, text: str) -> None:
+    """Raises GraphQLError when the document costs too much or holds what cannot be stored."""
+    Measure(document).check()
+    if "\\u" in text:
+        visit(document, Texts())
+
+
+@lru_cache(maxsize=CACHED_DOCUMENTS)
+def prepared(schema: GraphQLSchema, text: str, introspection: bool) -> tuple[DocumentNode, list[GraphQLError]]:
+    """The parsed document and what is wrong with it; raises GraphQLError when it does not parse or is too large.
+
+    Kept for the texts seen last: a client sends the same few, and parsing with validation costs ten times the rest.
+    """
+    if len(text) > LONGEST_QUERY:
+        raise TooMuch(f"A query is at most {LONGEST_QUERY:,} characters long; put long values into variables.")
+    document = parse(text, max_tokens=MOST_TOKENS)
+    check_document(document, text)
+    rules = (*specified_rules, MaybeNullValidationRule, OneOfInputValidationRule)
+    if not introspection:
+        rules = (*rules, NoSchemaIntrospectionCustomRule)
+    try:
+        return document, validate(schema, document, rules, max_errors=MOST_ERRORS)
+    except GraphQLError:
+        raise
+    except Exception as fault:
+        # A rule of the library that stumbles over a document (such as an undefined variable in a @oneOf input) is
+        # the document's fault for the client, and worth a line for us.
+        log_fault(fault, where="validation")
+        raise GraphQLError("This document could not be validated; check its fragments and variables.") from None
+
+
+def holds_nul(body: str | bytes, value: Any) -> bool:
+    """Whether a text in the JSON `value`, read from `body`, holds U+0000, which PostgreSQL cannot store."""
+    # Written out it can only be \\u0000: JSON has no other way. Most bodies end here.
+    if ("\\u0000" if isinstance(body, str) else b"\\u0000") not in body:
+        return False
+    waiting = [value]
+    while waiting:
+        match waiting.pop():
+            case str() as text if "\x00" in text:
+                return True
+            case list() as items:
+                waiting += items
+            case dict() as items:
+                waiting += [*items.keys(), *items.values()]
+    return False
+
+
+class TooLarge(Exception):
+    """More bytes came than the path takes."""
+
+
+class BodyLimit:
+    """Refuses a body above `largest` bytes: at once when it is announced, else as soon as it is exceeded."""
+
+    def __init__(self, app: ASGIApp, largest: int) -> None:
+        self.app = app
+        self.largest = largest
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        announced = Headers(scope=scope).get("content-length", "0")
+        if not announced.isdecimal() or int(announced) > self.largest:
+            await self.refusal()(scope, receive, send)
+            return
+        read = 0
+        started = False
+
+        async def counted() -> Message:
+            nonlocal read
+            message = await receive()
+            read += len(message.get("body", b""))
+            if read > self.largest:
+                raise TooLarge
+            return message
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self.app(scope, counted, watched)
+        except TooLarge:
+            if started:
+                raise
+            await self.refusal()(scope, receive, send)
+
+    def refusal(self) -> Response:
+        message = f"The body may have at most {self.largest:,} bytes; send less at once."
+        response = problem(413, "TOO_LARGE", message)
+        # What is left of the body is not read.
+        response.headers["Connection"] = "close"
+        return response
+
+
+class Prepare(SchemaExtension):
+    """Parses and validates within the limits, in place of strawberry's own steps."""
+
+    introspection = True
+
+    def on_parse(self) -> Iterator[None]:
+        context = self.execution_context
+        schema: GraphQLSchema = context.schema._schema
+        context.graphql_document, self.errors = prepared(schema, context.query or "", self.introspection)
+        yield
+
+    def on_validate(self) -> Iterator[None]:
+        self.execution_context.pre_execution_errors = list(self.errors)
+        yield
+
+
+class PrepareWithoutIntrospection(Prepare):
+    """Like Prepare, for production: the schema is not told."""
+
+    introspection = False

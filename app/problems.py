@@ -1,0 +1,122 @@
+"""What clients are told when something was refused or broke: typed user errors, and errors without our insides."""
+
+import logging
+import secrets
+from collections.abc import Sequence
+from typing import Any
+
+import strawberry
+from graphql import GraphQLError
+from starlette.responses import JSONResponse
+from strawberry.extensions import FieldExtension
+from strawberry.types import Info
+from strawberry.types.field import StrawberryField
+
+from db.errors import MusterError
+
+logger = logging.getLogger(__name__)
+
+INTERNAL = "INTERNAL"
+CLIENT_KEYS = frozenset({"traits", "properties", "data"})
+"""Fields whose keys are the client's own."""
+
+
+class ApiError(MusterError):
+    """The edge refused an input that no use case has seen: an ill-formed id, a page too large, a missing right."""
+
+
+@strawberry.type(description="Why an input was refused. Nothing was written.")
+class UserError:
+    field: list[str] | None = strawberry.field(
+        description="Path of the input that caused it, outermost first; null when no single field did."
+    )
+    code: str = strawberry.field(description="For programs: a stable word such as NOT_FOUND.")
+    message: str = strawberry.field(description="For people: what is wrong, and what to do about it.")
+
+
+def camel(name: str) -> str:
+    """A field name of ours as clients know it: `from_name` is `fromName`, `class_` is `class`."""
+    first, *rest = name.strip("_").split("_")
+    return first + "".join(part[:1].upper() + part[1:] for part in rest)
+
+
+def path_of(refusal: MusterError, *under: str) -> list[str] | None:
+    """The refusal's field path in the client's names; None when it names no field.
+
+    What lies below traits and properties are the client's own keys, which stay as they are.
+    """
+    if not refusal.field:
+        return None
+    own = next((at + 1 for at, name in enumerate(refusal.field) if name in CLIENT_KEYS), len(refusal.field))
+    return [*under, *map(camel, refusal.field[:own]), *refusal.field[own:]]
+
+
+def user_error(refusal: MusterError, *under: str) -> UserError:
+    """`refusal` for a payload, its field path beginning with `under`."""
+    return UserError(field=path_of(refusal, *under), code=refusal.code, message=refusal.message)
+
+
+class AsUserErrors(FieldExtension):
+    """A mutation whose use case refuses answers its payload, empty but for `userErrors`."""
+
+    def apply(self, field: StrawberryField) -> None:
+        self.field = field
+
+    async def resolve_async(self, next_: Any, source: Any, info: Info[Any, Any], **kwargs: Any) -> Any:
+        try:
+            return await next_(source, info, **kwargs)
+        except MusterError as refusal:
+            payload: Any = self.field.type
+            return payload(user_errors=[user_error(refusal, "input")])
+
+
+def presented(errors: Sequence[GraphQLError], *, operation: str | None) -> list[GraphQLError]:
+    """`errors` as a client may see them; what was our fault is logged under an id that the client is given.
+
+    A client's own mistake (syntax, validation, coercion, a refusal) keeps its words. Everything else is masked: an
+    exception's text may hold addresses, SQL or another tenant's rows.
+    """
+    shown = [present(error, operation=operation) for error in errors]
+    if mine := [error for error in shown if (error.extensions or {}).get("code") != INTERNAL]:
+        # One line for all, without the query or the values in it.
+        codes = sorted({str((error.extensions or {}).get("code", "BAD_REQUEST")) for error in mine})
+        logger.info("operation refused", extra={"operation": operation, "codes": codes, "errors": len(mine)})
+    return shown
+
+
+def present(error: GraphQLError, *, operation: str | None) -> GraphQLError:
+    """One error of `presented`."""
+    cause: BaseException | None = error
+    while isinstance(cause, GraphQLError) and cause.original_error is not None:
+        cause = cause.original_error
+    if isinstance(cause, GraphQLError):
+        return error
+    if isinstance(cause, RecursionError):
+        return GraphQLError("The variables are nested too deeply.", extensions={"code": "TOO_DEEP"})
+    if isinstance(cause, MusterError):
+        facts: dict[str, Any] = {"code": cause.code}
+        if field := path_of(cause):
+            facts["field"] = field
+        return GraphQLError(cause.message, nodes=error.nodes, path=error.path, extensions=facts)
+    error_id = log_fault(cause, where=operation or "unnamed operation")
+    return GraphQLError(
+        f"Something went wrong on our side. Nothing is known to be wrong with your request; ask about error {error_id}.",
+        nodes=error.nodes,
+        path=error.path,
+        extensions={"code": INTERNAL, "errorId": error_id},
+    )
+
+
+def log_fault(fault: BaseException | None, *, where: str) -> str:
+    """Log what went wrong on our side; gives the id to quote. Addresses in its text are withheld by app/logs.py."""
+    error_id = secrets.token_hex(6)
+    logger.error("request failed", extra={"error_id": error_id, "where": where}, exc_info=fault)
+    return error_id
+
+
+def problem(status: int, code: str, message: str, *, field: Sequence[str] = (), **headers: str) -> JSONResponse:
+    """A refusal outside GraphQL: {"error": {"code", "message", "field"?}}."""
+    body: dict[str, Any] = {"code": code, "message": message}
+    if field:
+        body["field"] = list(field)
+    return JSONResponse({"error": body}, status_code=status, headers=headers)

@@ -1,0 +1,91 @@
+"""The GraphQL schema: every subject put together, and its export to graphql/schema.graphql.
+
+`python -m app.schema` writes the file; a test fails when it is not current.
+"""
+
+import sys
+from functools import cache
+from pathlib import Path
+
+import strawberry
+from graphql import GraphQLError
+from strawberry.schema.config import StrawberryConfig
+from strawberry.types.execution import ExecutionContext
+
+from app.api.banners import BannerQueries
+from app.api.campaign_mutations import CampaignMutations
+from app.api.campaigns import CampaignQueries
+from app.api.consents import ConsentMutations
+from app.api.content import CONTENT_TYPES
+from app.api.declare import output
+from app.api.finding import NodeQueries
+from app.api.ingestion import IngestionMutations
+from app.api.placements import PlacementMutations, PlacementQueries
+from app.api.profiles import ProfileMutations, ProfileQueries
+from app.api.scalars import SCALARS
+from app.api.segment_mutations import SegmentMutations
+from app.api.segments import SegmentQueries
+from app.api.senders import SenderMutations, SenderQueries
+from app.api.workspaces import WorkspaceMutations, WorkspaceQueries
+from app.limits import Prepare, PrepareWithoutIntrospection
+
+FILE = Path(__file__).parents[1] / "graphql" / "schema.graphql"
+
+
+@output
+class Query(
+    NodeQueries,
+    WorkspaceQueries,
+    SegmentQueries,
+    ProfileQueries,
+    CampaignQueries,
+    SenderQueries,
+    PlacementQueries,
+    BannerQueries,
+):
+    """What can be read. Every field needs a key; which scope it needs is said in the documentation of keys."""
+
+
+@output
+class Mutation(
+    WorkspaceMutations,
+    ProfileMutations,
+    ConsentMutations,
+    IngestionMutations,
+    SegmentMutations,
+    CampaignMutations,
+    SenderMutations,
+    PlacementMutations,
+):
+    """What can be changed. Every field answers a payload whose `userErrors` say why nothing was written."""
+
+
+class Schema(strawberry.Schema):
+    """strawberry's schema, without its habit of logging every client error with the whole query."""
+
+    def process_errors(
+        self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None
+    ) -> None:
+        """Nothing: app/problems.py logs, once the errors are what the client will see."""
+
+
+@cache
+def build_schema(*, development: bool) -> Schema:
+    """The schema; in development it is told to whoever asks, and mistyped names get suggestions."""
+    return Schema(
+        query=Query,
+        mutation=Mutation,
+        types=CONTENT_TYPES,
+        config=StrawberryConfig(scalar_map=SCALARS, disable_field_suggestions=not development),
+        extensions=[Prepare if development else PrepareWithoutIntrospection],
+    )
+
+
+def export() -> str:
+    """The schema in GraphQL's own language, as published."""
+    return build_schema(development=True).as_str().rstrip() + "\n"
+
+
+if __name__ == "__main__":
+    FILE.write_text(export(), encoding="utf-8")
+    sys.stdout.write(f"wrote {FILE}\n")

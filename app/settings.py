@@ -1,0 +1,362 @@
+"""Settings of every process, read once from the environment; all that is wrong is said at once.
+
+Each process reads the class that names what it needs, so that no process holds a secret it has no use for.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from difflib import get_close_matches
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+MAKE_A_KEY = 'Make one with: python3 -c "import secrets; print(secrets.token_urlsafe(48))"'
+SHORTEST_KEY = 32
+
+
+class SettingsError(Exception):
+    """Start-up must stop. `problems` names every variable that is wrong, and the mend, a sentence each."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class Environment(StrEnum):
+    DEVELOPMENT = "development"
+    PRODUCTION = "production"
+
+
+def url_parts(url: str, schemes: tuple[str, ...]) -> SplitResult:
+    """The parts of `url`. Raises ValueError, without the URL since it may hold a password."""
+    try:
+        parts = urlsplit(url)
+        has_host = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        raise ValueError("is no URL that can be read; a special character in a password is written as %XX") from None
+    if parts.scheme not in schemes or not has_host:
+        raise ValueError(f"must look like {' or '.join(f'{scheme}://host' for scheme in schemes)}")
+    return parts
+
+
+def database_url(url: str) -> str:
+    parts = url_parts(url, ("postgresql", "postgres"))
+    if not parts.username or not parts.path.strip("/"):
+        raise ValueError("must name a login and a database: postgresql://login:password@host:5432/muster")
+    if parts.query:
+        # The connection is opened from the parts; an option such as sslmode would silently be lost.
+        raise ValueError("must have no options after a question mark; TLS is used whenever the server offers it")
+    return url
+
+
+def redis_url(url: str) -> str:
+    url_parts(url, ("redis", "rediss"))
+    return url
+
+
+def smtp_url(url: str) -> str:
+    url_parts(url, ("smtp", "smtps", "smtp+starttls"))
+    return url
+
+
+def public_url(url: str) -> str:
+    parts = url_parts(url, ("https", "http"))
+    if parts.query or parts.fragment:
+        raise ValueError("must end with the host or a path")
+    return url.rstrip("/")
+
+
+def seconds(value: Any) -> Any:
+    if isinstance(value, timedelta):
+        return value
+    try:
+        return timedelta(seconds=float(value))
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError("must be a number of seconds") from None
+
+
+DatabaseUrl = Annotated[str, AfterValidator(database_url)]
+RedisUrl = Annotated[str, AfterValidator(redis_url)]
+SmtpUrl = Annotated[str, AfterValidator(smtp_url)]
+PublicUrl = Annotated[str, AfterValidator(public_url)]
+Seconds = Annotated[timedelta, BeforeValidator(seconds)]
+Key = Annotated[SecretStr, Field(min_length=SHORTEST_KEY)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class ProcessSettings(BaseSettings):
+    """What every process reads."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    environment: Environment = Field(
+        Environment.DEVELOPMENT,
+        validation_alias="MUSTER_ENV",
+        description="`development` or `production`. Production refuses what only a developer wants.",
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", validation_alias="MUSTER_LOG_LEVEL", description="`DEBUG`, `INFO`, `WARNING` or `ERROR`."
+    )
+    log_format: Literal["json", "text"] = Field(
+        "text",
+        validation_alias="MUSTER_LOG_FORMAT",
+        description="`json`, a line an object, or `text`.",
+        json_schema_extra={"shown": "`json` in production, else `text`"},
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what `load` hands over: no second look at os.environ, no file found by chance."""
+        return (init_settings,)
+
+    @model_validator(mode="before")
+    @classmethod
+    def fill_in_by_environment(cls, values: dict[str, str]) -> dict[str, str]:
+        if values.get("MUSTER_ENV") == Environment.PRODUCTION:
+            return {"MUSTER_LOG_FORMAT": "json", "MUSTER_GRAPHIQL": "false"} | values
+        port = values.get("MUSTER_API_PORT", DEFAULT_API_PORT)
+        return {"MUSTER_PUBLIC_URL": f"http://127.0.0.1:{port}", "MUSTER_SMTP_URL": DEFAULT_SMTP_URL} | values
+
+    @property
+    def in_production(self) -> bool:
+        return self.environment is Environment.PRODUCTION
+
+
+DEFAULT_API_PORT = 8000
+DEFAULT_SMTP_PORT = 1025
+DEFAULT_SMTP_URL = f"smtp://127.0.0.1:{DEFAULT_SMTP_PORT}"
+
+
+class Settings(ProcessSettings):
+    """What API, workers and the commands that work on a workspace read."""
+
+    database_url: DatabaseUrl = Field(
+        validation_alias="DATABASE_URL",
+        repr=False,
+        description="PostgreSQL 18, as a login that owns nothing: `postgresql://login:password@host:5432/muster`. "
+        "`muster migrate` makes the login.",
+    )
+    redis_url: RedisUrl = Field(
+        validation_alias="REDIS_URL",
+        repr=False,
+        description="Valkey or Redis for wake-ups; losing it loses nothing: `redis://:password@host:6379/0`.",
+    )
+    public_url: PublicUrl = Field(
+        validation_alias="MUSTER_PUBLIC_URL",
+        description="Where recipients reach this API (unsubscribe links); https in production.",
+        json_schema_extra={"shown": "the API's own address in development"},
+    )
+    address_key: Key = Field(
+        validation_alias="MUSTER_ADDRESS_KEY",
+        description="Secret of at least 32 characters that hashes addresses in the suppression list. "
+        "It can never be changed: with another key the list would be lost, so start-up refuses that.",
+    )
+    token_key: Key = Field(
+        validation_alias="MUSTER_TOKEN_KEY",
+        description="Secret of at least 32 characters that signs unsubscribe links and client tokens.",
+    )
+    api_host: str = Field("127.0.0.1", validation_alias="MUSTER_API_HOST", description="Where the API listens.")
+    api_port: Port = Field(DEFAULT_API_PORT, validation_alias="MUSTER_API_PORT", description="Port of the API.")
+    graphiql: bool = Field(
+        True,
+        validation_alias="MUSTER_GRAPHIQL",
+        description="`true`: the page to try queries, at /graphql in a browser. Development only.",
+        json_schema_extra={"shown": "`true` in development, else `false`"},
+    )
+    smtp_url: SmtpUrl = Field(
+        validation_alias="MUSTER_SMTP_URL",
+        repr=False,
+        description="Mail server: `smtp://`, `smtp+starttls://` or `smtps://`, then `login:password@host:port`.",
+        json_schema_extra={"shown": f"`{DEFAULT_SMTP_URL}` in development"},
+    )
+    send_concurrency: int = Field(
+        32,
+        ge=1,
+        le=64,
+        validation_alias="MUSTER_SEND_CONCURRENCY",
+        description="Connections of a worker to it and so messages under way at once, 1 to 64. "
+        "If a worker is killed, as many messages are in doubt.",
+    )
+    smtp_rate: int = Field(
+        0,
+        ge=0,
+        validation_alias="MUSTER_SMTP_RATE",
+        description="Messages a worker hands over in a second at most; 0 sets no limit.",
+    )
+    send_timeout: Seconds = Field(
+        timedelta(seconds=30),
+        ge=timedelta(seconds=1),
+        le=timedelta(seconds=600),
+        validation_alias="MUSTER_SEND_TIMEOUT_S",
+        description="Seconds a mail server may take for one answer.",
+    )
+    lease: Seconds = Field(
+        timedelta(seconds=20),
+        ge=timedelta(seconds=5),
+        le=timedelta(seconds=3600),
+        validation_alias="MUSTER_LEASE_S",
+        description="Seconds after which the deliveries of a dead worker are taken over.",
+    )
+    segment_limit: int = Field(
+        100, ge=1, le=10_000, validation_alias="MUSTER_SEGMENT_LIMIT", description="Segments a workspace may have."
+    )
+    database_connections: int = Field(
+        10, ge=2, le=200, validation_alias="MUSTER_DATABASE_CONNECTIONS", description="Connections of each process."
+    )
+
+
+class MigrationSettings(ProcessSettings):
+    """What `muster migrate` reads."""
+
+    database_url: DatabaseUrl = Field(validation_alias="DATABASE_URL", repr=False)
+    owner_url: DatabaseUrl = Field(
+        validation_alias="DATABASE_OWNER_URL",
+        repr=False,
+        description="The same database as a login that may create roles and tables; only `muster migrate` needs it.",
+    )
+
+
+class MailboxSettings(ProcessSettings):
+    """What `muster mailbox` reads."""
+
+    data_folder: Path = Field(
+        Path(".data"),
+        validation_alias="MUSTER_DATA_DIR",
+        description="Where `muster up`, `muster demo` and `muster mailbox` keep data, keys and ports.",
+    )
+    host: str = Field(
+        "127.0.0.1", validation_alias="MUSTER_MAILBOX_HOST", description="Where the mail sink and its page listen."
+    )
+    smtp_port: Port = Field(
+        DEFAULT_SMTP_PORT, validation_alias="MUSTER_MAILBOX_SMTP_PORT", description="Port of the mail sink."
+    )
+    page_port: Port = Field(8025, validation_alias="MUSTER_MAILBOX_PORT", description="Port of the mail sink's page.")
+
+
+KINDS: tuple[type[ProcessSettings], ...] = (Settings, MigrationSettings, MailboxSettings)
+Kind = TypeVar("Kind", bound=ProcessSettings)
+
+
+def load_settings(environ: Mapping[str, str]) -> Settings:
+    """The settings of API and workers. Raises SettingsError with every problem."""
+    return load(Settings, environ)
+
+
+def load(kind: type[Kind], environ: Mapping[str, str]) -> Kind:
+    """The settings of one process out of `environ`; an empty variable counts as not set.
+
+    Raises SettingsError with every problem, not only the first.
+    """
+    known = set(fields_by_name())
+    values = {name: environ[name] for name in known if environ.get(name)}
+    problems = [*unknown_names(environ, known)]
+    try:
+        settings = kind.model_validate(values)
+    except ValidationError as invalid:
+        mine = {str(field.validation_alias): field for field in kind.model_fields.values()}
+        problems += [
+            sentence(str(error["loc"][0]), mine[str(error["loc"][0])], error["type"], error["msg"])
+            for error in invalid.errors()
+        ]
+    names = {str(field.validation_alias) for field in kind.model_fields.values()}
+    problems += broken_rules({name: text for name, text in values.items() if name in names})
+    if problems:
+        raise SettingsError(problems)
+    return settings
+
+
+def sentence(name: str, field: FieldInfo, kind: str, message: str) -> str:
+    """One problem, without the value: it may be a secret."""
+    means = field.description or fields_by_name()[name].description or ""
+    if kind == "missing":
+        secret = f" {MAKE_A_KEY}." if name.endswith("_KEY") else ""
+        return f"{name} is missing. {means}{secret} In development `muster up` sets it."
+    if kind == "too_short":
+        return f"{name} is too short. {means} {MAKE_A_KEY}."
+    return f"{name}: {message.removeprefix('Value error, ')}. {means}"
+
+
+def unknown_names(environ: Mapping[str, str], known: set[str]) -> Iterator[str]:
+    """A sentence for each MUSTER_ variable that nobody reads: a mistyped one would silently do nothing."""
+    for name in sorted(environ):
+        if name.startswith("MUSTER_") and name not in known:
+            near = get_close_matches(name, known, n=1)
+            yield f"{name} is not a setting{f'; did you mean {near[0]}?' if near else '.'} Remove or rename it."
+
+
+def broken_rules(values: Mapping[str, str]) -> Iterator[str]:
+    """A sentence for each rule about more than one variable that `values` break."""
+    address_key, token_key = values.get("MUSTER_ADDRESS_KEY"), values.get("MUSTER_TOKEN_KEY")
+    if address_key and address_key == token_key:
+        yield f"MUSTER_ADDRESS_KEY and MUSTER_TOKEN_KEY must be two different secrets. {MAKE_A_KEY}."
+    if login_of(values.get("DATABASE_URL")) and login_of(values.get("DATABASE_URL")) == login_of(
+        values.get("DATABASE_OWNER_URL")
+    ):
+        yield (
+            "DATABASE_URL and DATABASE_OWNER_URL name the same login. The first must own nothing, since an owner "
+            "passes row level security; give it a name of its own, `muster migrate` makes it."
+        )
+    if values.get("MUSTER_ENV") == Environment.PRODUCTION:
+        if values.get("MUSTER_PUBLIC_URL", "https://").startswith("http://"):
+            yield "MUSTER_PUBLIC_URL must be https in production: mail readers and servers refuse plain http."
+        if values.get("MUSTER_GRAPHIQL", "false").lower() in ("1", "true", "yes", "on", "t", "y"):
+            yield "MUSTER_GRAPHIQL must be false in production, or left out."
+
+
+def login_of(url: str | None) -> str | None:
+    try:
+        return urlsplit(url or "").username
+    except ValueError:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of the README's table of settings, in Markdown."""
+
+    name: str
+    default: str
+    meaning: str
+
+
+def documentation() -> list[Row]:
+    """Every variable we read, in the order of this file; a test compares the README with it."""
+    rows = []
+    for name, field in fields_by_name().items():
+        extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+        default = str(extra.get("shown", "required" if field.is_required() else f"`{shown(field.default)}`"))
+        rows.append(Row(name, default, field.description or ""))
+    rows.append(
+        Row(
+            "PG_BIN", "the wheel's", "Folder with initdb and postgres for the embedded server of development and tests."
+        )
+    )
+    return rows
+
+
+def fields_by_name() -> dict[str, FieldInfo]:
+    """Every field of every process by its variable's name; the one with a description where several share it."""
+    found: dict[str, FieldInfo] = {}
+    for kind in KINDS:
+        for field in kind.model_fields.values():
+            found.setdefault(str(field.validation_alias), field)
+    return found
+
+
+def shown(value: Any) -> str:
+    if isinstance(value, timedelta):
+        return f"{value.total_seconds():g}"
+    return str(value)

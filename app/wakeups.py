@@ -1,0 +1,88 @@
+"""Bells: after a commit, the edge tells the workers through arq that there is something to do.
+
+A bell carries ids only and is allowed to be lost: the sweeper reads PostgreSQL and rings again (R8). It has no fixed
+job id, since arq would swallow the next bell while one is queued or running; a surplus bell finds nothing to do.
+"""
+
+import logging
+from uuid import UUID
+
+import orjson
+from arq.connections import ArqRedis, RedisSettings, create_pool
+from redis.exceptions import RedisError
+
+from campaigns import counts
+from db.transactions import across_workspaces
+
+logger = logging.getLogger(__name__)
+
+QUEUE = "muster"
+ROWS_A_BELL = 2_000
+"""Open deliveries that are worth one more worker."""
+ALIVE = "SELECT workers_alive(interval '1 minute')"
+
+
+def encode(value: object) -> bytes:
+    """arq's default is pickle, with which whoever can write to Redis can run code here."""
+    return orjson.dumps(value, default=str)
+
+
+def decode(data: bytes) -> dict[str, object]:
+    """What `encode` wrote."""
+    value: dict[str, object] = orjson.loads(data)
+    return value
+
+
+def redis_settings(url: str) -> RedisSettings:
+    """arq's form of REDIS_URL; fails fast, because a bell is not worth a wait."""
+    settings = RedisSettings.from_dsn(url)
+    settings.conn_timeout, settings.conn_retries, settings.conn_retry_delay = 2, 1, 0
+    return settings
+
+
+async def connect(url: str) -> ArqRedis:
+    """A pool of connections to Valkey; raises RedisError or OSError when it is away."""
+    return await create_pool(
+        redis_settings(url), job_serializer=encode, job_deserializer=decode, default_queue_name=QUEUE
+    )
+
+
+class Wakeups:
+    """Rings workers. Never raises: while Valkey is away, a warning is logged and the sweeper does the work."""
+
+    def __init__(self, redis_url: str) -> None:
+        self.redis_url = redis_url
+        self.redis: ArqRedis | None = None
+
+    async def deliver(self, *, workspace_id: UUID, campaign_id: UUID) -> None:
+        """Ring for one campaign: once for every 2,000 open messages, at most as often as workers are alive."""
+        open_rows = await counts.open_rows(workspace_id, campaign_id)
+        async with across_workspaces() as connection:
+            alive = await connection.fetchval(ALIVE)
+        for _ in range(max(1, min(alive, open_rows // ROWS_A_BELL))):
+            await self.ring("deliver", str(workspace_id), str(campaign_id))
+
+    async def evaluate(self, *, workspace_id: UUID, evaluation_id: UUID) -> None:
+        """Ring for one evaluation."""
+        await self.ring("evaluate", str(workspace_id), str(evaluation_id))
+
+    async def ring(self, job: str, *ids: str) -> None:
+        try:
+            if self.redis is None:
+                self.redis = await connect(self.redis_url)
+            await self.redis.enqueue_job(job, *ids)
+        except (RedisError, OSError):
+            logger.warning("bell not rung; the sweeper will", extra={"job": job}, exc_info=True)
+
+    async def is_reachable(self) -> bool:
+        """Whether Valkey answers now."""
+        try:
+            if self.redis is None:
+                self.redis = await connect(self.redis_url)
+            return bool(await self.redis.ping())
+        except (RedisError, OSError):
+            return False
+
+    async def close(self) -> None:
+        if self.redis is not None:
+            await self.redis.aclose()

@@ -1,0 +1,128 @@
+"""Who a campaign is for: included minus excluded segments, as one bitmap of living profiles (R1)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from pyroaring import BitMap
+
+from campaigns.errors import TargetError
+from db.transactions import Connection
+from segments import everyone, membership
+from segments.models import Segment, SegmentStatus, SegmentType
+
+TARGETS = "SELECT segment_id, excluded FROM campaign_segment WHERE workspace_id = $1 AND campaign_id = $2"
+CLEAR_TARGETS = "DELETE FROM campaign_segment WHERE workspace_id = $1 AND campaign_id = $2"
+ADD_TARGETS = """
+INSERT INTO campaign_segment (workspace_id, campaign_id, segment_id, excluded)
+SELECT $1, $2, t.id, t.excluded FROM unnest($3::uuid[], $4::boolean[]) AS t (id, excluded)
+"""
+TARGETS_OF = """
+SELECT campaign_id, segment_id, excluded FROM campaign_segment
+WHERE workspace_id = $1 AND campaign_id = ANY($2) ORDER BY segment_id
+"""
+# Tombstones are few, so all of them are read rather than the audience sent to the database.
+TOMBSTONES = "SELECT id, merged_into FROM profile WHERE workspace_id = $1 AND merged_into IS NOT NULL"
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """Segment ids a campaign includes and spares."""
+
+    included: tuple[UUID, ...]
+    excluded: tuple[UUID, ...]
+
+
+async def targets(connection: Connection, *, workspace_id: UUID, campaign_id: UUID) -> Targets:
+    rows = await connection.fetch(TARGETS, workspace_id, campaign_id)
+    return Targets(
+        included=tuple(row["segment_id"] for row in rows if not row["excluded"]),
+        excluded=tuple(row["segment_id"] for row in rows if row["excluded"]),
+    )
+
+
+async def targets_of(connection: Connection, *, workspace_id: UUID, campaign_ids: list[UUID]) -> dict[UUID, Targets]:
+    """Targets by campaign id, for every id asked."""
+    found: dict[UUID, tuple[list[UUID], list[UUID]]] = {one: ([], []) for one in campaign_ids}
+    for row in await connection.fetch(TARGETS_OF, workspace_id, campaign_ids):
+        found[row["campaign_id"]][row["excluded"]].append(row["segment_id"])
+    return {one: Targets(tuple(included), tuple(excluded)) for one, (included, excluded) in found.items()}
+
+
+async def save_targets(connection: Connection, *, workspace_id: UUID, campaign_id: UUID, wanted: Targets) -> None:
+    """Replace a campaign's targets; raises TargetError naming the first segment that is not there or given twice."""
+    both = (*wanted.included, *wanted.excluded)
+    known = await Segment.filter(workspace_id=workspace_id, id__in=list(both)).values_list("id", flat=True)
+    for field, ids in (("segment_ids", wanted.included), ("excluded_segment_ids", wanted.excluded)):
+        for place, one in enumerate(ids):
+            if one not in known:
+                message = "There is no such segment in this workspace."
+                raise TargetError("NOT_FOUND", message, field=(field, str(place)))
+            if both.count(one) > 1:
+                message = "This segment is named twice; a segment is either included or excluded, once."
+                raise TargetError("DUPLICATE", message, field=(field, str(place)))
+    await connection.execute(CLEAR_TARGETS, workspace_id, campaign_id)
+    flags = [False] * len(wanted.included) + [True] * len(wanted.excluded)
+    await connection.execute(ADD_TARGETS, workspace_id, campaign_id, list(both), flags)
+
+
+async def targeted_segments(workspace_id: UUID, wanted: Targets) -> tuple[list[Segment], list[Segment]]:
+    """The included and the excluded segments, in the order given; raises TargetError unless all can be used now.
+
+    An excluded segment that stands still or was never evaluated stops a start as an included one does: else the
+    very people to spare would be mailed.
+    """
+    if not wanted.included:
+        message = "Name at least one segment; the segment of type EVERYONE means everybody."
+        raise TargetError("SEGMENT_MISSING", message, field=("segment_ids",))
+    ids = [*wanted.included, *wanted.excluded]
+    segments = {s.id: s for s in await Segment.filter(workspace_id=workspace_id, id__in=ids)}
+    for one in ids:
+        if segments[one].status is not SegmentStatus.ACTIVE:
+            message = f"The segment {segments[one].name!r} is {segments[one].status}; activate it, or take it out."
+            raise TargetError("SEGMENT_NOT_ACTIVE", message, field=field_of(wanted, one))
+    return [segments[one] for one in wanted.included], [segments[one] for one in wanted.excluded]
+
+
+def field_of(wanted: Targets, segment_id: UUID) -> tuple[str, ...]:
+    """Where in the input a segment was named."""
+    if segment_id in wanted.included:
+        return ("segment_ids", str(wanted.included.index(segment_id)))
+    return ("excluded_segment_ids", str(wanted.excluded.index(segment_id)))
+
+
+async def resolve(connection: Connection, *, workspace_id: UUID, brand_id: UUID | None, wanted: Targets) -> BitMap:
+    """The audience at this instant; merged profiles stand as their winners.
+
+    EVERYONE is everybody who lives now, of the brand when there is one. Raises TargetError.
+    """
+    included, excluded = await targeted_segments(workspace_id, wanted)
+    members = await membership.load_many(connection, [*wanted.included, *wanted.excluded])
+
+    async def union(segments: Sequence[Segment]) -> BitMap:
+        ids = BitMap()
+        for segment in segments:
+            if segment.type is SegmentType.EVERYONE:
+                ids |= await everyone.members(connection, brand_id)
+            elif segment.id in members:
+                ids |= members[segment.id]
+            else:
+                message = f"The segment {segment.name!r} was never evaluated; evaluate it first, or take it out."
+                raise TargetError("SEGMENT_NOT_EVALUATED", message, field=field_of(wanted, segment.id))
+        return ids
+
+    winners = dict(await connection.fetch(TOMBSTONES, workspace_id))
+    return merged(await union(included), winners) - merged(await union(excluded), winners)
+
+
+def merged(ids: BitMap, winners: dict[int, int]) -> BitMap:
+    """`ids` with every merged profile replaced by the one it went into, through any number of merges."""
+    losers = ids & BitMap(winners)
+    resolved = ids - losers
+    for loser in losers:
+        winner, seen = winners[loser], {loser}
+        while winner in winners and winner not in seen:
+            seen.add(winner)
+            winner = winners[winner]
+        resolved.add(winner)
+    return resolved

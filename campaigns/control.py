@@ -1,0 +1,172 @@
+"""What people and the clock do to a campaign: schedule, pause, resume, cancel, reactivate, and the due moves."""
+
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from campaigns import lifecycle, sending
+from campaigns.drafts import check_time_zone
+from campaigns.errors import CampaignError
+from campaigns.models import Campaign, CampaignChannel, CampaignStatus, Dispatch, DispatchKind, MissedPolicy
+from db.transactions import Connection, transaction
+
+S = CampaignStatus
+
+SCHEDULE = """
+UPDATE campaign SET scheduled_at = $3, time_zone = $4, missed_policy = $5, maximum_lateness_s = $6
+WHERE workspace_id = $1 AND id = $2
+"""
+UNSCHEDULE = "UPDATE campaign SET scheduled_at = NULL WHERE workspace_id = $1 AND id = $2"
+LONGEST_LATENESS = timedelta(days=30)
+
+
+async def schedule(
+    workspace_id: UUID,
+    campaign_id: UUID,
+    *,
+    at: datetime,
+    now: datetime,
+    time_zone: str | None = None,
+    missed_policy: MissedPolicy | None = None,
+    maximum_lateness: timedelta | None = None,
+) -> Campaign:
+    """Send (or show) at a future instant; a campaign that is scheduled already gets the new time.
+
+    Everything that sending needs is checked now, so that nobody finds out at night. Raises CampaignError, naming
+    the field, and IllegalMove.
+    """
+    zone = check_time_zone(time_zone) if time_zone else None
+    if at <= now:
+        message = f"{at.isoformat()} is in the past; choose a later time, or send now with campaignSend."
+        raise CampaignError("IN_THE_PAST", message, field=("at",))
+    if maximum_lateness is not None and not timedelta(0) <= maximum_lateness <= LONGEST_LATENESS:
+        message = "The maximum lateness is between 0 seconds and 30 days."
+        raise CampaignError("OUT_OF_RANGE", message, field=("maximum_lateness_seconds",))
+    async with transaction(workspace_id) as connection:
+        campaign = await lifecycle.get_locked(workspace_id, campaign_id)
+        if campaign.expires_at and campaign.expires_at <= at:
+            message = f"The campaign expires at {campaign.expires_at.isoformat()}, before it would start."
+            raise CampaignError("EXPIRES_BEFORE_START", message, field=("at",))
+        await sending.require_complete(connection, campaign, now=now)
+        if campaign.status is not S.SCHEDULED:
+            await lifecycle.move(connection, campaign, S.SCHEDULED, now=now)
+        lateness = maximum_lateness if maximum_lateness is not None else timedelta(seconds=campaign.maximum_lateness_s)
+        await connection.execute(
+            SCHEDULE,
+            workspace_id,
+            campaign_id,
+            at,
+            zone or campaign.time_zone,
+            (missed_policy or campaign.missed_policy).value,
+            int(lateness.total_seconds()),
+        )
+        return await Campaign.get(workspace_id=workspace_id, id=campaign_id)
+
+
+async def unschedule(workspace_id: UUID, campaign_id: UUID, *, now: datetime) -> Campaign:
+    """Back to DRAFT, to be edited. Raises CampaignNotFound, IllegalMove."""
+    async with transaction(workspace_id) as connection:
+        campaign = await lifecycle.get_locked(workspace_id, campaign_id)
+        await lifecycle.move(connection, campaign, S.DRAFT, now=now)
+        await connection.execute(UNSCHEDULE, workspace_id, campaign_id)
+        return await Campaign.get(workspace_id=workspace_id, id=campaign_id)
+
+
+async def cancel(workspace_id: UUID, campaign_id: UUID, *, now: datetime) -> Campaign:
+    """Stop for good. Messages on their way end; everything else is skipped as CANCELLED by the workers."""
+    async with transaction(workspace_id) as connection:
+        campaign = await lifecycle.get_locked(workspace_id, campaign_id)
+        return await lifecycle.move(connection, campaign, S.CANCELLED, now=now)
+
+
+async def pause(workspace_id: UUID, campaign_id: UUID, *, now: datetime, reason: str | None = None) -> Campaign:
+    """Hold a campaign that is being sent or shown; effective before the next intent."""
+    async with transaction(workspace_id) as connection:
+        campaign = await lifecycle.get_locked(workspace_id, campaign_id)
+        if campaign.status is S.SCHEDULED:
+            raise CampaignError(
+                "ILLEGAL_MOVE", "A scheduled campaign is taken back with campaignUnschedule.", field=("id",)
+            )
+        return await lifecycle.move(connection, campaign, S.PAUSED, now=now, reason="BY_HAND", detail=reason)
+
+
+async def resume(workspace_id: UUID, campaign_id: UUID, *, now: datetime) -> Campaign:
+    """Go on where it stopped."""
+    async with transaction(workspace_id) as connection:
+        campaign = await lifecycle.get_locked(workspace_id, campaign_id)
+        if campaign.status is not S.PAUSED:
+            message = f"Only a paused campaign can be resumed; this one is {campaign.status}."
+            raise CampaignError("ILLEGAL_MOVE", message, field=("id",))
+        return await go_on(connection, campaign, now=now)
+
+
+async def go_on(connection: Connection, campaign: Campaign, *, now: datetime) -> Campaign:
+    """Out of PAUSED to where the work stands: to PREPARING while the dispatch is not fully written."""
+    if campaign.channel is CampaignChannel.BANNER:
+        return await lifecycle.move(connection, campaign, S.ACTIVE, now=now)
+    planned = await Dispatch.filter(
+        workspace_id=campaign.workspace_id, campaign_id=campaign.id, kind=DispatchKind.SEND, planned_at__isnull=False
+    ).exists()
+    return await lifecycle.move(connection, campaign, S.SENDING if planned else S.PREPARING, now=now)
+
+
+async def reactivate(workspace_id: UUID, campaign_id: UUID, *, now: datetime) -> Campaign:
+    """Show a cancelled banner again (S3x-15); raises CampaignError unless it is complete and not expired."""
+    async with transaction(workspace_id) as connection:
+        campaign = await lifecycle.get_locked(workspace_id, campaign_id)
+        if campaign.status is not S.CANCELLED or campaign.channel is not CampaignChannel.BANNER:
+            message = "Only a cancelled banner can be reactivated; duplicate the campaign instead."
+            raise CampaignError("ILLEGAL_MOVE", message, field=("id",))
+        await sending.require_complete(connection, campaign, now=now)
+        return await lifecycle.move(connection, campaign, S.ACTIVE, now=now)
+
+
+async def act_on_time(workspace_id: UUID, campaign_id: UUID, *, now: datetime) -> Campaign | None:
+    """Do what the clock asks of a campaign: start it, find it late, or let it expire; None when nothing was due.
+
+    Every process may call it for the same campaign at once: the row is locked and read again.
+    """
+    async with transaction(workspace_id) as connection:
+        campaign = await lifecycle.find_locked(workspace_id, campaign_id)
+        if campaign is None:
+            return None
+        if campaign.expires_at and campaign.expires_at <= now:
+            return await expire(connection, campaign, now=now)
+        if campaign.status is not S.SCHEDULED or campaign.scheduled_at is None or campaign.scheduled_at > now:
+            return None
+        late = now - campaign.scheduled_at > timedelta(seconds=campaign.maximum_lateness_s)
+        if late and campaign.missed_policy is not MissedPolicy.SEND:
+            to = S.CANCELLED if campaign.missed_policy is MissedPolicy.SKIP else S.PAUSED
+            detail = f"Due at {campaign.scheduled_at.isoformat()}, found at {now.isoformat()}."
+            return await lifecycle.move(connection, campaign, to, now=now, reason="MISSED", detail=detail)
+    return await start_due(workspace_id, campaign_id, now=now)
+
+
+async def start_due(workspace_id: UUID, campaign_id: UUID, *, now: datetime) -> Campaign | None:
+    """Start a campaign whose time has come; what stands in the way is written on it as FAILED, with the reason."""
+    try:
+        return await sending.start(workspace_id, campaign_id, now=now, scheduled=True)
+    except CampaignError as refusal:
+        async with transaction(workspace_id) as connection:
+            campaign = await lifecycle.find_locked(workspace_id, campaign_id)
+            if campaign is None or campaign.status is not S.SCHEDULED:
+                return None  # another process was first
+            return await lifecycle.move(
+                connection, campaign, S.FAILED, now=now, reason=refusal.code, detail=refusal.message
+            )
+
+
+async def expire(connection: Connection, campaign: Campaign, *, now: datetime) -> Campaign | None:
+    """The end of a campaign's time: a banner ends, one not begun has failed, one being sent skips what is left."""
+    detail = f"It expired at {campaign.expires_at.isoformat()}." if campaign.expires_at else None
+    if campaign.channel is CampaignChannel.BANNER:
+        to = S.ENDED if campaign.status in (S.ACTIVE, S.PAUSED) else S.FAILED
+        return await lifecycle.move(connection, campaign, to, now=now, reason="EXPIRED", detail=detail)
+    begun = await Dispatch.filter(
+        workspace_id=campaign.workspace_id, campaign_id=campaign.id, kind=DispatchKind.SEND
+    ).exists()
+    if not begun:
+        return await lifecycle.move(connection, campaign, S.FAILED, now=now, reason="EXPIRED", detail=detail)
+    if campaign.status is S.PAUSED:
+        # Nothing leaves an expired campaign: the workers skip what is open, and it ends as SENT.
+        return await go_on(connection, campaign, now=now)
+    return campaign

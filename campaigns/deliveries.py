@@ -1,0 +1,85 @@
+"""Reading the ledger one recipient at a time: what became of each message, and why."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from campaigns.models import DeliveryState, DispatchKind
+from db.transactions import transaction
+
+MOST = 100
+
+# A page by (dispatch, profile, device), which is the primary key, within the dispatches of one campaign.
+PAGE = """
+SELECT d.dispatch_id, d.profile_id, d.device_id, d.state, d.reason, d.detail, d.attempt, d.not_before, d.message_id,
+  d.first_attempt_at, d.sent_at, d.provider_id, d.updated_at, r.kind, r.campaign_id
+FROM dispatch r JOIN delivery d ON d.dispatch_id = r.id
+WHERE r.workspace_id = $1 AND r.campaign_id = $2 AND d.workspace_id = $1 AND r.kind = $3
+  AND (d.dispatch_id, d.profile_id, d.device_id) > ($4, $5, $6) AND ($7::text[] IS NULL OR d.state = ANY($7))
+ORDER BY d.dispatch_id, d.profile_id, d.device_id LIMIT $8
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryKey:
+    """What names one message: its dispatch, profile and device (0 for email)."""
+
+    dispatch_id: UUID
+    profile_id: int
+    device_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One row of the ledger."""
+
+    dispatch_id: UUID
+    profile_id: int
+    device_id: int
+    state: DeliveryState
+    reason: str | None
+    detail: str | None
+    attempt: int
+    not_before: datetime | None
+    message_id: str | None
+    first_attempt_at: datetime | None
+    sent_at: datetime | None
+    provider_id: str | None
+    updated_at: datetime
+    kind: DispatchKind
+    campaign_id: UUID
+
+    @property
+    def key(self) -> DeliveryKey:
+        return DeliveryKey(self.dispatch_id, self.profile_id, self.device_id)
+
+
+START = DeliveryKey(UUID(int=0), 0, -1)
+
+
+async def page(
+    workspace_id: UUID,
+    campaign_id: UUID,
+    *,
+    limit: int,
+    after: DeliveryKey = START,
+    states: tuple[DeliveryState, ...] | None = None,
+    kind: DispatchKind = DispatchKind.SEND,
+) -> list[Delivery]:
+    """Up to `limit` (100 at most) messages of a campaign after `after`, in order of profile."""
+    wanted = [state.value for state in states] if states is not None else None
+    async with transaction(workspace_id) as connection:
+        rows = await connection.fetch(
+            PAGE,
+            workspace_id,
+            campaign_id,
+            kind.value,
+            after.dispatch_id,
+            after.profile_id,
+            after.device_id,
+            wanted,
+            min(limit, MOST),
+        )
+    return [
+        Delivery(**{**row, "state": DeliveryState(row["state"]), "kind": DispatchKind(row["kind"])}) for row in rows
+    ]

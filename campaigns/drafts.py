@@ -1,0 +1,279 @@
+"""Campaigns before they are sent: create, update, duplicate, delete."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from campaigns import audience, content, lifecycle
+from campaigns.audience import Targets
+from campaigns.content import BannerContent, Content, EmailContent
+from campaigns.errors import CampaignError
+from campaigns.models import (
+    Campaign,
+    CampaignChannel,
+    CampaignClass,
+    CampaignStatus,
+    Dispatch,
+    MissedPolicy,
+    Placement,
+    Sender,
+)
+from db.transactions import Connection, transaction
+from db.unset import UNSET, Unset
+from profiles.errors import ProfileError
+from profiles.text import clean_text, clean_time_zone
+
+LONGEST_NAME = 200
+LONGEST_TOPIC = 64
+
+INSERT = """
+WITH made AS (
+  INSERT INTO campaign (workspace_id, brand_id, name, channel, status, topic, class, content, sender_id, placement_id,
+    weight, expires_at, time_zone, missed_policy, refresh_before)
+  VALUES ($1, $2, $3, $4, 'DRAFT', $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) RETURNING id)
+SELECT id FROM made
+"""
+UPDATE = """
+UPDATE campaign SET brand_id = $3, name = $4, topic = $5, class = $6, content = $7, content_version = $8,
+  sender_id = $9, placement_id = $10, weight = $11, expires_at = $12, time_zone = $13, missed_policy = $14,
+  refresh_before = $15, updated_at = $16
+WHERE workspace_id = $1 AND id = $2
+"""
+BRAND_EXISTS = "SELECT EXISTS (SELECT 1 FROM brand WHERE workspace_id = $1 AND id = $2)"
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignInput:
+    """A campaign as somebody wants it; its channel follows from its content."""
+
+    name: str
+    content: Content
+    segment_ids: tuple[UUID, ...] = ()
+    excluded_segment_ids: tuple[UUID, ...] = ()
+    brand_id: UUID | None = None
+    sender_id: UUID | None = None
+    placement_id: UUID | None = None
+    weight: int | None = None
+    topic: str = "marketing"
+    class_: CampaignClass = CampaignClass.MARKETING
+    expires_at: datetime | None = None
+    time_zone: str = "UTC"
+    missed_policy: MissedPolicy = MissedPolicy.SEND
+    refresh_before: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignChanges:
+    """What to change; UNSET leaves a field as it is, None clears one that may be empty."""
+
+    name: str | Unset = UNSET
+    content: Content | Unset = UNSET
+    segment_ids: tuple[UUID, ...] | Unset = UNSET
+    excluded_segment_ids: tuple[UUID, ...] | Unset = UNSET
+    brand_id: UUID | Unset | None = UNSET
+    sender_id: UUID | Unset | None = UNSET
+    placement_id: UUID | Unset = UNSET
+    weight: int | Unset = UNSET
+    topic: str | Unset = UNSET
+    class_: CampaignClass | Unset = UNSET
+    expires_at: datetime | Unset | None = UNSET
+    time_zone: str | Unset = UNSET
+    missed_policy: MissedPolicy | Unset = UNSET
+    refresh_before: bool | Unset = UNSET
+
+    def given(self) -> dict[str, Any]:
+        """The fields that are to change."""
+        values = {name: getattr(self, name) for name in self.__slots__}
+        return {name: value for name, value in values.items() if not isinstance(value, Unset)}
+
+
+FROZEN_FIELDS = frozenset(
+    {"content", "segment_ids", "excluded_segment_ids", "brand_id", "sender_id", "topic", "class_", "refresh_before"}
+)
+"""Fixed once sending has begun; a banner may be edited while it is shown."""
+
+
+def channel_of(made: Content) -> CampaignChannel:
+    return CampaignChannel.BANNER if isinstance(made, BannerContent) else CampaignChannel.EMAIL
+
+
+def check_time_zone(name: str) -> str:
+    """The IANA name; raises CampaignError when there is none like it."""
+    return clean(clean_time_zone, name, field="time_zone")
+
+
+def clean(cleaner: Callable[..., str], value: str, *, field: str, **limits: Any) -> str:
+    """A text as `cleaner` of profiles.text keeps it, refused as a CampaignError."""
+    try:
+        return cleaner(value, field=(field,), **limits)
+    except ProfileError as refusal:
+        raise CampaignError(refusal.code, refusal.message, field=refusal.field) from refusal
+
+
+async def create(workspace_id: UUID, wanted: CampaignInput, *, now: datetime) -> Campaign:
+    """A new draft. It may lack segments and sender until it is sent; what it has must be right.
+
+    Raises CampaignError naming the field.
+    """
+    async with transaction(workspace_id) as connection:
+        await check(connection, workspace_id, wanted, now=now)
+        campaign_id: UUID = await connection.fetchval(
+            INSERT,
+            workspace_id,
+            wanted.brand_id,
+            wanted.name.strip(),
+            channel_of(wanted.content).value,
+            wanted.topic,
+            wanted.class_.value,
+            content.content_to_json(wanted.content),
+            wanted.sender_id,
+            wanted.placement_id,
+            wanted.weight,
+            wanted.expires_at,
+            wanted.time_zone,
+            wanted.missed_policy.value,
+            wanted.refresh_before,
+        )
+        await audience.save_targets(
+            connection,
+            workspace_id=workspace_id,
+            campaign_id=campaign_id,
+            wanted=Targets(wanted.segment_ids, wanted.excluded_segment_ids),
+        )
+        return await Campaign.get(workspace_id=workspace_id, id=campaign_id)
+
+
+async def update(workspace_id: UUID, campaign_id: UUID, changes: CampaignChanges, *, now: datetime) -> Campaign:
+    """The campaign with `changes`; from PREPARING on only name, expiry and missed policy can change.
+
+    Raises CampaignNotFound, CampaignError naming the field.
+    """
+    async with transaction(workspace_id) as connection:
+        campaign = await lifecycle.get_locked(workspace_id, campaign_id)
+        given = changes.given()
+        editable = campaign.status in (CampaignStatus.DRAFT, CampaignStatus.SCHEDULED, CampaignStatus.PENDING_APPROVAL)
+        if campaign.channel is not CampaignChannel.BANNER and not editable:
+            for name in sorted(given.keys() & FROZEN_FIELDS):
+                message = f"The campaign is {campaign.status}; its {name.rstrip('_')} is frozen. Duplicate it instead."
+                raise CampaignError("FROZEN", message, field=(name.rstrip("_"),))
+        before = await as_input(connection, campaign)
+        wanted = replace(before, **given)
+        if channel_of(wanted.content) is not campaign.channel:
+            message = f"This is a campaign of channel {campaign.channel}; make a new one for another channel."
+            raise CampaignError("CHANNEL_FIXED", message, field=("content",))
+        await check(connection, workspace_id, wanted, now=now, expiry_changed=wanted.expires_at != before.expires_at)
+        if campaign.scheduled_at and wanted.expires_at and wanted.expires_at <= campaign.scheduled_at:
+            message = f"The campaign starts at {campaign.scheduled_at.isoformat()}; it must expire after that."
+            raise CampaignError("EXPIRES_BEFORE_START", message, field=("expires_at",))
+        await connection.execute(
+            UPDATE,
+            workspace_id,
+            campaign_id,
+            wanted.brand_id,
+            wanted.name.strip(),
+            wanted.topic,
+            wanted.class_.value,
+            content.content_to_json(wanted.content),
+            campaign.content_version + (wanted.content != before.content),
+            wanted.sender_id,
+            wanted.placement_id,
+            wanted.weight,
+            wanted.expires_at,
+            wanted.time_zone,
+            wanted.missed_policy.value,
+            wanted.refresh_before,
+            now,
+        )
+        await audience.save_targets(
+            connection,
+            workspace_id=workspace_id,
+            campaign_id=campaign_id,
+            wanted=Targets(wanted.segment_ids, wanted.excluded_segment_ids),
+        )
+        return await Campaign.get(workspace_id=workspace_id, id=campaign_id)
+
+
+async def duplicate(workspace_id: UUID, campaign_id: UUID, *, now: datetime) -> Campaign:
+    """A draft with the same content and targets, named "Copy of ..."; an expiry in the past is left out."""
+    async with transaction(workspace_id) as connection:
+        campaign = await lifecycle.get_locked(workspace_id, campaign_id)
+        wanted = await as_input(connection, campaign)
+        if wanted.expires_at and wanted.expires_at <= now:
+            wanted = replace(wanted, expires_at=None)
+    return await create(workspace_id, replace(wanted, name=f"Copy of {wanted.name}"[:LONGEST_NAME]), now=now)
+
+
+async def delete(workspace_id: UUID, campaign_id: UUID) -> None:
+    """Delete a draft. Raises CampaignError for one that was sent, even as a test: its ledger is kept."""
+    async with transaction(workspace_id):
+        campaign = await lifecycle.get_locked(workspace_id, campaign_id)
+        used = await Dispatch.filter(workspace_id=workspace_id, campaign_id=campaign_id).exists()
+        if campaign.status is not CampaignStatus.DRAFT or used:
+            message = f"Only a draft that was never sent can be deleted; this one is {campaign.status}."
+            raise CampaignError("NOT_DELETABLE", message, field=("id",))
+        await Campaign.filter(workspace_id=workspace_id, id=campaign_id).delete()
+
+
+async def as_input(connection: Connection, campaign: Campaign) -> CampaignInput:
+    """A campaign as the input that would make it."""
+    targets = await audience.targets(connection, workspace_id=campaign.workspace_id, campaign_id=campaign.id)
+    return CampaignInput(
+        name=campaign.name,
+        content=content.content_from_json(campaign.channel, campaign.content),
+        segment_ids=targets.included,
+        excluded_segment_ids=targets.excluded,
+        brand_id=campaign.brand_id,
+        sender_id=campaign.sender_id,
+        placement_id=campaign.placement_id,
+        weight=campaign.weight,
+        topic=campaign.topic,
+        class_=campaign.class_,
+        expires_at=campaign.expires_at,
+        time_zone=campaign.time_zone,
+        missed_policy=campaign.missed_policy,
+        refresh_before=campaign.refresh_before,
+    )
+
+
+async def check(
+    connection: Connection, workspace_id: UUID, wanted: CampaignInput, *, now: datetime, expiry_changed: bool = True
+) -> None:
+    """Raise CampaignError for the first thing that is wrong with an input, naming its field."""
+    clean(clean_text, wanted.name, field="name", what="Name", most=LONGEST_NAME)
+    if clean(clean_text, wanted.topic, field="topic", what="Topic", most=LONGEST_TOPIC) == "*":
+        message = "'*' is kept for all topics; name one, such as newsletter."
+        raise CampaignError("INVALID_TOPIC", message, field=("topic",))
+    check_time_zone(wanted.time_zone)
+    if expiry_changed and wanted.expires_at and wanted.expires_at <= now:
+        message = f"{wanted.expires_at.isoformat()} is in the past; choose a later end, or leave it out."
+        raise CampaignError("IN_THE_PAST", message, field=("expires_at",))
+    content.check(wanted.content, class_=wanted.class_)
+    if wanted.brand_id and not await connection.fetchval(BRAND_EXISTS, workspace_id, wanted.brand_id):
+        raise CampaignError("NOT_FOUND", "There is no such brand in this workspace.", field=("brand_id",))
+    if isinstance(wanted.content, EmailContent):
+        await check_email(workspace_id, wanted)
+    else:
+        await check_banner(workspace_id, wanted)
+
+
+async def check_email(workspace_id: UUID, wanted: CampaignInput) -> None:
+    if wanted.placement_id or wanted.weight is not None:
+        message = "Placement and weight belong to banners."
+        raise CampaignError("NOT_FOR_THIS_CHANNEL", message, field=("placement_id",))
+    if wanted.sender_id and not await Sender.filter(workspace_id=workspace_id, id=wanted.sender_id).exists():
+        raise CampaignError("NOT_FOUND", "There is no such sender in this workspace.", field=("sender_id",))
+
+
+async def check_banner(workspace_id: UUID, wanted: CampaignInput) -> None:
+    if wanted.sender_id:
+        raise CampaignError("NOT_FOR_THIS_CHANNEL", "A sender belongs to email campaigns.", field=("sender_id",))
+    if wanted.placement_id is None:
+        message = "A banner needs a placement; make one with placementCreate and set placementId."
+        raise CampaignError("PLACEMENT_MISSING", message, field=("placement_id",))
+    if not await Placement.filter(workspace_id=workspace_id, id=wanted.placement_id).exists():
+        raise CampaignError("NOT_FOUND", "There is no such placement in this workspace.", field=("placement_id",))
+    if wanted.weight is None or not 0 <= wanted.weight <= 100:
+        message = "A banner needs a weight from 0 (never shown) to 100."
+        raise CampaignError("OUT_OF_RANGE", message, field=("weight",))

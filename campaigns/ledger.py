@@ -1,0 +1,346 @@
+"""The ledger: one row a message, and the only statements that change one.
+
+    pending -claim-> claimed -intend-> sending -record-> sent | deferred | failed | in_doubt
+       ^ lease ended or given back |        \\-> skipped (unsubscribed, suppressed, expired, cancelled)
+
+Nothing is sent before its row is committed as `sending`; nothing that may have left is ever pending again by
+itself (reference: the two generals; RFC 1047 for SMTP). The fence of a row grows with each claim, and an outcome is
+written under the fence of its claim only. docs/states.md draws it, docs/adr/0005 says why.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from campaigns.models import DeliveryState
+from db.transactions import Connection
+
+
+class SkipReason(StrEnum):
+    """Why a message of the audience was not sent though it could have been."""
+
+    UNSUBSCRIBED = "UNSUBSCRIBED"
+    NO_CONSENT = "NO_CONSENT"
+    SUPPRESSED = "SUPPRESSED"
+    DUPLICATE_ADDRESS = "DUPLICATE_ADDRESS"
+    NO_ADDRESS = "NO_ADDRESS"
+    EXPIRED = "EXPIRED"
+    CANCELLED = "CANCELLED"
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """One message this worker holds, with the person it goes to as they are now."""
+
+    profile_id: int
+    device_id: int
+    fence: int
+    attempt: int
+    """Attempts made before this one."""
+    message_id: str | None
+    first_attempt_at: datetime | None
+    external_id: str | None
+    email: str | None
+    traits: dict[str, Any]
+    locale: str | None
+    time_zone: str | None
+    country: str | None
+    city: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """A message that is ready to leave."""
+
+    profile_id: int
+    device_id: int
+    fence: int
+    message_id: str
+    first_attempt_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of a message, to be written under its fence."""
+
+    profile_id: int
+    device_id: int
+    fence: int
+    state: DeliveryState
+    reason: str | None = None
+    detail: str | None = None
+    provider_id: str | None = None
+    retry_in: timedelta | None = None
+    """With state deferred: how long to wait, by the database's clock."""
+
+
+# --- claims -----------------------------------------------------------------------------------------------------
+
+OPEN_CLAIM = """
+WITH made AS (
+  INSERT INTO claim (workspace_id, dispatch_id, owner, lease_until) VALUES ($1, $2, $3, now() + $4) RETURNING id)
+SELECT id FROM made
+"""
+# Only a claim whose lease still runs can be extended; a late worker finds out here.
+HEARTBEAT = """
+WITH alive AS (
+  UPDATE claim SET lease_until = now() + $3 WHERE workspace_id = $1 AND id = $2 AND lease_until > now()
+  RETURNING dispatch_id),
+seen AS (UPDATE dispatch d SET heartbeat_at = now() FROM alive WHERE d.workspace_id = $1 AND d.id = alive.dispatch_id)
+SELECT count(*) = 1 FROM alive
+"""
+# KEY SHARE on the claim keeps the sweeper from taking it away underneath. The campaign's state is read, not locked: a
+# pause that commits meanwhile is seen by the intent.
+CLAIM = """
+WITH held AS (SELECT id FROM claim WHERE workspace_id = $1 AND id = $3 AND lease_until > now() FOR KEY SHARE),
+picked AS (
+  SELECT d.profile_id, d.device_id FROM delivery d
+  WHERE d.dispatch_id = $2 AND d.state = 'pending' AND EXISTS (SELECT 1 FROM held)
+  ORDER BY d.profile_id LIMIT $4 FOR UPDATE SKIP LOCKED),
+taken AS (
+  UPDATE delivery d SET state = 'claimed', fence = d.fence + 1, claim_id = $3, updated_at = now()
+  FROM picked WHERE d.dispatch_id = $2 AND d.profile_id = picked.profile_id AND d.device_id = picked.device_id
+  RETURNING d.profile_id, d.device_id, d.fence, d.attempt, d.message_id, d.first_attempt_at)
+SELECT taken.*, p.external_id, p.email, p.traits, p.locale, p.time_zone, p.country, p.city
+FROM taken JOIN profile p ON p.workspace_id = $1 AND p.id = taken.profile_id ORDER BY taken.profile_id
+"""
+GIVE_BACK = """
+UPDATE delivery SET state = 'pending', claim_id = NULL, updated_at = now()
+WHERE workspace_id = $1 AND dispatch_id = $2 AND claim_id = $3 AND state = 'claimed'
+"""
+# A claim whose worker still waits for outcomes stays, and the sweeper ends it: those rows may have left.
+CLOSE_CLAIM = """
+DELETE FROM claim c WHERE c.workspace_id = $1 AND c.id = $2 AND NOT EXISTS (
+  SELECT 1 FROM delivery d WHERE d.dispatch_id = c.dispatch_id AND d.claim_id = c.id AND d.state = 'sending')
+"""
+
+
+async def open_claim(
+    connection: Connection, *, workspace_id: UUID, dispatch_id: UUID, owner: UUID, lease: timedelta
+) -> int:
+    """A new lease by the database's clock; `owner` is the process's boot id."""
+    claim: int = await connection.fetchval(OPEN_CLAIM, workspace_id, dispatch_id, owner, lease)
+    return claim
+
+
+async def extend_claim(connection: Connection, *, workspace_id: UUID, claim_id: int, lease: timedelta) -> bool:
+    """Prolong a lease; False when it ended already, and then nothing claimed under it may be sent."""
+    alive: bool = await connection.fetchval(HEARTBEAT, workspace_id, claim_id, lease)
+    return alive
+
+
+async def claim(
+    connection: Connection, *, workspace_id: UUID, dispatch_id: UUID, claim_id: int, limit: int
+) -> list[Claimed]:
+    """Take up to `limit` pending deliveries, lowest profile id first, with addresses as they are now.
+
+    Empty means nothing left to claim now, not that the dispatch is finished. Many workers may call this at once
+    (SKIP LOCKED; PostgreSQL manual, SELECT, locking clause).
+    """
+    rows = await connection.fetch(CLAIM, workspace_id, dispatch_id, claim_id, limit)
+    return [Claimed(**row) for row in rows]
+
+
+async def close_claim(connection: Connection, *, workspace_id: UUID, dispatch_id: UUID, claim_id: int) -> None:
+    """Return what was claimed and not begun, and end the lease."""
+    await connection.execute(GIVE_BACK, workspace_id, dispatch_id, claim_id)
+    await connection.execute(CLOSE_CLAIM, workspace_id, claim_id)
+
+
+# --- intents and outcomes ---------------------------------------------------------------------------------------
+
+# The last look before a message leaves, for the whole group about to leave: each row goes to sending, to skipped
+# with its reason, or back to pending when the campaign is paused. $8: consent matters, $9: a test, which no state of
+# the campaign holds up.
+INTEND = """
+WITH ready AS (
+  SELECT r.* FROM unnest($4::int[], $5::bigint[], $6::int[], $7::text[], $10::timestamptz[])
+    AS r (profile_id, device_id, fence, message_id, first_attempt_at)),
+held AS (SELECT id FROM claim WHERE workspace_id = $1 AND id = $3 AND lease_until > now() FOR KEY SHARE),
+run AS (
+  SELECT c.status, c.topic, c.expires_at IS NOT NULL AND c.expires_at <= now() AS expired, w.consent_default
+  FROM dispatch d JOIN campaign c ON c.workspace_id = d.workspace_id AND c.id = d.campaign_id
+  JOIN workspace w ON w.id = d.workspace_id WHERE d.workspace_id = $1 AND d.id = $2),
+mine AS (
+  SELECT d.profile_id, d.device_id, ready.message_id, ready.first_attempt_at, d.address_hash FROM ready
+  JOIN delivery d ON d.dispatch_id = $2 AND d.profile_id = ready.profile_id AND d.device_id = ready.device_id
+  WHERE d.state = 'claimed' AND d.fence = ready.fence AND EXISTS (SELECT 1 FROM held)
+  ORDER BY d.profile_id FOR UPDATE OF d),
+decided AS (
+  SELECT mine.*, CASE
+    WHEN NOT $9 AND run.expired THEN 'EXPIRED'
+    WHEN NOT $9 AND run.status = 'CANCELLED' THEN 'CANCELLED'
+    WHEN NOT $9 AND run.status <> 'SENDING' THEN 'HELD'
+    WHEN p.email_hash IS NULL OR p.merged_into IS NOT NULL OR p.erased_at IS NOT NULL THEN 'NO_ADDRESS'
+    WHEN s.address_hash IS NOT NULL THEN 'SUPPRESSED'
+    WHEN $8 AND 'UNSUBSCRIBED' IN (topic.status, everything.status) THEN 'UNSUBSCRIBED'
+    WHEN $8 AND run.consent_default = 'OPT_IN' AND topic.status IS NULL AND everything.status IS NULL
+      THEN 'NO_CONSENT'
+  END AS reason
+  FROM mine CROSS JOIN run
+  JOIN profile p ON p.workspace_id = $1 AND p.id = mine.profile_id
+  LEFT JOIN suppression s ON s.workspace_id = $1 AND s.channel = 'EMAIL' AND s.address_hash = p.email_hash
+  LEFT JOIN consent topic ON topic.workspace_id = $1 AND topic.profile_id = p.id AND topic.channel = 'EMAIL'
+    AND topic.topic = run.topic
+  LEFT JOIN consent everything ON everything.workspace_id = $1 AND everything.profile_id = p.id
+    AND everything.channel = 'EMAIL' AND everything.topic = '*')
+UPDATE delivery d SET updated_at = now(),
+  state = CASE WHEN decided.reason IS NULL THEN 'sending' WHEN decided.reason = 'HELD' THEN 'pending'
+    ELSE 'skipped' END,
+  reason = CASE WHEN decided.reason <> 'HELD' THEN decided.reason END,
+  claim_id = CASE WHEN decided.reason IS NULL THEN d.claim_id END,
+  attempt = CASE WHEN decided.reason IS NULL THEN d.attempt + 1 ELSE d.attempt END,
+  message_id = CASE WHEN decided.reason IS NULL THEN decided.message_id ELSE d.message_id END,
+  first_attempt_at = CASE WHEN decided.reason IS NULL THEN decided.first_attempt_at ELSE d.first_attempt_at END
+FROM decided
+WHERE d.dispatch_id = $2 AND d.profile_id = decided.profile_id AND d.device_id = decided.device_id
+RETURNING d.profile_id, d.device_id, d.state
+"""
+# Ordered by id before they are locked, so that two groups cannot wait for each other.
+RECORD = """
+WITH result AS (
+  SELECT r.* FROM unnest($3::int[], $4::bigint[], $5::int[], $6::text[], $7::text[], $8::text[], $9::text[],
+    $10::interval[]) AS r (profile_id, device_id, fence, state, reason, detail, provider_id, retry_in)),
+mine AS (
+  SELECT result.*, d.first_attempt_at + $12 < now() + result.retry_in AS too_late FROM result
+  JOIN delivery d ON d.dispatch_id = $2 AND d.profile_id = result.profile_id AND d.device_id = result.device_id
+  WHERE d.workspace_id = $1 AND d.fence = result.fence AND d.state = ANY($11::text[])
+  ORDER BY d.profile_id FOR UPDATE OF d),
+done AS (
+  UPDATE delivery d SET reason = mine.reason, detail = mine.detail, provider_id = mine.provider_id, claim_id = NULL,
+    state = CASE WHEN mine.too_late THEN 'failed' ELSE mine.state END,
+    not_before = CASE WHEN NOT mine.too_late THEN now() + mine.retry_in END, updated_at = now(),
+    sent_at = CASE WHEN mine.state = 'sent' THEN now() END
+  FROM mine WHERE d.dispatch_id = $2 AND d.profile_id = mine.profile_id AND d.device_id = mine.device_id
+  RETURNING 1)
+SELECT count(*) FROM done
+"""
+
+
+async def intend(
+    connection: Connection,
+    *,
+    workspace_id: UUID,
+    dispatch_id: UUID,
+    claim_id: int,
+    ready: Sequence[Intent],
+    consent_matters: bool,
+    test: bool,
+) -> set[tuple[int, int]]:
+    """Commit the intent to send and say which (profile, device) may leave now; the others are settled in the ledger.
+
+    A row whose lease ended or whose fence moved on is left out: somebody else has it.
+    """
+    rows = await connection.fetch(
+        INTEND,
+        workspace_id,
+        dispatch_id,
+        claim_id,
+        [one.profile_id for one in ready],
+        [one.device_id for one in ready],
+        [one.fence for one in ready],
+        [one.message_id for one in ready],
+        consent_matters,
+        test,
+        [one.first_attempt_at for one in ready],
+    )
+    return {(row["profile_id"], row["device_id"]) for row in rows if row["state"] == DeliveryState.SENDING}
+
+
+GIVE_UP_AFTER = timedelta(days=4)
+"""A message deferred for this long since its first attempt has failed (RFC 5321 4.5.4.1: 4 to 5 days)."""
+AFTER_INTENT = (DeliveryState.SENDING, DeliveryState.IN_DOUBT)
+"""An outcome may still settle a row the sweeper parked, as long as the fence is its own (R4)."""
+BEFORE_INTENT = (DeliveryState.CLAIMED,)
+
+
+async def record(
+    connection: Connection,
+    *,
+    workspace_id: UUID,
+    dispatch_id: UUID,
+    results: Sequence[Result],
+    found_in: tuple[DeliveryState, ...] = AFTER_INTENT,
+) -> int:
+    """Write outcomes where the fence is still ours; answers how many were written."""
+    written: int = await connection.fetchval(
+        RECORD,
+        workspace_id,
+        dispatch_id,
+        [one.profile_id for one in results],
+        [one.device_id for one in results],
+        [one.fence for one in results],
+        [one.state.value for one in results],
+        [one.reason for one in results],
+        [one.detail for one in results],
+        [one.provider_id for one in results],
+        [one.retry_in for one in results],
+        [state.value for state in found_in],
+        GIVE_UP_AFTER,
+    )
+    return written
+
+
+# --- sweeping ---------------------------------------------------------------------------------------------------
+
+LOCK_EXPIRED_CLAIM = """
+SELECT dispatch_id FROM claim WHERE workspace_id = $1 AND id = $2 AND lease_until < now() FOR UPDATE SKIP LOCKED
+"""
+RELEASE = """
+UPDATE delivery SET claim_id = NULL, updated_at = now(),
+  state = CASE WHEN state = 'claimed' THEN 'pending' ELSE 'in_doubt' END,
+  reason = CASE WHEN state = 'sending' THEN 'WORKER_LOST' END,
+  detail = CASE WHEN state = 'sending' THEN 'The worker ended while this message was leaving; it may have arrived.' END
+WHERE workspace_id = $1 AND dispatch_id = $2 AND claim_id = $3 AND state IN ('claimed', 'sending')
+"""
+FORGET_CLAIM = "DELETE FROM claim WHERE workspace_id = $1 AND id = $2"
+WAKE_DEFERRED = """
+UPDATE delivery SET state = 'pending', not_before = NULL, updated_at = now()
+WHERE workspace_id = $1 AND dispatch_id = $2 AND state = 'deferred' AND not_before <= now()
+"""
+# Skipping the rest of a cancelled or expired dispatch, some at a time: a million at once would be a long transaction.
+CLOSE_PENDING = """
+WITH picked AS (
+  SELECT profile_id, device_id FROM delivery WHERE dispatch_id = $2 AND state IN ('pending', 'deferred')
+  ORDER BY profile_id LIMIT $4 FOR UPDATE SKIP LOCKED),
+closed AS (
+  UPDATE delivery d SET reason = $3, not_before = NULL, updated_at = now(),
+    state = CASE WHEN d.state = 'deferred' THEN 'failed' ELSE 'skipped' END
+  FROM picked WHERE d.workspace_id = $1 AND d.dispatch_id = $2 AND d.profile_id = picked.profile_id
+    AND d.device_id = picked.device_id
+  RETURNING 1)
+SELECT count(*) FROM closed
+"""
+COUNT_STATES = "SELECT state, count(*) AS deliveries FROM delivery WHERE dispatch_id = $1 GROUP BY state"
+
+
+async def release_expired(connection: Connection, *, workspace_id: UUID, claim_id: int) -> bool:
+    """Take back the rows of a claim whose lease ended: claimed ones are pending again (provably unsent), sending
+    ones are in doubt. False when the claim is gone, alive or in another sweeper's hands."""
+    dispatch_id = await connection.fetchval(LOCK_EXPIRED_CLAIM, workspace_id, claim_id)
+    if dispatch_id is None:
+        return False
+    await connection.execute(RELEASE, workspace_id, dispatch_id, claim_id)
+    await connection.execute(FORGET_CLAIM, workspace_id, claim_id)
+    return True
+
+
+async def wake_deferred(connection: Connection, *, workspace_id: UUID, dispatch_id: UUID) -> None:
+    """Deferred deliveries whose time has come are pending again."""
+    await connection.execute(WAKE_DEFERRED, workspace_id, dispatch_id)
+
+
+async def close_pending(
+    connection: Connection, *, workspace_id: UUID, dispatch_id: UUID, reason: SkipReason, limit: int
+) -> int:
+    """Settle up to `limit` messages that will not be tried (any more); answers how many."""
+    closed: int = await connection.fetchval(CLOSE_PENDING, workspace_id, dispatch_id, reason.value, limit)
+    return closed
+
+
+async def count_states(connection: Connection, dispatch_id: UUID) -> dict[str, int]:
+    """Rows by state of one dispatch; absent states are left out."""
+    return {row["state"]: row["deliveries"] for row in await connection.fetch(COUNT_STATES, dispatch_id)}

@@ -1,0 +1,91 @@
+"""Which moves a campaign may make, and the one place that makes them. docs/states.md draws this table."""
+
+from datetime import datetime
+from uuid import UUID
+
+from campaigns.errors import CampaignNotFound, IllegalMove
+from campaigns.models import Campaign, CampaignChannel, CampaignStatus
+from db.transactions import Connection
+
+S = CampaignStatus
+
+MESSAGE_MOVES: dict[CampaignStatus, frozenset[CampaignStatus]] = {
+    S.DRAFT: frozenset({S.PENDING_APPROVAL, S.SCHEDULED, S.PREPARING}),
+    S.PENDING_APPROVAL: frozenset({S.SCHEDULED, S.PREPARING, S.DRAFT}),
+    S.SCHEDULED: frozenset({S.DRAFT, S.PREPARING, S.PAUSED, S.CANCELLED, S.FAILED}),
+    S.PREPARING: frozenset({S.SENDING, S.PAUSED, S.SENT, S.CANCELLED, S.FAILED}),
+    S.SENDING: frozenset({S.PAUSED, S.SENT, S.CANCELLED, S.FAILED}),
+    S.PAUSED: frozenset({S.PREPARING, S.SENDING, S.SENT, S.CANCELLED, S.FAILED}),
+    S.SENT: frozenset(),
+    S.CANCELLED: frozenset(),
+    S.FAILED: frozenset(),
+}
+"""Email and push. PAUSED -> PREPARING while the dispatch is not fully written."""
+
+BANNER_MOVES: dict[CampaignStatus, frozenset[CampaignStatus]] = {
+    S.DRAFT: frozenset({S.PENDING_APPROVAL, S.SCHEDULED, S.ACTIVE}),
+    S.PENDING_APPROVAL: frozenset({S.SCHEDULED, S.ACTIVE, S.DRAFT}),
+    S.SCHEDULED: frozenset({S.DRAFT, S.ACTIVE, S.PAUSED, S.CANCELLED, S.FAILED}),
+    S.ACTIVE: frozenset({S.PAUSED, S.ENDED, S.CANCELLED}),
+    S.PAUSED: frozenset({S.ACTIVE, S.ENDED, S.CANCELLED}),
+    S.CANCELLED: frozenset({S.ACTIVE}),
+    S.ENDED: frozenset(),
+    S.FAILED: frozenset(),
+}
+"""A banner is shown until it ends; a cancelled one can be reactivated (S3x-15)."""
+
+FROZEN = frozenset({S.PREPARING, S.SENDING, S.PAUSED, S.SENT, S.CANCELLED, S.FAILED, S.ENDED})
+"""Content, audience and channel cannot be edited any more."""
+
+
+def moves(channel: CampaignChannel) -> dict[CampaignStatus, frozenset[CampaignStatus]]:
+    """The legal moves of a channel's campaigns."""
+    return BANNER_MOVES if channel is CampaignChannel.BANNER else MESSAGE_MOVES
+
+
+def may_move(campaign: Campaign, to: CampaignStatus) -> bool:
+    return to in moves(campaign.channel).get(campaign.status, frozenset())
+
+
+async def find_locked(workspace_id: UUID, campaign_id: UUID) -> Campaign | None:
+    """The campaign, locked until the transaction ends: every move begins here and re-reads the state."""
+    return await Campaign.filter(workspace_id=workspace_id, id=campaign_id).select_for_update().first()
+
+
+async def get_locked(workspace_id: UUID, campaign_id: UUID) -> Campaign:
+    """Like `find_locked`; raises CampaignNotFound."""
+    campaign = await find_locked(workspace_id, campaign_id)
+    if campaign is None:
+        raise CampaignNotFound()
+    return campaign
+
+
+MOVE = """
+WITH moved AS (
+  UPDATE campaign SET status = $3, status_reason = $4, status_detail = $5, updated_at = $6,
+    started_at = CASE WHEN $3 IN ('PREPARING', 'ACTIVE') THEN coalesce(started_at, $6) ELSE started_at END,
+    finished_at = CASE WHEN $3 IN ('SENT', 'ENDED', 'CANCELLED', 'FAILED') THEN $6 END
+  WHERE workspace_id = $1 AND id = $2 RETURNING started_at, finished_at)
+SELECT * FROM moved
+"""
+
+
+async def move(
+    connection: Connection,
+    campaign: Campaign,
+    to: CampaignStatus,
+    *,
+    now: datetime,
+    reason: str | None = None,
+    detail: str | None = None,
+) -> Campaign:
+    """Move a locked campaign and give it back as it is now; `reason` (a code) and `detail` (a sentence) say why.
+
+    Raises IllegalMove, naming the moves that are open.
+    """
+    if not may_move(campaign, to):
+        raise IllegalMove(campaign, to, sorted(moves(campaign.channel).get(campaign.status, frozenset())))
+    row = await connection.fetchrow(MOVE, campaign.workspace_id, campaign.id, to.value, reason, detail, now)
+    campaign.status, campaign.status_reason, campaign.status_detail = to, reason, detail
+    campaign.started_at, campaign.finished_at, campaign.updated_at = row["started_at"], row["finished_at"], now
+    return campaign

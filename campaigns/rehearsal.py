@@ -1,0 +1,106 @@
+"""Trying a campaign before it is sent: a marked copy to a few, or only the counts."""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from pyroaring import BitMap
+
+from campaigns import audience, content, lifecycle, planning
+from campaigns.audience import Targets
+from campaigns.errors import CampaignError, CampaignNotFound
+from campaigns.models import Campaign, CampaignChannel, CampaignClass, Dispatch, DispatchKind
+from campaigns.sending import insert_dispatch
+from db.transactions import Connection, transaction
+from profiles import profiles
+from segments.models import Segment
+
+MOST_TEST_RECIPIENTS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class DryRun:
+    """What a send at this instant would do; nothing is written."""
+
+    audience: int
+    """Profiles in the included segments and not in the excluded ones."""
+    reachable: int
+    """Messages that would be sent."""
+    no_address: int
+    skipped: dict[str, int]
+    """Messages that would be skipped, by reason."""
+
+
+async def send_test(
+    workspace_id: UUID,
+    campaign_id: UUID,
+    *,
+    segment_id: UUID | None = None,
+    external_ids: list[str] | None = None,
+) -> Dispatch:
+    """Send a marked copy to a small segment or to listed profiles, at most 100; state and counts stay untouched.
+
+    Consent is not asked (these are colleagues), suppression is. Raises CampaignError.
+    """
+    async with transaction(workspace_id) as connection:
+        campaign = await lifecycle.get_locked(workspace_id, campaign_id)
+        if campaign.channel is not CampaignChannel.EMAIL:
+            message = "Only email campaigns can be test-sent."
+            raise CampaignError("NOT_FOR_THIS_CHANNEL", message, field=("id",))
+        made = content.content_from_json(campaign.channel, campaign.content)
+        content.check(made, class_=campaign.class_)
+        if campaign.sender_id is None:
+            message = "An email campaign needs a sender; make one with senderCreate and set senderId."
+            raise CampaignError("SENDER_MISSING", message, field=("sender_id",))
+        ids = await recipients(connection, campaign, segment_id=segment_id, external_ids=external_ids)
+        dispatch_id = await insert_dispatch(connection, campaign, kind=DispatchKind.TEST, ids=ids)
+        return await Dispatch.get(workspace_id=workspace_id, id=dispatch_id)
+
+
+async def recipients(
+    connection: Connection, campaign: Campaign, *, segment_id: UUID | None, external_ids: list[str] | None
+) -> BitMap:
+    """Profile ids of a test send; raises CampaignError when there are none or more than 100."""
+    if (segment_id is None) == (not external_ids):
+        message = "Name either a segment or a list of profiles to send the test to."
+        raise CampaignError("TEST_RECIPIENTS", message, field=("segment_id",))
+    if segment_id is not None:
+        if not await Segment.filter(workspace_id=campaign.workspace_id, id=segment_id).exists():
+            raise CampaignError("NOT_FOUND", "There is no such segment in this workspace.", field=("segment_id",))
+        ids = await audience.resolve(
+            connection,
+            workspace_id=campaign.workspace_id,
+            brand_id=campaign.brand_id,
+            wanted=Targets((segment_id,), ()),
+        )
+        field: tuple[str, ...] = ("segment_id",)
+    else:
+        known = await profiles.find_by_external_ids(connection, external_ids or [])
+        for place, one in enumerate(external_ids or []):
+            if one not in known:
+                message = "There is no profile with this external id."
+                raise CampaignError("NOT_FOUND", message, field=("external_ids", str(place)))
+        ids, field = BitMap(known.values()), ("external_ids",)
+    if not 1 <= len(ids) <= MOST_TEST_RECIPIENTS:
+        message = f"A test goes to 1 to {MOST_TEST_RECIPIENTS} profiles; these are {len(ids)}."
+        raise CampaignError("TEST_RECIPIENTS", message, field=field)
+    return ids
+
+
+async def dry_run(workspace_id: UUID, campaign_id: UUID) -> DryRun:
+    """What sending now would do, by the same query that writes the ledger. Raises CampaignNotFound, TargetError."""
+    async with transaction(workspace_id) as connection:
+        campaign = await Campaign.filter(workspace_id=workspace_id, id=campaign_id).first()
+        if campaign is None:
+            raise CampaignNotFound()
+        wanted = await audience.targets(connection, workspace_id=workspace_id, campaign_id=campaign_id)
+        ids = await audience.resolve(connection, workspace_id=workspace_id, brand_id=campaign.brand_id, wanted=wanted)
+        people = await planning.count_gated(
+            connection,
+            workspace_id=workspace_id,
+            audience=ids,
+            topic=campaign.topic,
+            consent_matters=campaign.class_ is CampaignClass.MARKETING,
+        )
+    reachable = people.pop(None, 0)
+    skipped = {reason: count for reason, count in people.items() if reason is not None}
+    return DryRun(len(ids), reachable, len(ids) - reachable - sum(skipped.values()), skipped)

@@ -1,0 +1,319 @@
+"""Sends campaigns: `start` says yes or no at once, `deliver` does the work in bounded turns until it is done."""
+
+import logging
+from collections import OrderedDict
+from datetime import datetime
+from time import monotonic
+from typing import Any
+from uuid import UUID
+
+from pyroaring import BitMap
+
+from campaigns import audience, content, ledger, lifecycle, planning
+from campaigns.content import CompiledEmail, EmailContent
+from campaigns.errors import CampaignError, IllegalMove, TargetError
+from campaigns.ledger import SkipReason
+from campaigns.models import (
+    OPEN_STATES,
+    Campaign,
+    CampaignChannel,
+    CampaignClass,
+    CampaignStatus,
+    Dispatch,
+    DispatchKind,
+    Sender,
+)
+from campaigns.senders import SenderInfo
+from campaigns.transmission import Carrier, Run, Transmitted, transmit
+from channels.base import OutcomeScope
+from db.transactions import Connection, transaction
+from segments import evaluation
+from segments.models import EvaluationCause, EvaluationStatus, Segment, SegmentType
+
+logger = logging.getLogger(__name__)
+S = CampaignStatus
+
+CLOSE_BATCH = 10_000
+
+INSERT_DISPATCH = """
+WITH made AS (
+  INSERT INTO dispatch (workspace_id, campaign_id, kind, content, content_version, audience, audience_size)
+  VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING id)
+SELECT id FROM made
+"""
+# The month of the dispatch's own id (a UUIDv7), so that its ledger rows have a partition at any hour of the year.
+ENSURE_LEDGER_MONTH = "SELECT ensure_month('delivery', uuid_extract_timestamp($1))"
+# How the evaluations asked for since the start stand, the newest of each segment.
+REFRESHED = """
+SELECT DISTINCT ON (segment_id) segment_id, status, error FROM evaluation
+WHERE workspace_id = $1 AND segment_id = ANY($2) AND (queued_at >= $3 OR status IN ('QUEUED', 'RUNNING'))
+ORDER BY segment_id, id DESC
+"""
+# Dispatches of a campaign with work left; tests are small and somebody waits for them, so they come first.
+UNFINISHED = """
+SELECT d.id, d.kind FROM dispatch d
+WHERE d.workspace_id = $1 AND d.campaign_id = $2 AND d.finished_at IS NULL ORDER BY d.kind = 'SEND', d.id
+"""
+FINISH_DISPATCH = """
+UPDATE dispatch SET finished_at = $3, counts = $4, dirty = false, planned_at = coalesce(planned_at, $3)
+WHERE workspace_id = $1 AND id = $2
+"""
+
+
+# --- starting -----------------------------------------------------------------------------------------------------
+
+
+async def start(workspace_id: UUID, campaign_id: UUID, *, now: datetime, scheduled: bool = False) -> Campaign:
+    """Begin to send, or to show when it is a banner; from here on content and audience are frozen.
+
+    Answers at once for any audience: the ledger is written by the workers. Raises CampaignNotFound, IllegalMove,
+    TargetError (a segment cannot be used now) and CampaignError (something is missing or too late). `scheduled`
+    starts only a campaign that is SCHEDULED still: the clock never starts a draft.
+    """
+    async with transaction(workspace_id) as connection:
+        campaign = await lifecycle.get_locked(workspace_id, campaign_id)
+        if scheduled and campaign.status is not S.SCHEDULED:
+            raise IllegalMove(campaign, S.PREPARING, [])
+        return await start_locked(connection, campaign, now=now)
+
+
+async def start_locked(connection: Connection, campaign: Campaign, *, now: datetime) -> Campaign:
+    """`start` for a campaign this transaction has locked."""
+    to = S.ACTIVE if campaign.channel is CampaignChannel.BANNER else S.PREPARING
+    if not lifecycle.may_move(campaign, to):
+        raise IllegalMove(campaign, to, sorted(lifecycle.moves(campaign.channel).get(campaign.status, frozenset())))
+    await require_complete(connection, campaign, now=now)
+    if campaign.channel is CampaignChannel.BANNER:
+        return await lifecycle.move(connection, campaign, S.ACTIVE, now=now)
+    campaign = await lifecycle.move(connection, campaign, S.PREPARING, now=now)
+    await freeze(connection, campaign, now=now)
+    return campaign
+
+
+async def require_complete(connection: Connection, campaign: Campaign, *, now: datetime) -> None:
+    """Raise what stands in the way of sending this campaign: expiry, content, sender, segments."""
+    if campaign.expires_at and campaign.expires_at <= now:
+        message = f"The campaign expired at {campaign.expires_at.isoformat()}; move expiresAt into the future first."
+        raise CampaignError("EXPIRED", message, field=("expires_at",))
+    made = content.content_from_json(campaign.channel, campaign.content)
+    content.check(made, class_=campaign.class_)
+    if campaign.channel is CampaignChannel.EMAIL and campaign.sender_id is None:
+        message = "An email campaign needs a sender; make one with senderCreate and set senderId."
+        raise CampaignError("SENDER_MISSING", message, field=("sender_id",))
+    wanted = await audience.targets(connection, workspace_id=campaign.workspace_id, campaign_id=campaign.id)
+    await audience.targeted_segments(campaign.workspace_id, wanted)
+
+
+async def freeze(connection: Connection, campaign: Campaign, *, now: datetime) -> bool:
+    """Store the audience of a campaign in PREPARING as one bitmap (R1); False while evaluations are awaited.
+
+    Raises TargetError when a segment cannot be used or its evaluation failed.
+    """
+    wanted = await audience.targets(connection, workspace_id=campaign.workspace_id, campaign_id=campaign.id)
+    included, excluded = await audience.targeted_segments(campaign.workspace_id, wanted)
+    if campaign.refresh_before and not await refreshed(connection, campaign, [*included, *excluded], now=now):
+        return False
+    ids = await audience.resolve(
+        connection, workspace_id=campaign.workspace_id, brand_id=campaign.brand_id, wanted=wanted
+    )
+    await insert_dispatch(connection, campaign, kind=DispatchKind.SEND, ids=ids)
+    return True
+
+
+async def refreshed(connection: Connection, campaign: Campaign, segments: list[Segment], *, now: datetime) -> bool:
+    """Whether every dynamic segment was evaluated since the campaign started; asks for those that were not."""
+    assert campaign.started_at is not None
+    dynamic = {s.id: s for s in segments if s.type is SegmentType.DYNAMIC}
+    rows = await connection.fetch(REFRESHED, campaign.workspace_id, list(dynamic), campaign.started_at)
+    asked = {row["segment_id"] for row in rows}
+    for segment_id in dynamic.keys() - asked:
+        await evaluation.request(campaign.workspace_id, segment_id, cause=EvaluationCause.CAMPAIGN, now=now)
+    for row in rows:
+        if row["status"] == EvaluationStatus.FAILED:
+            message = f"The segment {dynamic[row['segment_id']].name!r} could not be evaluated: {row['error']}"
+            raise TargetError("EVALUATION_FAILED", message, field=("segment_ids",))
+    return asked == dynamic.keys() and all(row["status"] == EvaluationStatus.SUCCEEDED for row in rows)
+
+
+async def insert_dispatch(connection: Connection, campaign: Campaign, *, kind: DispatchKind, ids: BitMap) -> UUID:
+    """A new dispatch with everything frozen that its messages are made of."""
+    sender = await Sender.get(workspace_id=campaign.workspace_id, id=campaign.sender_id)
+    frozen = {"email": campaign.content, "sender": SenderInfo.of(sender).to_json(), "campaign_name": campaign.name}
+    dispatch_id: UUID = await connection.fetchval(
+        INSERT_DISPATCH,
+        campaign.workspace_id,
+        campaign.id,
+        kind.value,
+        frozen,
+        campaign.content_version,
+        ids.serialize(),
+        len(ids),
+    )
+    await connection.execute(ENSURE_LEDGER_MONTH, dispatch_id)
+    return dispatch_id
+
+
+# --- delivering ---------------------------------------------------------------------------------------------------
+
+
+async def deliver(workspace_id: UUID, campaign_id: UUID, *, carrier: Carrier, now: datetime, until: float) -> bool:
+    """Work on everything a campaign has to send until done or `until` (monotonic seconds); True when work is left.
+
+    Any number of workers may do this at once, and any of them may die at any point.
+    """
+    if not await ensure_frozen(workspace_id, campaign_id, now=now):
+        return False
+    async with transaction(workspace_id) as connection:
+        unfinished = await connection.fetch(UNFINISHED, workspace_id, campaign_id)
+    for row in unfinished:
+        if not await work_on(workspace_id, campaign_id, row["id"], carrier=carrier, now=now, until=until):
+            return True
+    return False
+
+
+async def ensure_frozen(workspace_id: UUID, campaign_id: UUID, *, now: datetime) -> bool:
+    """Freeze the audience of a campaign that waited for its segments; False while it still waits, or failed."""
+    async with transaction(workspace_id) as connection:
+        campaign = await lifecycle.find_locked(workspace_id, campaign_id)
+        if campaign is None or campaign.status is not S.PREPARING:
+            return campaign is not None
+        if await Dispatch.filter(workspace_id=workspace_id, campaign_id=campaign_id, kind=DispatchKind.SEND).exists():
+            return True
+        try:
+            return await freeze(connection, campaign, now=now)
+        except TargetError as refusal:
+            await lifecycle.move(connection, campaign, S.FAILED, now=now, reason=refusal.code, detail=refusal.message)
+            return False
+
+
+async def work_on(
+    workspace_id: UUID, campaign_id: UUID, dispatch_id: UUID, *, carrier: Carrier, now: datetime, until: float
+) -> bool:
+    """Plan, send and finish one dispatch; True when it is finished or must wait for something else than this job."""
+    while monotonic() < until and not carrier.stopping.is_set():
+        async with transaction(workspace_id) as connection:
+            if not await planning.plan_chunk(connection, workspace_id=workspace_id, dispatch_id=dispatch_id):
+                break
+    else:
+        return False
+    await begin_sending(workspace_id, campaign_id, dispatch_id, now=now)
+    run = await prepare_run(workspace_id, dispatch_id)
+    async with transaction(workspace_id) as connection:
+        await ledger.wake_deferred(connection, workspace_id=workspace_id, dispatch_id=dispatch_id)
+        campaign = await Campaign.get(workspace_id=workspace_id, id=campaign_id)
+    if run.test or campaign.status is S.SENDING:
+        sent = await transmit(run, carrier, until=until)
+        if sent.halted and sent.halted.scope is OutcomeScope.CHANNEL and not run.test:
+            await hold(workspace_id, campaign_id, sent, now=now)
+        elif monotonic() >= until or carrier.stopping.is_set():
+            return False
+    await close_rest(workspace_id, campaign_id, dispatch_id, test=run.test, now=now, until=until)
+    await finish(workspace_id, campaign_id, dispatch_id, now=now)
+    return True
+
+
+async def begin_sending(workspace_id: UUID, campaign_id: UUID, dispatch_id: UUID, *, now: datetime) -> None:
+    """PREPARING -> SENDING once the ledger is fully written: the first claim follows the last chunk."""
+    async with transaction(workspace_id) as connection:
+        campaign = await lifecycle.find_locked(workspace_id, campaign_id)
+        dispatch = await Dispatch.get(workspace_id=workspace_id, id=dispatch_id)
+        ready = dispatch.kind is DispatchKind.SEND and dispatch.planned_at is not None
+        if campaign is not None and ready and campaign.status is S.PREPARING:
+            await lifecycle.move(connection, campaign, S.SENDING, now=now)
+
+
+async def hold(workspace_id: UUID, campaign_id: UUID, sent: Transmitted, *, now: datetime) -> None:
+    """Pause a campaign whose channel refuses all of it (a wrong login, a message too large), with the reason."""
+    assert sent.halted is not None
+    async with transaction(workspace_id) as connection:
+        campaign = await lifecycle.find_locked(workspace_id, campaign_id)
+        if campaign is not None and campaign.status is S.SENDING:
+            await lifecycle.move(
+                connection, campaign, S.PAUSED, now=now, reason=sent.halted.code, detail=sent.halted.detail
+            )
+
+
+async def close_rest(
+    workspace_id: UUID, campaign_id: UUID, dispatch_id: UUID, *, test: bool, now: datetime, until: float
+) -> None:
+    """Settle what will not be sent any more because the campaign was cancelled or has expired."""
+    while monotonic() < until and not test:
+        async with transaction(workspace_id) as connection:
+            campaign = await Campaign.get(workspace_id=workspace_id, id=campaign_id)
+            if campaign.status is S.CANCELLED:
+                reason = SkipReason.CANCELLED
+            elif campaign.expires_at and campaign.expires_at <= now and campaign.status is not S.PAUSED:
+                reason = SkipReason.EXPIRED
+            else:
+                return
+            closed = await ledger.close_pending(
+                connection, workspace_id=workspace_id, dispatch_id=dispatch_id, reason=reason, limit=CLOSE_BATCH
+            )
+            if closed < CLOSE_BATCH:
+                return
+
+
+async def finish(workspace_id: UUID, campaign_id: UUID, dispatch_id: UUID, *, now: datetime) -> bool:
+    """Close a dispatch that has no open row, store its counts, and its campaign is SENT (R6). False when some are."""
+    async with transaction(workspace_id) as connection:
+        campaign = await lifecycle.get_locked(workspace_id, campaign_id)
+        dispatch = await Dispatch.filter(workspace_id=workspace_id, id=dispatch_id).select_for_update().first()
+        if dispatch is None or dispatch.finished_at is not None:
+            return dispatch is not None
+        counts = await ledger.count_states(connection, dispatch_id)
+        if dispatch.kind is DispatchKind.SEND and campaign.status not in (S.SENDING, S.CANCELLED):
+            return False  # paused: its last row may be settled, but whether it goes on is a person's to say
+        if any(counts.get(state) for state in OPEN_STATES) or (
+            dispatch.planned_at is None and campaign.status is not S.CANCELLED
+        ):
+            return False
+        await connection.execute(FINISH_DISPATCH, workspace_id, dispatch_id, now, counts)
+        if dispatch.kind is DispatchKind.SEND and campaign.status is S.SENDING:
+            await lifecycle.move(connection, campaign, S.SENT, now=now)
+        return True
+
+
+# Content is compiled once a dispatch and process, not once a turn.
+COMPILED: OrderedDict[UUID, Run] = OrderedDict()
+MOST_COMPILED = 32
+
+
+async def prepare_run(workspace_id: UUID, dispatch_id: UUID) -> Run:
+    """A dispatch ready to send; its content never changes, so it is compiled once and kept."""
+    if dispatch_id in COMPILED:
+        COMPILED.move_to_end(dispatch_id)
+        return COMPILED[dispatch_id]
+    async with transaction(workspace_id):
+        dispatch = await Dispatch.get(workspace_id=workspace_id, id=dispatch_id)
+        campaign = await Campaign.get(workspace_id=workspace_id, id=dispatch.campaign_id)
+    run = compile_run(campaign, dispatch)
+    COMPILED[dispatch_id] = run
+    while len(COMPILED) > MOST_COMPILED:
+        COMPILED.popitem(last=False)
+    return run
+
+
+def compile_run(campaign: Campaign, dispatch: Dispatch) -> Run:
+    """Parse and pre-encode the frozen content of a dispatch."""
+    frozen: dict[str, Any] = dispatch.content
+    sender = SenderInfo.from_json(frozen["sender"])
+    made = content.content_from_json(campaign.channel, frozen["email"])
+    assert isinstance(made, EmailContent)
+    compiled: CompiledEmail = content.compile_email(
+        made,
+        sender=sender,
+        class_=campaign.class_,
+        campaign_id=campaign.id,
+        campaign_name=frozen["campaign_name"],
+    )
+    test = dispatch.kind is DispatchKind.TEST
+    return Run(
+        workspace_id=dispatch.workspace_id,
+        campaign_id=dispatch.campaign_id,
+        dispatch_id=dispatch.id,
+        content=compiled,
+        envelope_sender=sender.from_address,
+        message_id_domain=sender.from_address.rpartition("@")[2],
+        consent_matters=campaign.class_ is CampaignClass.MARKETING and not test,
+        test=test,
+    )

@@ -1,0 +1,104 @@
+"""What every channel takes and answers: the port that campaigns sends through."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from typing import Protocol
+
+import idna
+
+
+class OutcomeKind(StrEnum):
+    """What became of one message. The list is closed: whoever matches on it ends in assert_never."""
+
+    ACCEPTED = "ACCEPTED"
+    """The provider said that it has it."""
+    DEFERRED = "DEFERRED"
+    """Definitely not accepted, and may be tried again: the provider said "later", or was lost before it had the whole
+    message (RFC 5321 4.2.1: 4yz)."""
+    REFUSED = "REFUSED"
+    """Definitely not accepted, and must not be tried again as it is (5yz)."""
+    IN_DOUBT = "IN_DOUBT"
+    """The whole message left and the answer was lost (RFC 1047). Nobody can know; it must not go again by itself."""
+
+
+class OutcomeScope(StrEnum):
+    """Whom the answer is about; anything but RECIPIENT says nothing about this recipient."""
+
+    RECIPIENT = "RECIPIENT"
+    HOST = "HOST"
+    """The provider is away or wants us to slow down: the others would fare the same, wait before the next."""
+    CHANNEL = "CHANNEL"
+    """A person has to mend something first: a wrong login, a sender that may not send, a message too large."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What the provider answered about one message."""
+
+    kind: OutcomeKind
+    code: str
+    """For programs, stable: BAD_ADDRESS, TRY_LATER, CONNECTION_LOST ..."""
+    phase: str
+    """How far the conversation had come, in the channel's own words."""
+    detail: str = ""
+    """The provider's words, at most 500 characters; addresses in it are blanked."""
+    provider_id: str | None = None
+    """What the provider calls the message, if it said."""
+    retry_after: timedelta | None = None
+    """How long the provider asks to wait, if it said."""
+    scope: OutcomeScope = OutcomeScope.RECIPIENT
+    bad_address: bool = False
+    """The address can never work: suppress it."""
+
+
+@dataclass(frozen=True, slots=True)
+class EmailMessage:
+    """One finished email for one recipient."""
+
+    sender: str
+    """Envelope sender: where bounces go."""
+    recipient: str
+    data: bytes
+    """The message as RFC 5322 has it, lines ended by CRLF."""
+    key: str
+    """What the caller calls this message; for logs."""
+
+
+class Channel(Protocol):
+    """A provider of one kind. One object serves a whole process, from many tasks at once."""
+
+    @property
+    def concurrency(self) -> int:
+        """How many messages may be under way at once without waiting for each other."""
+
+    async def send(self, message: EmailMessage) -> Outcome:
+        """Hand one message to the provider and say what it answered.
+
+        Never raises for an answer or a lost connection; both are Outcomes. In doubt means the
+        message may have been accepted: the caller must not send it again on its own.
+        """
+
+    async def close(self) -> None:
+        """Let go of all connections. What is under way ends first; what comes later is deferred."""
+
+
+def wire_address(address: str) -> str:
+    """An email address with its domain as the wire has it, in A-labels (RFC 5890); the local part is left alone.
+
+    Raises ValueError for a domain that cannot be written so, and for anything that could end a command or a header
+    line: control characters, spaces, angle brackets.
+    """
+    if "@" not in address or not address.isprintable() or not _FORBIDDEN.isdisjoint(address):
+        raise ValueError("not an email address")
+    if address.isascii():
+        return address
+    local, at, domain = address.rpartition("@")
+    try:
+        return f"{local}{at}{idna.encode(domain, uts46=True).decode()}"
+    except idna.IDNAError as error:
+        raise ValueError("not an email address") from error
+
+
+_FORBIDDEN = frozenset(' <>"(),:;[\\]')
+"""Not in an address without quotes (RFC 5321 4.1.2, dot-string); isprintable() keeps out controls and separators."""

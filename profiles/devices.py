@@ -1,0 +1,152 @@
+"""Phones and browsers that push notifications can reach."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+from db.transactions import Connection, transaction
+from profiles.addresses import Channel, clean_address
+from profiles.contention import retried
+from profiles.errors import ProfileError
+from profiles.identities import clean_anonymous_id, clean_external_id, resolve
+from profiles.text import clean_choice, clean_locale, clean_text
+
+MOST_DEVICES = 100
+"""Devices of one profile that can be reached at a time; a new one beyond that disables the one registered first."""
+
+
+class Provider(StrEnum):
+    """Who hands the notification to the device."""
+
+    FCM = "FCM"
+    APNS = "APNS"
+
+
+class Platform(StrEnum):
+    IOS = "IOS"
+    ANDROID = "ANDROID"
+    WEB = "WEB"
+
+
+class DisabledReason(StrEnum):
+    """Why a device is not sent to any more."""
+
+    UNREGISTERED = "UNREGISTERED"
+    """The app said so."""
+    SURPLUS = "SURPLUS"
+    """Its profile registered too many newer ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceInput:
+    """A device as its app knows it; its person by exactly one of `external_id` and `anonymous_id`."""
+
+    provider: Provider
+    token: str
+    platform: Platform
+    external_id: str | None = None
+    anonymous_id: str | None = None
+    app_version: str | None = None
+    locale: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    id: int
+    profile_id: int
+    provider: Provider
+    token: str
+    platform: Platform
+    app_version: str | None
+    locale: str | None
+    registered_at: datetime
+    disabled_at: datetime | None
+    disabled_reason: str | None
+
+
+REGISTER = """
+INSERT INTO device AS d (workspace_id, profile_id, provider, token, platform, app_version, locale, registered_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+ON CONFLICT (workspace_id, provider, token) DO UPDATE SET profile_id = excluded.profile_id,
+  platform = excluded.platform, app_version = excluded.app_version, locale = excluded.locale,
+  registered_at = excluded.registered_at, disabled_at = NULL, disabled_reason = NULL
+RETURNING id, profile_id, provider, token, platform, app_version, locale, registered_at, disabled_at, disabled_reason
+"""
+DISABLE_SURPLUS = """
+UPDATE device SET disabled_at = $3, disabled_reason = $5
+WHERE workspace_id = $1 AND id IN (
+  SELECT id FROM device WHERE workspace_id = $1 AND profile_id = $2 AND disabled_at IS NULL
+  ORDER BY registered_at DESC, id DESC OFFSET $4)
+"""
+UNREGISTER = """
+UPDATE device SET disabled_at = $4, disabled_reason = $5
+WHERE workspace_id = $1 AND provider = $2 AND token = $3 AND disabled_at IS NULL
+"""
+OF_PROFILES = """
+SELECT id, profile_id, provider, token, platform, app_version, locale, registered_at, disabled_at, disabled_reason
+FROM device WHERE workspace_id = $1 AND profile_id = ANY($2::int[]) AND disabled_at IS NULL ORDER BY profile_id, id
+"""
+
+
+async def register(workspace_id: UUID, device: DeviceInput, *, now: datetime) -> Device:
+    """The device, now of this person and enabled. A token has one owner: whoever registered it last.
+
+    An unknown person is created. Registering again renews it. Raises ProfileError.
+    """
+    token = clean_token(device.token)
+    platform = clean_choice(Platform, device.platform, field=("platform",))
+    provider = clean_choice(Provider, device.provider, field=("provider",))
+    version, locale = device.app_version, device.locale
+    version = None if version is None else clean_text(version, what="App version", most=100, field=("app_version",))
+    locale = None if locale is None else clean_locale(locale, field=("locale",))
+    if (device.external_id is None) == (device.anonymous_id is None):
+        raise ProfileError("ONE_IDENTITY", "Give an external id or an anonymous id, and not both.")
+
+    async def write() -> Device:
+        async with transaction(workspace_id) as connection:
+            profile_id = await owner_of(connection, workspace_id, device, now)
+            row = await connection.fetchrow(
+                REGISTER, workspace_id, profile_id, provider.value, token, platform.value, version, locale, now
+            )
+            await connection.execute(
+                DISABLE_SURPLUS, workspace_id, profile_id, now, MOST_DEVICES, DisabledReason.SURPLUS.value
+            )
+        return Device(*row)
+
+    return await retried(write)
+
+
+async def owner_of(connection: Connection, workspace_id: UUID, device: DeviceInput, now: datetime) -> int:
+    """The profile id of the person that `device` names, created when unknown."""
+    external = [] if device.external_id is None else [clean_external_id(device.external_id)]
+    anonymous = [] if device.anonymous_id is None else [clean_anonymous_id(device.anonymous_id)]
+    found = await resolve(
+        connection, workspace_id=workspace_id, external_ids=external, anonymous_ids=anonymous, now=now
+    )
+    return next(iter([*found.by_external_id.values(), *found.by_anonymous_id.values()]))
+
+
+async def unregister(workspace_id: UUID, provider: Provider, token: str, *, now: datetime) -> bool:
+    """Whether there was such an enabled device; it is sent to no more."""
+    provider = clean_choice(Provider, provider, field=("provider",))
+    token = clean_token(token)
+    async with transaction(workspace_id) as connection:
+        status: str = await connection.execute(
+            UNREGISTER, workspace_id, provider.value, token, now, DisabledReason.UNREGISTERED.value
+        )
+    return status != "UPDATE 0"
+
+
+async def of_profiles(workspace_id: UUID, profile_ids: Collection[int]) -> dict[int, list[Device]]:
+    """The enabled devices of each of these profiles, oldest first; profiles without are left out."""
+    devices: dict[int, list[Device]] = {}
+    async with transaction(workspace_id) as connection:
+        for row in await connection.fetch(OF_PROFILES, workspace_id, list(profile_ids)):
+            devices.setdefault(row["profile_id"], []).append(Device(*row))
+    return devices
+
+
+def clean_token(token: object) -> str:
+    return clean_address(Channel.PUSH, token, field=("token",))

@@ -1,0 +1,161 @@
+"""From the ids that others use for people to profile ids: found, followed through merges, made when unknown.
+
+A merged profile stays as a tombstone whose `merged_into` names the winner; whoever asks for it gets the winner.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
+
+import asyncpg
+
+from db.transactions import Connection
+from profiles.errors import ProfileError
+from profiles.text import clean_text
+
+MOST_ID_CHARACTERS = 200
+MOST_ROUNDS = 20
+
+# FOR KEY SHARE: a merge or an erasure (FOR UPDATE) waits until what is being written about the profile is in, and the
+# other way round; other writers are not held up. In one order, so that two batches cannot wait for each other.
+BY_EXTERNAL_ID = """
+SELECT external_id AS name, id, merged_into FROM profile
+WHERE workspace_id = $1 AND external_id = ANY($2::text[]) ORDER BY id FOR KEY SHARE
+"""
+BY_ANONYMOUS_ID = """
+SELECT a.anonymous_id AS name, p.id, p.merged_into
+FROM profile_alias a JOIN profile p ON p.workspace_id = $1 AND p.id = a.profile_id
+WHERE a.workspace_id = $1 AND a.anonymous_id = ANY($2::text[]) ORDER BY p.id FOR KEY SHARE OF p
+"""
+BY_ID = """
+SELECT id, merged_into FROM profile WHERE workspace_id = $1 AND id = ANY($2::int[]) ORDER BY id FOR KEY SHARE
+"""
+# Only the missing are inserted: ON CONFLICT takes an id for every row it then drops. It is here for the one that
+# somebody else inserts at the same moment; the caller then finds that one.
+INSERT_IDENTIFIED = """
+INSERT INTO profile (workspace_id, external_id, identified, created_at, updated_at)
+SELECT $1, u.name, true, $3, $3 FROM unnest($2::text[]) AS u (name)
+ON CONFLICT (workspace_id, external_id) DO NOTHING RETURNING external_id AS name, id, merged_into
+"""
+INSERT_ANONYMOUS = """
+INSERT INTO profile (workspace_id, identified, created_at, updated_at)
+SELECT $1, false, $3, $3 FROM generate_series(1, $2) RETURNING id
+"""
+INSERT_ALIASES = """
+INSERT INTO profile_alias (workspace_id, anonymous_id, profile_id, created_at)
+SELECT $1, u.name, u.id, $4 FROM unnest($2::text[], $3::int[]) AS u (name, id)
+ON CONFLICT (workspace_id, anonymous_id) DO NOTHING RETURNING anonymous_id AS name, profile_id AS id
+"""
+DELETE_UNUSED = "DELETE FROM profile WHERE workspace_id = $1 AND id = ANY($2::int[])"
+WRITE_TOUCHED = """
+INSERT INTO profile_change (workspace_id, profile_id, kind, changed_at)
+SELECT $1, u.id, 'touched', $3 FROM unnest($2::int[]) AS u (id)
+"""
+
+
+@dataclass(slots=True)
+class Identities:
+    """Profile ids by what others call them."""
+
+    by_external_id: dict[str, int] = field(default_factory=dict)
+    by_anonymous_id: dict[str, int] = field(default_factory=dict)
+
+
+def clean_external_id(value: object, *, field: tuple[str, ...] = ("external_id",)) -> str:
+    """A customer's own id for a person; raises ProfileError."""
+    return clean_text(value, what="External id", most=MOST_ID_CHARACTERS, field=field)
+
+
+def clean_anonymous_id(value: object, *, field: tuple[str, ...] = ("anonymous_id",)) -> str:
+    """An id that an app or page made up for a visitor; raises ProfileError."""
+    return clean_text(value, what="Anonymous id", most=MOST_ID_CHARACTERS, field=field)
+
+
+async def resolve(
+    connection: Connection,
+    *,
+    workspace_id: UUID,
+    external_ids: Collection[str],
+    anonymous_ids: Collection[str],
+    now: datetime,
+) -> Identities:
+    """Profile ids of all these people, who are locked FOR KEY SHARE until the transaction ends.
+
+    Unknown external ids become identified profiles, unknown anonymous ids anonymous ones with an alias. The ids must
+    be clean.
+    """
+    found = Identities()
+    if external_ids:
+        found.by_external_id = await resolve_external(connection, workspace_id, sorted(set(external_ids)), now)
+    if anonymous_ids:
+        found.by_anonymous_id = await resolve_anonymous(connection, workspace_id, sorted(set(anonymous_ids)), now)
+    return found
+
+
+async def resolve_external(
+    connection: Connection, workspace_id: UUID, names: Sequence[str], now: datetime
+) -> dict[str, int]:
+    """Profile ids by external id; `names` sorted, each once."""
+    known: dict[str, int] = {}
+    for _ in range(MOST_ROUNDS):
+        missing = [name for name in names if name not in known]
+        if not missing:
+            return known
+        rows = await connection.fetch(BY_EXTERNAL_ID, workspace_id, missing)
+        known |= await follow(connection, workspace_id, rows)
+        if missing := [name for name in missing if name not in known]:
+            made = await connection.fetch(INSERT_IDENTIFIED, workspace_id, missing, now)
+            known |= {row["name"]: row["id"] for row in made}
+    raise contended()
+
+
+async def resolve_anonymous(
+    connection: Connection, workspace_id: UUID, names: Sequence[str], now: datetime
+) -> dict[str, int]:
+    """Profile ids by anonymous id; `names` sorted, each once."""
+    known: dict[str, int] = {}
+    for _ in range(MOST_ROUNDS):
+        missing = [name for name in names if name not in known]
+        if not missing:
+            return known
+        rows = await connection.fetch(BY_ANONYMOUS_ID, workspace_id, missing)
+        known |= await follow(connection, workspace_id, rows)
+        if missing := [name for name in missing if name not in known]:
+            made = [row["id"] for row in await connection.fetch(INSERT_ANONYMOUS, workspace_id, len(missing), now)]
+            aliases = await connection.fetch(INSERT_ALIASES, workspace_id, missing, made, now)
+            known |= {row["name"]: row["id"] for row in aliases}
+            if unused := set(made).difference(row["id"] for row in aliases):
+                await connection.execute(DELETE_UNUSED, workspace_id, list(unused))
+    raise contended()
+
+
+async def follow(connection: Connection, workspace_id: UUID, rows: Iterable[asyncpg.Record]) -> dict[str, int]:
+    """Living profile ids by name, of rows (name, id, merged_into); winners are locked too.
+
+    A tombstone that leads nowhere (its winner was deleted by hand) is left out.
+    """
+    known = {row["name"]: row["id"] for row in rows if row["merged_into"] is None}
+    merged = {row["name"]: row["merged_into"] for row in rows if row["merged_into"] is not None}
+    for _ in range(MOST_ROUNDS):
+        if not merged:
+            return known
+        winners = {
+            row["id"]: row["merged_into"]
+            for row in await connection.fetch(BY_ID, workspace_id, sorted(set(merged.values())))
+        }
+        known |= {name: id for name, id in merged.items() if id in winners and winners[id] is None}
+        merged = {name: winners[id] for name, id in merged.items() if winners.get(id) is not None}
+    raise contended()
+
+
+def contended() -> ProfileError:
+    return ProfileError("CONTENDED", "Others were changing the same profiles all the while: send this again.")
+
+
+async def write_touched(
+    connection: Connection, *, workspace_id: UUID, profile_ids: Collection[int], now: datetime
+) -> None:
+    """Tell the packages above that these people changed, in the transaction that changed them."""
+    if profile_ids:
+        await connection.execute(WRITE_TOUCHED, workspace_id, sorted(profile_ids), now)

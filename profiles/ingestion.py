@@ -1,0 +1,166 @@
+"""Writes checked events, a whole batch at a time: keys, people, events, when they were seen, and the word about it."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import NamedTuple
+from uuid import UUID
+
+from db.transactions import Connection, across_workspaces
+from profiles.identities import resolve, write_touched
+from profiles.traits import JsonValue
+
+BULK = 1000
+"""Batches above this go by COPY into a temporary table, for row level security bars COPY into a tenant's table."""
+
+ENSURE_MONTHS = "SELECT ensure_month('event', u.at) FROM unnest($1::timestamptz[]) AS u (at)"
+# In one order: a second batch with the same ids waits for the first, never each for the other.
+INSERT_KEYS = """
+INSERT INTO event_key (workspace_id, message_id, received_at)
+SELECT $1, u.message_id, $3 FROM unnest($2::text[]) AS u (message_id)
+ON CONFLICT (workspace_id, message_id) DO NOTHING RETURNING message_id
+"""
+INSERT_SOME = """
+INSERT INTO event (workspace_id, received_at, profile_id, message_id, name, occurred_at, properties, page_path,
+  device_type, browser, country, city, session_id)
+SELECT $1, $2, u.profile_id, u.message_id, u.name, u.occurred_at, u.properties, u.page_path, u.device_type, u.browser,
+  u.country, u.city, u.session_id
+FROM unnest($3::int[], $4::text[], $5::text[], $6::timestamptz[], $7::jsonb[], $8::text[], $9::text[], $10::text[],
+  $11::text[], $12::text[], $13::text[]) AS u (profile_id, message_id, name, occurred_at, properties, page_path,
+  device_type, browser, country, city, session_id)
+"""
+CREATE_INCOMING = """
+CREATE TEMPORARY TABLE incoming_event (profile_id integer, message_id text, name text, occurred_at timestamptz,
+  properties jsonb, page_path text, device_type text, browser text, country text, city text, session_id text)
+ON COMMIT DROP
+"""
+INSERT_INCOMING = """
+INSERT INTO event (workspace_id, received_at, profile_id, message_id, name, occurred_at, properties, page_path,
+  device_type, browser, country, city, session_id)
+SELECT $1, $2, u.profile_id, u.message_id, u.name, u.occurred_at, u.properties, u.page_path, u.device_type, u.browser,
+  u.country, u.city, u.session_id
+FROM incoming_event u
+"""
+DROP_INCOMING = "DROP TABLE incoming_event"
+# Locks in one order those whose times this changes, then changes them: an UPDATE ... FROM alone locks in the order of
+# its join, and two batches about the same people could wait for each other.
+WRITE_SEEN = """
+WITH seen AS (
+  SELECT u.id, u.earliest, u.latest FROM unnest($2::int[], $3::timestamptz[], $4::timestamptz[])
+    AS u (id, earliest, latest)),
+locked AS (
+  SELECT p.id FROM profile p JOIN seen s ON s.id = p.id
+  WHERE p.workspace_id = $1 AND (p.first_seen_at IS NULL OR p.first_seen_at > s.earliest
+    OR p.last_seen_at IS NULL OR p.last_seen_at < s.latest)
+  ORDER BY p.id FOR NO KEY UPDATE OF p)
+UPDATE profile p SET first_seen_at = least(p.first_seen_at, s.earliest),
+  last_seen_at = greatest(p.last_seen_at, s.latest)
+FROM locked l JOIN seen s ON s.id = l.id WHERE p.workspace_id = $1 AND p.id = l.id
+"""
+
+
+class CleanEvent(NamedTuple):
+    """A checked event whose person is not looked up yet. A tuple, since an import makes millions of them."""
+
+    message_id: str
+    external_id: str | None
+    anonymous_id: str | None
+    name: str
+    occurred_at: datetime
+    properties: dict[str, JsonValue]
+    page_path: str | None
+    device_type: str | None
+    browser: str | None
+    country: str | None
+    city: str | None
+    session_id: str | None
+
+
+async def ensure_months(times: Iterable[datetime]) -> None:
+    """Make the months of these times, each once, in a transaction of their own.
+
+    Of their own, since a new month is for every workspace and must stay when the batch that asked for it does not.
+    """
+    months = {(time.year, time.month): time for time in times}
+    if months:
+        async with across_workspaces() as connection:
+            await connection.execute(ENSURE_MONTHS, [months[month] for month in sorted(months)])
+
+
+async def ingest(connection: Connection, *, workspace_id: UUID, events: Sequence[CleanEvent], now: datetime) -> int:
+    """How many events were written: those with a message id that was never seen, and of one id the first.
+
+    Times are in UTC, and their months exist. People who are unknown are created; all of them are locked FOR KEY SHARE
+    until the transaction ends.
+    """
+    by_key: dict[str, CleanEvent] = {}
+    for event in events:
+        by_key.setdefault(event.message_id, event)
+    rows = await connection.fetch(INSERT_KEYS, workspace_id, sorted(by_key), now)
+    fresh = [by_key[row["message_id"]] for row in rows]
+    if not fresh:
+        return 0
+    profile_ids = await resolve_people(connection, workspace_id, fresh, now)
+    await write_events(connection, workspace_id, profile_ids, fresh, now)
+    await write_seen(connection, workspace_id, profile_ids, fresh, now)
+    await write_touched(connection, workspace_id=workspace_id, profile_ids=set(profile_ids), now=now)
+    return len(fresh)
+
+
+async def resolve_people(
+    connection: Connection, workspace_id: UUID, events: Sequence[CleanEvent], now: datetime
+) -> list[int]:
+    """The profile id of each event, in their order."""
+    people = await resolve(
+        connection,
+        workspace_id=workspace_id,
+        external_ids={event.external_id for event in events if event.external_id is not None},
+        anonymous_ids={event.anonymous_id for event in events if event.anonymous_id is not None},
+        now=now,
+    )
+    return [
+        people.by_external_id[event.external_id]
+        if event.external_id is not None
+        else people.by_anonymous_id[event.anonymous_id or ""]
+        for event in events
+    ]
+
+
+async def write_events(
+    connection: Connection,
+    workspace_id: UUID,
+    profile_ids: Sequence[int],
+    events: Sequence[CleanEvent],
+    now: datetime,
+) -> None:
+    records = [
+        (profile_id, event.message_id, *event[3:]) for profile_id, event in zip(profile_ids, events, strict=True)
+    ]
+    if len(records) > BULK:
+        await connection.execute(CREATE_INCOMING)
+        await connection.copy_records_to_table("incoming_event", records=records)
+        await connection.execute(INSERT_INCOMING, workspace_id, now)
+        await connection.execute(DROP_INCOMING)
+    else:
+        columns = (list(column) for column in zip(*records, strict=True))
+        await connection.execute(INSERT_SOME, workspace_id, now, *columns)
+
+
+async def write_seen(
+    connection: Connection,
+    workspace_id: UUID,
+    profile_ids: Sequence[int],
+    events: Sequence[CleanEvent],
+    now: datetime,
+) -> None:
+    """Move each person's first and last time apart as far as these events reach, but not past now."""
+    earliest: dict[int, datetime] = {}
+    latest: dict[int, datetime] = {}
+    for profile_id, event in zip(profile_ids, events, strict=True):
+        at = min(event.occurred_at, now)
+        if profile_id not in earliest:
+            earliest[profile_id] = latest[profile_id] = at
+        elif at < earliest[profile_id]:
+            earliest[profile_id] = at
+        elif at > latest[profile_id]:
+            latest[profile_id] = at
+    await connection.execute(WRITE_SEEN, workspace_id, list(earliest), list(earliest.values()), list(latest.values()))

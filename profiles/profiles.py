@@ -1,0 +1,193 @@
+"""People: written in batches, read by id, by external id, or page by page."""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+import asyncpg
+
+from db.transactions import Connection, across_workspaces, transaction
+from profiles.addresses import AddressHasher, Channel
+from profiles.contention import retried
+from profiles.errors import ProfileError, ProfileNotFound
+from profiles.identities import clean_external_id
+from profiles.patches import UNSET, Patch, ProfileInput, Unset, patch_or_refusal
+from profiles.storing import store
+from profiles.traits import Traits
+
+__all__ = ["UNSET", "Profile", "ProfileInput", "Unset", "UpsertOutcome"]
+
+MOST_INPUTS = 1000
+MOST_PAGE = 1000
+MOST_IDS = 2**31 - 1
+
+HIGHEST_ID = "SELECT highest_profile_id()"
+# Only connections inside transaction(workspace_id) run this: row level security is the condition on the workspace.
+RESOLVE = """
+WITH RECURSIVE found AS (
+  SELECT external_id AS name, id, merged_into, erased_at FROM profile WHERE external_id = ANY($1::text[])
+  UNION
+  SELECT f.name, p.id, p.merged_into, p.erased_at FROM found f JOIN profile p ON p.id = f.merged_into)
+SELECT name, id FROM found WHERE merged_into IS NULL AND erased_at IS NULL
+"""
+LOAD = """
+SELECT id, external_id, email, phone, traits, time_zone, locale, country, city, identified, first_seen_at,
+  last_seen_at, merged_into, erased_at, created_at, updated_at
+FROM profile WHERE workspace_id = $1 AND id = ANY($2::int[])
+"""
+PAGE = """
+SELECT id, external_id, email, phone, traits, time_zone, locale, country, city, identified, first_seen_at,
+  last_seen_at, merged_into, erased_at, created_at, updated_at
+FROM profile WHERE workspace_id = $1 AND id > $2 AND merged_into IS NULL AND erased_at IS NULL ORDER BY id LIMIT $3
+"""
+# OFFSET 0 keeps the planner from walking every id in order in the hope of meeting the few that match soon.
+PAGE_OF_EMAIL = """
+SELECT id FROM (
+  SELECT id FROM profile
+  WHERE workspace_id = $1 AND email_hash = $2 AND merged_into IS NULL AND erased_at IS NULL OFFSET 0) AS mailbox
+WHERE id > $3 ORDER BY id LIMIT $4
+"""
+BRANDS_OF = """
+SELECT profile_id, brand_id FROM profile_brand WHERE workspace_id = $1 AND profile_id = ANY($2::int[])
+ORDER BY profile_id, brand_id
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """One person or visitor. A merged one names its winner in `merged_into`; an erased one has nothing left."""
+
+    id: int
+    external_id: str | None
+    email: str | None
+    phone: str | None
+    traits: Traits
+    time_zone: str | None
+    locale: str | None
+    country: str | None
+    city: str | None
+    identified: bool
+    first_seen_at: datetime | None
+    last_seen_at: datetime | None
+    merged_into: int | None
+    erased_at: datetime | None
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class UpsertOutcome:
+    """What became of one input: the profile it is in, or the refusal."""
+
+    profile_id: int | None
+    created: bool
+    error: ProfileError | None
+
+
+async def upsert(
+    workspace_id: UUID, inputs: Sequence[ProfileInput], *, hasher: AddressHasher, now: datetime
+) -> list[UpsertOutcome]:
+    """What became of each input, in their order; a refused one does not hold up the others.
+
+    Inputs of one external id are applied one after the other. Sending the same again changes nothing. Many callers
+    may do this at once. Raises ProfileError TOO_MANY_ITEMS above 1,000 inputs.
+    """
+    if len(inputs) > MOST_INPUTS:
+        raise ProfileError("TOO_MANY_ITEMS", f"{len(inputs)} profiles at once: send at most {MOST_INPUTS}.")
+    checked = [patch_or_refusal(one, hasher=hasher) for one in inputs]
+    patches = [one for one in checked if isinstance(one, Patch)]
+
+    async def write() -> list[UpsertOutcome]:
+        async with transaction(workspace_id) as connection:
+            stored = iter(await store(connection, workspace_id=workspace_id, patches=patches, now=now))
+        return [
+            UpsertOutcome(None, False, one)
+            if isinstance(one, ProfileError)
+            else UpsertOutcome((done := next(stored)).profile_id, done.created, done.error)
+            for one in checked
+        ]
+
+    return await retried(write)
+
+
+async def get(workspace_id: UUID, profile_id: int) -> Profile:
+    """The profile; raises ProfileNotFound."""
+    found = await load(workspace_id, [profile_id])
+    if profile_id not in found:
+        raise ProfileNotFound(field=("id",))
+    return found[profile_id]
+
+
+async def load(workspace_id: UUID, profile_ids: Collection[int]) -> dict[int, Profile]:
+    """Profiles by id, merged and erased ones too; ids that are not of this workspace are left out."""
+    async with transaction(workspace_id) as connection:
+        return await fetch(connection, workspace_id, profile_ids)
+
+
+async def fetch(connection: Connection, workspace_id: UUID, profile_ids: Iterable[int]) -> dict[int, Profile]:
+    """Like `load`, inside a transaction."""
+    # An id outside of the column's range is nobody's; asked for, it would be an error.
+    possible = [profile_id for profile_id in profile_ids if 0 < profile_id <= MOST_IDS]
+    return {row["id"]: profile_of(row) for row in await connection.fetch(LOAD, workspace_id, possible)}
+
+
+def profile_of(row: asyncpg.Record) -> Profile:
+    """A Profile of a row of LOAD or PAGE, whose columns are in its fields' order."""
+    return Profile(*row)
+
+
+async def find_by_external_ids(connection: Connection, external_ids: Collection[str]) -> dict[str, int]:
+    """Ids of living profiles by external id, as it was asked for; unknown and erased ones are left out.
+
+    A merged one gives its winner. `connection` is inside transaction(workspace_id).
+    """
+    asked: dict[str, list[str]] = {}
+    for external_id in external_ids:
+        try:
+            asked.setdefault(clean_external_id(external_id), []).append(external_id)
+        except ProfileError:
+            # What can be nobody's external id is nobody's.
+            continue
+    rows = await connection.fetch(RESOLVE, list(asked))
+    return {external_id: row["id"] for row in rows for external_id in asked[row["name"]]}
+
+
+async def page(
+    workspace_id: UUID, *, after: int | None, limit: int, search: str | None = None, hasher: AddressHasher
+) -> list[Profile]:
+    """At most `limit` (1 to 1,000) living profiles with an id above `after`, by id.
+
+    `search` is a whole external id or a whole email address, nothing in between: those have indexes.
+    """
+    if not 1 <= limit <= MOST_PAGE:
+        raise ProfileError("INVALID_LIMIT", f"Ask for 1 to {MOST_PAGE} profiles at a time.", field=("limit",))
+    start = min(max(after or 0, 0), MOST_IDS)
+    async with transaction(workspace_id) as connection:
+        if search is None or not search.strip():
+            return [profile_of(row) for row in await connection.fetch(PAGE, workspace_id, start, limit)]
+        email_hash = hasher.hash(Channel.EMAIL, search) if "@" in search and search.isprintable() else None
+        rows = await connection.fetch(PAGE_OF_EMAIL, workspace_id, email_hash, start, limit)
+        ids = {row["id"] for row in rows}
+        ids |= {id for id in (await find_by_external_ids(connection, [search])).values() if id > start}
+        found = await fetch(connection, workspace_id, ids)
+        return [found[profile_id] for profile_id in sorted(found)[:limit]]
+
+
+async def load_brand_ids(workspace_id: UUID, profile_ids: Collection[int]) -> dict[int, list[UUID]]:
+    """The brands of each of these profiles; those without are left out."""
+    brands: dict[int, list[UUID]] = {}
+    async with transaction(workspace_id) as connection:
+        for row in await connection.fetch(BRANDS_OF, workspace_id, list(profile_ids)):
+            brands.setdefault(row["profile_id"], []).append(row["brand_id"])
+    return brands
+
+
+async def id_share_used() -> float:
+    """How much of all profile ids this installation has given out, 0 to 1; start-up warns at a half.
+
+    An id is the bit that stands for a person in every bitmap and so stays below 2^31.
+    """
+    async with across_workspaces() as connection:
+        highest: int = await connection.fetchval(HIGHEST_ID)
+    return highest / MOST_IDS

@@ -1,0 +1,59 @@
+"""What is forgotten by itself, and when."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from db.transactions import transaction
+
+EVENT_KEYS_KEPT = timedelta(days=35)
+"""So long a repeated event is recognised."""
+CHANGES_KEPT = timedelta(days=1)
+"""So long a profile's change waits for somebody to act on it."""
+
+BATCH = 20_000
+MOST_BATCHES = 50
+
+# By a bounded list of keys: one transaction never deletes, locks and logs more than a batch.
+FORGET_EVENT_KEYS = """
+DELETE FROM event_key WHERE workspace_id = $1 AND message_id = ANY(ARRAY(
+  SELECT message_id FROM event_key WHERE workspace_id = $1 AND received_at < $2 ORDER BY received_at LIMIT $3))
+  AND received_at < $2
+"""
+FORGET_CHANGES = """
+DELETE FROM profile_change WHERE seq = ANY(ARRAY(
+  SELECT seq FROM profile_change WHERE workspace_id = $1 AND changed_at < $2 ORDER BY seq LIMIT $3))
+  AND workspace_id = $1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """Rows deleted."""
+
+    event_keys: int
+    profile_changes: int
+
+
+async def forget(workspace_id: UUID, *, now: datetime) -> Forgotten:
+    """Delete event keys older than 35 days and profile changes older than 1 day.
+
+    A transaction a batch of 20,000, at most a million rows of each a call: what is left is for the next one.
+    """
+    return Forgotten(
+        event_keys=await forget_rows(FORGET_EVENT_KEYS, workspace_id, now - EVENT_KEYS_KEPT),
+        profile_changes=await forget_rows(FORGET_CHANGES, workspace_id, now - CHANGES_KEPT),
+    )
+
+
+async def forget_rows(statement: str, workspace_id: UUID, before: datetime) -> int:
+    """Rows deleted by running `statement` until a batch is not full."""
+    forgotten = 0
+    for _ in range(MOST_BATCHES):
+        async with transaction(workspace_id) as connection:
+            status: str = await connection.execute(statement, workspace_id, before, BATCH)
+        deleted = int(status.removeprefix("DELETE "))
+        forgotten += deleted
+        if deleted < BATCH:
+            break
+    return forgotten

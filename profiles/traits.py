@@ -1,0 +1,128 @@
+"""What is known of a person, and what an event carries: JSON objects within bounds, and how traits are merged."""
+
+from collections.abc import Mapping
+from math import isfinite
+
+import orjson
+
+from profiles.errors import ProfileError
+from profiles.text import check_storable
+
+TraitValue = str | int | float | bool | list[str]
+Traits = dict[str, TraitValue]
+"""Traits as they are kept."""
+TraitChanges = dict[str, TraitValue | None]
+"""Traits as they come in: merged key by key, None removes."""
+JsonValue = str | int | float | bool | list["JsonValue"] | dict[str, "JsonValue"] | None
+
+MOST_KEYS = 256
+MOST_KEY_CHARACTERS = 100
+MOST_BYTES = 64 * 1024
+MOST_DEPTH = 8
+MOST_INTEGER = 2**63 - 1
+
+
+def clean_traits(value: object, *, field: tuple[str, ...] = ("traits",)) -> TraitChanges:
+    """Trait changes that may be kept: texts, numbers, booleans, lists of text, or None to remove a trait.
+
+    Raises ProfileError with the path of the trait: NOT_AN_OBJECT, TOO_MANY_KEYS, INVALID_KEY, INVALID_VALUE,
+    UNSTORABLE_TEXT or TOO_LARGE.
+    """
+    items = clean_keys(value, field=field)
+    traits: TraitChanges = {key: clean_trait(item, field=(*field, key)) for key, item in items.items()}
+    check_size(traits, field=field)
+    return traits
+
+
+def clean_trait(value: object, *, field: tuple[str, ...]) -> TraitValue | None:
+    """One trait's value; raises ProfileError INVALID_VALUE or UNSTORABLE_TEXT."""
+    if value is None or isinstance(value, str | bool | int | float):
+        return clean_scalar(value, field=field)
+    if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
+        for item in value:
+            check_storable(item, field=field)
+        return list(value)
+    raise ProfileError(
+        "INVALID_VALUE", "A trait is a text, a number, a boolean, a list of texts, or null to remove it.", field=field
+    )
+
+
+def clean_properties(value: object, *, field: tuple[str, ...] = ("properties",)) -> dict[str, JsonValue]:
+    """An event's properties: any JSON within the same bounds as traits, nested at most 8 deep, null kept as null.
+
+    Raises ProfileError as `clean_traits` does, and TOO_DEEP.
+    """
+    properties = {key: clean_json(item, 1, field=(*field, key)) for key, item in clean_keys(value, field=field).items()}
+    check_size(properties, field=field)
+    return properties
+
+
+def clean_json(value: object, depth: int, *, field: tuple[str, ...]) -> JsonValue:
+    """Any JSON value at `depth` of a document."""
+    if value is None or isinstance(value, str | bool | int | float):
+        return clean_scalar(value, field=field)
+    if depth >= MOST_DEPTH:
+        raise ProfileError("TOO_DEEP", f"Nested more than {MOST_DEPTH} deep: flatten it.", field=field)
+    if isinstance(value, list | tuple):
+        return [clean_json(item, depth + 1, field=(*field, str(at))) for at, item in enumerate(value)]
+    if isinstance(value, Mapping):
+        items = clean_keys(value, field=field)
+        return {key: clean_json(item, depth + 1, field=(*field, key)) for key, item in items.items()}
+    raise ProfileError("INVALID_VALUE", f"{type(value).__name__} is no JSON value.", field=field)
+
+
+def clean_scalar(value: str | int | float | bool | None, *, field: tuple[str, ...]) -> str | int | float | bool | None:
+    if isinstance(value, str):
+        check_storable(value, field=field)
+    elif isinstance(value, float) and not isfinite(value):
+        raise ProfileError("INVALID_VALUE", "A number must be finite: leave it out instead.", field=field)
+    elif isinstance(value, int) and abs(value) > MOST_INTEGER:
+        raise ProfileError("INVALID_VALUE", "A whole number must fit 64 bits: send it as text.", field=field)
+    return value
+
+
+def clean_keys(value: object, *, field: tuple[str, ...]) -> Mapping[str, object]:
+    """`value` as an object whose keys may be kept."""
+    if not isinstance(value, Mapping):
+        raise ProfileError("NOT_AN_OBJECT", "Must be a JSON object of names and values.", field=field)
+    if len(value) > MOST_KEYS:
+        raise ProfileError("TOO_MANY_KEYS", f"Has {len(value)} keys: send at most {MOST_KEYS}.", field=field)
+    for key in value:
+        if not isinstance(key, str) or not 1 <= len(key) <= MOST_KEY_CHARACTERS:
+            raise ProfileError(
+                "INVALID_KEY", f"A key must be a text of 1 to {MOST_KEY_CHARACTERS} characters.", field=field
+            )
+        check_storable(key, field=field)
+    return value
+
+
+def check_size(value: object, *, field: tuple[str, ...]) -> None:
+    size = len(orjson.dumps(value))
+    if size > MOST_BYTES:
+        raise ProfileError("TOO_LARGE", f"Has {size} bytes as JSON: send at most {MOST_BYTES}.", field=field)
+
+
+def merged(traits: Traits, changes: TraitChanges) -> Traits:
+    """`traits` after `changes`, key by key; None removes. Neither argument is changed.
+
+    Raises ProfileError TOO_MANY_KEYS or TOO_LARGE when the result passes the bounds of one person's traits.
+    """
+    after: Traits = dict(traits)
+    for key, value in changes.items():
+        if value is None:
+            after.pop(key, None)
+        else:
+            after[key] = value
+    if len(after) > MOST_KEYS:
+        raise ProfileError(
+            "TOO_MANY_KEYS",
+            f"The profile would have {len(after)} traits: remove some by null, at most {MOST_KEYS} can be kept.",
+            field=("traits",),
+        )
+    check_size(after, field=("traits",))
+    return after
+
+
+def same_json(one: object, other: object) -> bool:
+    """Whether two JSON values are the same; unlike ==, which takes 1, 1.0 and True for equal."""
+    return orjson.dumps(one, option=orjson.OPT_SORT_KEYS) == orjson.dumps(other, option=orjson.OPT_SORT_KEYS)

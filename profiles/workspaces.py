@@ -1,0 +1,61 @@
+"""Tenants, and the one key that belongs to the whole installation."""
+
+from uuid import UUID
+
+from db.transactions import Connection, across_workspaces, transaction
+from profiles.errors import WorkspaceNotFound
+from profiles.models import ConsentDefault, Workspace
+from profiles.text import clean_text, clean_time_zone
+
+CREATE = "SELECT create_workspace($1, $2, $3)"
+FIND_NAMED = "SELECT workspace_named($1)"
+LIST_IDS = "SELECT workspace_id FROM workspace_ids()"
+INSTALLATION_KEY = "SELECT installation_key($1)"
+
+
+async def create(connection: Connection, name: str, *, time_zone: str, consent_default: ConsentDefault) -> UUID | None:
+    """The id of a new workspace, or None when the name is taken.
+
+    `connection` is in a transaction of `across_workspaces`, so that callers can add what belongs to a new workspace
+    in the same one. Raises ProfileError for a name or time zone that cannot be kept.
+    """
+    workspace_id: UUID | None = await connection.fetchval(
+        CREATE,
+        clean_text(name, what="Workspace name", most=200, field=("name",)),
+        clean_time_zone(time_zone, field=("time_zone",)),
+        ConsentDefault(consent_default).value,
+    )
+    return workspace_id
+
+
+async def find_named(name: str) -> UUID | None:
+    """The id of the workspace with this name."""
+    async with across_workspaces() as connection:
+        workspace_id: UUID | None = await connection.fetchval(FIND_NAMED, name.strip())
+    return workspace_id
+
+
+async def list_ids() -> list[UUID]:
+    """The ids of all workspaces, oldest first."""
+    async with across_workspaces() as connection:
+        return [row["workspace_id"] for row in await connection.fetch(LIST_IDS)]
+
+
+async def get(workspace_id: UUID) -> Workspace:
+    """The workspace; raises WorkspaceNotFound."""
+    async with transaction(workspace_id):
+        workspace = await Workspace.get_or_none(id=workspace_id)
+    if workspace is None:
+        raise WorkspaceNotFound
+    return workspace
+
+
+async def check_address_key(fingerprint: bytes) -> bool:
+    """Whether this installation was started with the key of `fingerprint`; the first one ever given is kept.
+
+    False must stop the start: with another key the suppression list would match nobody, and everybody who ever said
+    no would be mailed again.
+    """
+    async with across_workspaces() as connection:
+        kept: bytes = await connection.fetchval(INSTALLATION_KEY, fingerprint)
+    return kept == fingerprint

@@ -1,0 +1,119 @@
+"""Real servers for every test: one PostgreSQL and one Valkey a process, and a database of its own for each test."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+import redis.asyncio
+
+from app.embedded import Server, start_postgres, start_valkey
+from app.tables import MODEL_MODULES
+from db.migrate import migrate
+from db.transactions import across_workspaces, close_database, open_database
+from profiles.addresses import AddressHasher
+
+TEMPLATE = "muster_template"
+LOGIN_PASSWORD = "of-the-tests"
+
+
+@dataclass(frozen=True)
+class Servers:
+    postgres: Server
+    valkey: Server
+
+
+@dataclass(frozen=True)
+class Database:
+    """A migrated database that this process has open as the application's login."""
+
+    url: str
+    """As the login that owns nothing."""
+    owner_url: str
+    """As the superuser."""
+    redis_url: str
+
+
+def database_url(server_url: str, name: str, *, login: str | None = None) -> str:
+    """The address of another database on the same server."""
+    parts = urlsplit(server_url)
+    netloc = f"{login}:{LOGIN_PASSWORD}@{parts.hostname}:{parts.port}" if login else parts.netloc
+    return urlunsplit(parts._replace(netloc=netloc, path=f"/{name}"))
+
+
+async def on_server(url: str, *statements: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        for statement in statements:
+            await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """Started once a process; fsync is off, since nobody misses these databases."""
+    folder: Path = tmp_path_factory.mktemp("servers")
+    with start_postgres(folder / "postgres", durable=False) as postgres, start_valkey(folder / "valkey") as valkey:
+
+        async def make_template() -> None:
+            await on_server(postgres.url, f"CREATE DATABASE {TEMPLATE}")
+            await migrate(
+                owner_url=database_url(postgres.url, TEMPLATE),
+                login_url=database_url(postgres.url, TEMPLATE, login="muster"),
+                model_modules=MODEL_MODULES,
+            )
+
+        asyncio.run(make_template())
+        yield Servers(postgres, valkey)
+
+
+@pytest.fixture
+async def database(servers: Servers) -> AsyncIterator[Database]:
+    """A copy of the migrated template (about 40 ms), dropped after the test."""
+    name = f"test_{uuid4().hex}"
+    await on_server(servers.postgres.url, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} STRATEGY file_copy")
+    url = database_url(servers.postgres.url, name, login="muster")
+    flush = redis.asyncio.from_url(servers.valkey.url)
+    await flush.flushall()
+    await flush.aclose()
+    await open_database(url, model_modules=MODEL_MODULES)
+    try:
+        yield Database(url, database_url(servers.postgres.url, name), servers.valkey.url)
+    finally:
+        await close_database()
+        await on_server(servers.postgres.url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def workspace(database: Database) -> UUID:
+    """A new workspace with its EVERYONE segment."""
+    from segments import everyone
+
+    return await everyone.create_workspace(f"test {uuid4().hex}", time_zone="UTC", consent_default="OPT_OUT")
+
+
+@pytest.fixture
+async def other_workspace(database: Database) -> UUID:
+    """Another tenant."""
+    from segments import everyone
+
+    return await everyone.create_workspace(f"other {uuid4().hex}", time_zone="UTC", consent_default="OPT_OUT")
+
+
+@pytest.fixture
+async def now(database: Database) -> datetime:
+    """The database's clock."""
+    async with across_workspaces() as connection:
+        instant: datetime = await connection.fetchval("SELECT now()")
+    return instant
+
+
+@pytest.fixture(scope="session")
+def hasher() -> AddressHasher:
+    return AddressHasher(b"an address key of the tests, 32+ bytes")

@@ -1,0 +1,170 @@
+"""Nobody reads or writes another tenant's rows, in any table, whichever way they try (T-25)."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from db import ddl
+from db.roles import Role
+from db.transactions import Connection, across_workspaces, transaction
+from tests.conftest import Database
+
+# One row of each table, made by the owner for the workspace $1. Named children of it get ids of their own.
+ROWS = {
+    "brand": "INSERT INTO brand (workspace_id, name) VALUES ($1, 'b')",
+    "api_key": "INSERT INTO api_key (workspace_id, name, kind, prefix, hash, scopes)"
+    " VALUES ($1, 'k', 'SECRET', 'p', sha256(($1::uuid)::text::bytea), '{}')",
+    "profile": "INSERT INTO profile (workspace_id, external_id) VALUES ($1, 'p')",
+    "profile_brand": "INSERT INTO profile_brand (workspace_id, brand_id, profile_id)"
+    " SELECT $1, b.id, p.id FROM brand b, profile p WHERE b.workspace_id = $1 AND p.workspace_id = $1",
+    "profile_alias": "INSERT INTO profile_alias (workspace_id, anonymous_id, profile_id) VALUES ($1, 'a', 1)",
+    "profile_change": "INSERT INTO profile_change (workspace_id, profile_id, kind) VALUES ($1, 1, 'touched')",
+    "device": "INSERT INTO device (workspace_id, profile_id, provider, token, platform)"
+    " VALUES ($1, 1, 'FCM', 't', 'ANDROID')",
+    "consent": "INSERT INTO consent (workspace_id, profile_id, channel, topic, status, source)"
+    " VALUES ($1, 1, 'EMAIL', 't', 'SUBSCRIBED', 's')",
+    "suppression": "INSERT INTO suppression (workspace_id, channel, address_hash, reason)"
+    " VALUES ($1, 'EMAIL', 'h', 'MANUAL')",
+    "event": "INSERT INTO event (workspace_id, profile_id, name, occurred_at, message_id)"
+    " VALUES ($1, 1, 'e', now(), 'm')",
+    "event_key": "INSERT INTO event_key (workspace_id, message_id) VALUES ($1, 'm')",
+    "segment": "INSERT INTO segment (workspace_id, name, type, status) VALUES ($1, 's', 'STATIC', 'ACTIVE')",
+    "evaluation": "INSERT INTO evaluation (workspace_id, segment_id, definition_version, status, cause)"
+    " SELECT $1, id, 1, 'QUEUED', 'REQUEST' FROM segment WHERE workspace_id = $1 AND type = 'STATIC'",
+    "segment_membership": "INSERT INTO segment_membership (segment_id, workspace_id, base, added, removed, size,"
+    " evaluated_at) SELECT id, $1, '', '', '', 0, now() FROM segment WHERE workspace_id = $1 AND type = 'STATIC'",
+    "membership": "INSERT INTO membership (workspace_id, segment_id, profile_id, entered_at, reason)"
+    " SELECT $1, id, 1, now(), 'r' FROM segment WHERE workspace_id = $1 AND type = 'STATIC'",
+    "sender": "INSERT INTO sender (workspace_id, from_name, from_address, postal_address) VALUES ($1, 'n', 'a', 'p')",
+    "placement": "INSERT INTO placement (workspace_id, key, name) VALUES ($1, 'k', 'n')",
+    "campaign": "INSERT INTO campaign (workspace_id, name, channel, status, content)"
+    " VALUES ($1, 'c', 'EMAIL', 'DRAFT', '{}')",
+    "campaign_segment": "INSERT INTO campaign_segment (workspace_id, campaign_id, segment_id, excluded)"
+    " SELECT $1, c.id, s.id, false FROM campaign c, segment s"
+    " WHERE c.workspace_id = $1 AND s.workspace_id = $1 AND s.type = 'STATIC'",
+    "dispatch": "INSERT INTO dispatch (workspace_id, campaign_id, kind, content, content_version, audience,"
+    " audience_size) SELECT $1, id, 'SEND', '{}', 1, '', 0 FROM campaign WHERE workspace_id = $1",
+    "delivery": "INSERT INTO delivery (workspace_id, dispatch_id, profile_id, state)"
+    " SELECT $1, id, 1, 'pending' FROM dispatch WHERE workspace_id = $1",
+    "claim": "INSERT INTO claim (workspace_id, dispatch_id, owner, lease_until)"
+    " SELECT $1, id, id, now() FROM dispatch WHERE workspace_id = $1",
+    "delivery_event": "INSERT INTO delivery_event (workspace_id, dispatch_id, campaign_id, profile_id, kind)"
+    " SELECT $1, id, campaign_id, 1, 'OPEN' FROM dispatch WHERE workspace_id = $1",
+}
+
+
+@asynccontextmanager
+async def as_owner(database: Database) -> AsyncIterator[Connection]:
+    connection = await asyncpg.connect(database.owner_url)
+    try:
+        await connection.execute("SET ROLE muster_owner")
+        yield connection
+    finally:
+        await connection.close()
+
+
+@pytest.fixture
+async def filled(database: Database, workspace: UUID, other_workspace: UUID) -> tuple[UUID, UUID]:
+    """Two workspaces with a row in every table."""
+    async with as_owner(database) as owner:
+        for parent in ("event", "delivery", "delivery_event"):
+            await owner.execute("SELECT ensure_month($1, now())", parent)
+        for one in (workspace, other_workspace):
+            for table in ddl.TENANT_TABLES:
+                await owner.execute(ROWS[table], one)
+    return workspace, other_workspace
+
+
+def test_every_table_has_a_row_to_try() -> None:
+    assert set(ROWS) == set(ddl.TENANT_TABLES)
+
+
+async def test_another_tenants_rows_cannot_be_reached(database: Database, filled: tuple[UUID, UUID]) -> None:
+    mine, theirs = filled
+    for table in ddl.TENANT_TABLES:
+        count = f"SELECT count(*) FROM {table} WHERE workspace_id = $1"
+        steal = f"UPDATE {table} SET workspace_id = $1 WHERE workspace_id = $2"
+        async with transaction(mine) as connection:
+            assert await connection.fetchval(count, theirs) == 0, table
+            assert await connection.fetchval(count, mine) >= 1, table
+            assert await connection.execute(steal, mine, theirs) == "UPDATE 0", table
+            assert await connection.execute(f"DELETE FROM {table} WHERE workspace_id = $1", theirs) == "DELETE 0", table
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            async with transaction(mine) as connection:
+                await connection.execute(steal, theirs, mine)
+        async with as_owner(database) as owner:
+            assert await owner.fetchval(count, theirs) >= 1, table
+
+
+async def test_a_query_outside_a_workspace_is_an_error(database: Database, filled: tuple[UUID, UUID]) -> None:
+    for table in ("workspace", *ddl.TENANT_TABLES):
+        with pytest.raises(asyncpg.InvalidTextRepresentationError):
+            async with across_workspaces() as connection:
+                await connection.fetch(f"SELECT * FROM {table}")
+
+
+async def test_row_level_security_is_forced(database: Database) -> None:
+    async with as_owner(database) as owner:
+        for table in ("workspace", *ddl.TENANT_TABLES):
+            row = await owner.fetchrow(
+                "SELECT relrowsecurity, relforcerowsecurity FROM pg_class WHERE oid = $1::regclass", table
+            )
+            assert tuple(row) == (True, True), table
+
+
+async def test_the_login_itself_may_nothing(database: Database, filled: tuple[UUID, UUID]) -> None:
+    login = await asyncpg.connect(database.url)
+    try:
+        for table in ("profile", "delivery", "installation", "worker_process"):
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await login.fetch(f"SELECT * FROM {table}")
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await login.execute("SET ROLE muster_owner")
+        row = await login.fetchrow("SELECT rolsuper, rolbypassrls FROM pg_roles WHERE rolname = current_user")
+        assert tuple(row) == (False, False)
+    finally:
+        await login.close()
+
+
+async def test_a_month_is_reached_through_its_parent_only(database: Database, filled: tuple[UUID, UUID]) -> None:
+    mine, _ = filled
+    async with as_owner(database) as owner:
+        months = await owner.fetch(
+            "SELECT inhrelid::regclass::text AS name FROM pg_inherits JOIN pg_class c"
+            " ON c.oid = inhrelid WHERE c.relkind = 'r'"
+        )
+    assert len(months) >= 3
+    for month in months:
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            async with transaction(mine) as connection:
+                await connection.fetch(f"SELECT * FROM {month['name']}")
+
+
+async def test_the_leaf_role_reads_three_tables_and_writes_none(database: Database, filled: tuple[UUID, UUID]) -> None:
+    mine, _ = filled
+    for table in ddl.TENANT_TABLES:
+        if table in ddl.LEAF_TABLES:
+            async with transaction(mine, role=Role.LEAF) as connection:
+                assert await connection.fetchval(f"SELECT count(*) FROM {table}") == 2
+        else:
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                async with transaction(mine, role=Role.LEAF) as connection:
+                    await connection.fetch(f"SELECT * FROM {table}")
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            async with transaction(mine, role=Role.LEAF) as connection:
+                await connection.execute(f"DELETE FROM {table}")
+
+
+async def test_the_next_transaction_of_a_pooled_connection_starts_clean(
+    database: Database, filled: tuple[UUID, UUID]
+) -> None:
+    mine, theirs = filled
+    for one in (mine, theirs, mine):
+        async with transaction(one) as connection:
+            assert await connection.fetchval("SELECT DISTINCT workspace_id FROM profile") == one
+    with pytest.raises(asyncpg.InvalidTextRepresentationError):
+        async with across_workspaces() as connection:
+            await connection.fetch("SELECT * FROM profile")

@@ -1,0 +1,105 @@
+"""A package writes its own tables and reads those of packages below it; every SQL constant is parsed to prove it."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+import sqlglot
+from sqlglot import exp
+
+ROOT = Path(__file__).parents[2]
+ORDER = ("db", "profiles", "segments", "campaigns", "app", "workers")
+OWNERS = {
+    "profiles": {
+        "workspace", "brand", "api_key", "profile", "profile_brand", "profile_alias", "profile_change", "device",
+        "consent", "suppression", "event", "event_key",
+    },
+    "segments": {"segment", "evaluation", "segment_membership", "membership"},
+    "campaigns": {
+        "sender", "placement", "campaign", "campaign_segment", "dispatch", "delivery", "claim", "delivery_event",
+    },
+}  # fmt: skip
+OWNER = {table: package for package, tables in OWNERS.items() for table in tables}
+LOOKS_LIKE_SQL = re.compile(r"^\s*(WITH|SELECT|INSERT|UPDATE|DELETE|COPY|CREATE|MERGE|TRUNCATE)\b")
+
+
+def sql_constants() -> list[tuple[str, str, str]]:
+    """(package, where, text) of every module-level string that is SQL."""
+    found = []
+    for package in ORDER[1:]:
+        for file in sorted((ROOT / package).rglob("*.py")):
+            module = ast.parse(file.read_text())
+            values: dict[str, str] = {}
+            for statement in module.body:
+                if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
+                    text = folded(statement.value, values)
+                    if text is not None:
+                        name = statement.targets[0].id
+                        values[name] = text
+                        if LOOKS_LIKE_SQL.match(re.sub(r"--.*", "", text).lstrip()):
+                            found.append((package, f"{file.relative_to(ROOT)}:{name}", text))
+    return found
+
+
+def folded(node: ast.expr, values: dict[str, str]) -> str | None:
+    """The text of a constant expression: a literal, a name of one, or their sum."""
+    match node:
+        case ast.Constant(value=str(text)):
+            return text
+        case ast.Name(id=name):
+            return values.get(name)
+        case ast.BinOp(left=left, op=ast.Add(), right=right):
+            first, second = folded(left, values), folded(right, values)
+            return first + second if first is not None and second is not None else None
+        case ast.JoinedStr(values=parts):
+            return "".join(str(p.value) if isinstance(p, ast.Constant) else "x" for p in parts)
+        case _:
+            return None
+
+
+def tables(text: str) -> tuple[set[str], set[str]]:
+    """(tables read, tables written) of one statement."""
+    tree = sqlglot.parse_one(text, dialect="postgres")
+    made_here = {cte.alias for cte in tree.find_all(exp.CTE)}
+    named = {t.name for t in tree.find_all(exp.Table)} - made_here
+    written: set[str] = set()
+    for node in tree.find_all(exp.Insert, exp.Update, exp.Delete):
+        target = node.this.find(exp.Table) if node.this is not None else None
+        if target is not None:
+            written.add(target.name)
+    return named, written - made_here
+
+
+CONSTANTS = sql_constants()
+
+
+def test_there_are_constants_to_check() -> None:
+    assert len(CONSTANTS) > 60
+
+
+@pytest.mark.parametrize(("package", "where", "text"), CONSTANTS, ids=[where for _, where, _ in CONSTANTS])
+def test_a_statement_touches_only_tables_its_package_may(package: str, where: str, text: str) -> None:
+    if "{" in text:  # a pattern filled in elsewhere: its names are checked there
+        return
+    try:
+        named, written = tables(text)
+    except sqlglot.ParseError:
+        # What sqlglot cannot parse is held to the same rule by its words.
+        named, written = set(re.findall(r"\b(?:FROM|JOIN|INTO|UPDATE)\s+(?:ONLY\s+)?([a-z_]+)", text)), set()
+    for table in named & OWNER.keys():
+        assert ORDER.index(OWNER[table]) <= ORDER.index(package), f"{where} reads {table} of the layer above"
+    for table in written & OWNER.keys():
+        assert OWNER[table] == package, f"{where} writes {table}, which belongs to {OWNER[table]}"
+
+
+def test_every_table_has_one_owner() -> None:
+    from db import ddl
+
+    assert set(OWNER) == {"workspace", *ddl.TENANT_TABLES}
+
+
+def test_a_statement_on_a_higher_table_would_be_found() -> None:
+    named, written = tables("WITH a AS (SELECT 1) INSERT INTO delivery SELECT profile_id FROM membership, a")
+    assert written == {"delivery"}
+    assert "membership" in named

@@ -1,0 +1,110 @@
+"""Migrations make the schema the models expect, leave filled tables whole, and may be run by two at once."""
+
+import asyncio
+import sys
+from uuid import uuid4
+
+import asyncpg
+from tortoise import Tortoise
+from tortoise.migrations.autodetector import MigrationAutodetector
+
+from app.tables import MODEL_MODULES
+from db import ddl
+from db.transactions import APP_LABEL, across_workspaces, tortoise_config, transaction
+from tests.conftest import Database, Servers, database_url, on_server
+
+PYTHON_TYPES = {
+    "uuid": "UUIDField",
+    "text": "TextField",
+    "integer": "IntField",
+    "boolean": "BooleanField",
+    "timestamp with time zone": "DatetimeField",
+    "jsonb": "JSONField",
+    "ARRAY": "ArrayField",
+}
+
+
+async def test_no_migration_is_missing(database: Database) -> None:
+    config = tortoise_config(database.url, model_modules=MODEL_MODULES)
+    assert Tortoise.apps is not None
+    assert await MigrationAutodetector(Tortoise.apps, config["apps"]).changes() == []
+
+
+async def test_models_and_tables_agree(database: Database) -> None:
+    """The tables are hand-written, so every model column is compared with the one in the database."""
+    assert Tortoise.apps is not None
+    owner = await asyncpg.connect(database.owner_url)
+    try:
+        rows = await owner.fetch(
+            "SELECT table_name, column_name, data_type, is_nullable = 'YES' AS empty FROM information_schema.columns"
+            " WHERE table_schema = 'public'"
+        )
+    finally:
+        await owner.close()
+    columns = {(r["table_name"], r["column_name"]): (r["data_type"], r["empty"]) for r in rows}
+    for model in Tortoise.apps[APP_LABEL].values():
+        for name, field in model._meta.fields_map.items():
+            column = (model._meta.db_table, field.source_field or name)
+            assert column in columns, f"{column} is not in the database"
+            kind, empty = columns[column]
+            assert empty == field.null, f"{column}: nullable in one place only"
+            names = {cls.__name__ for cls in type(field).__mro__}
+            assert PYTHON_TYPES[kind] in names, f"{column} is {kind} in the database and {type(field).__name__} here"
+
+
+async def test_two_migrations_at_once_apply_each_step_once(servers: Servers) -> None:
+    name = f"test_{uuid4().hex}"
+    await on_server(servers.postgres.url, f"CREATE DATABASE {name}")
+    owner_url = database_url(servers.postgres.url, name)
+    done: list[str] = []
+    try:
+        # Two processes in truth; Tortoise keeps one configuration a process, so two interpreters run here.
+        script = (
+            "import asyncio, sys; from db.migrate import migrate; from app.tables import MODEL_MODULES;"
+            "asyncio.run(migrate(owner_url=sys.argv[1], login_url=sys.argv[2],"
+            " model_modules=MODEL_MODULES, report=print))"
+        )
+        login_url = database_url(servers.postgres.url, name, login="muster")
+        processes = [
+            await asyncio.create_subprocess_exec(
+                sys.executable, "-c", script, owner_url, login_url, stdout=asyncio.subprocess.PIPE
+            )
+            for _ in range(2)
+        ]
+        for process in processes:
+            out, _ = await process.communicate()
+            assert process.returncode == 0
+            done += out.decode().splitlines()
+        assert [line for line in done if "done 0001_house" in line] == ["apply done 0001_house"]
+    finally:
+        await on_server(servers.postgres.url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+async def test_the_owner_backfills_a_filled_table(database: Database, workspace: object) -> None:
+    """Under FORCE ROW LEVEL SECURITY an owner without a policy would say UPDATE 0 and a backfill do nothing."""
+    async with across_workspaces() as connection:
+        second = await connection.fetchval("SELECT create_workspace('second', 'UTC', 'OPT_OUT')")
+    for one in (workspace, second):
+        async with transaction(one) as connection:
+            await connection.execute(
+                "INSERT INTO profile (workspace_id, external_id) SELECT $1, n::text FROM generate_series(1, 50) n", one
+            )
+    owner = await asyncpg.connect(database.owner_url)
+    try:
+        await owner.execute("SET ROLE muster_owner")
+        assert await owner.execute("UPDATE profile SET locale = 'en'") == "UPDATE 100"
+    finally:
+        await owner.close()
+
+
+async def test_every_tenant_table_is_listed(database: Database) -> None:
+    owner = await asyncpg.connect(database.owner_url)
+    try:
+        rows = await owner.fetch(
+            "SELECT c.relname FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'workspace_id'"
+            " JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname = 'public'"
+            " WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition"
+        )
+    finally:
+        await owner.close()
+    assert {row["relname"] for row in rows} == set(ddl.TENANT_TABLES)

@@ -1,0 +1,33 @@
+"""The arq jobs: each takes ids, is safe to run twice, and stops by itself in under 30 s."""
+
+from datetime import UTC, datetime
+from time import monotonic
+from typing import TypedDict
+from uuid import UUID
+
+from app.resources import Resources
+from campaigns import sending, waiting
+from segments import evaluation
+
+TURN_S = 25.0
+"""A turn of sending: under arq's job timeout, which would cancel it."""
+
+
+class JobContext(TypedDict):
+    resources: Resources
+
+
+async def deliver(ctx: JobContext, workspace_id: str, campaign_id: str) -> None:
+    """Send until the campaign is done or the time is up; ring again if work is left."""
+    r = ctx["resources"]
+    ids = {"workspace_id": UUID(workspace_id), "campaign_id": UUID(campaign_id)}
+    if await sending.deliver(**ids, carrier=r.carrier, now=datetime.now(UTC), until=monotonic() + TURN_S):
+        await r.wakeups.deliver(**ids)
+
+
+async def evaluate(ctx: JobContext, workspace_id: str, evaluation_id: str) -> None:
+    """Evaluate one segment, then wake the campaigns that waited for it."""
+    r = ctx["resources"]
+    done = await evaluation.run(UUID(workspace_id), UUID(evaluation_id), engine=r.engine, now=datetime.now(UTC))
+    for campaign_id in await waiting.campaigns_for(UUID(workspace_id), done.segment_id):
+        await r.wakeups.deliver(workspace_id=UUID(workspace_id), campaign_id=campaign_id)

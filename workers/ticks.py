@@ -1,0 +1,104 @@
+"""What the clock does, once a second by one of the workers: read in PostgreSQL what is due, and act or ring.
+
+Nothing is parked in Redis: schedules, queued evaluations, dead workers' rows and open campaigns are all found here
+again after any loss (R8).
+"""
+
+import logging
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from campaigns import control, sweeping
+from db.transactions import across_workspaces
+from profiles import retention
+from segments import schedule
+from workers.jobs import JobContext
+
+logger = logging.getLogger(__name__)
+
+MOST = 500
+"""Things one tick looks at; the rest is due a second later."""
+SWEEP_EVERY_S = 10
+FORGET_EVERY_S = 3600
+
+NOW = "SELECT now()"
+DUE_SEGMENTS = "SELECT workspace_id, segment_id FROM due_segments($1, $2)"
+OPEN_EVALUATIONS = "SELECT workspace_id, evaluation_id FROM open_evaluations($1)"
+DUE_CAMPAIGNS = "SELECT workspace_id, campaign_id FROM due_campaigns($1, $2)"
+EXPIRED_CLAIMS = "SELECT workspace_id, claim_id FROM expired_claims($1)"
+OPEN_CAMPAIGNS = "SELECT workspace_id, campaign_id FROM open_campaigns($1)"
+WORKSPACES = "SELECT workspace_id FROM workspace_ids()"
+
+
+async def tick(ctx: JobContext) -> None:
+    """One second: due schedules and evaluations; every ten, what dead workers left; every hour, what is old."""
+    async with across_workspaces() as connection:
+        now: datetime = await connection.fetchval(NOW)
+    await start_due(ctx, now)
+    await evaluate_due(ctx, now)
+    if now.second % SWEEP_EVERY_S == 0:
+        await sweep(ctx)
+    if int(now.timestamp()) % FORGET_EVERY_S == 0:
+        await forget(now)
+
+
+async def start_due(ctx: JobContext, now: datetime) -> None:
+    """Campaigns to start, find late, or let expire."""
+
+    async def act(workspace_id: UUID, campaign_id: UUID) -> None:
+        if await control.act_on_time(workspace_id, campaign_id, now=now):
+            await ctx["resources"].wakeups.deliver(workspace_id=workspace_id, campaign_id=campaign_id)
+
+    await for_each(await found(DUE_CAMPAIGNS, now, MOST), act)
+
+
+async def evaluate_due(ctx: JobContext, now: datetime) -> None:
+    """Segments whose cadence has come are queued; queued and abandoned evaluations are rung for."""
+
+    async def request(workspace_id: UUID, segment_id: UUID) -> None:
+        await schedule.request_due(workspace_id, segment_id, now=now)
+
+    async def ring(workspace_id: UUID, evaluation_id: UUID) -> None:
+        await ctx["resources"].wakeups.evaluate(workspace_id=workspace_id, evaluation_id=evaluation_id)
+
+    await for_each(await found(DUE_SEGMENTS, now, MOST), request)
+    await for_each(await found(OPEN_EVALUATIONS, MOST), ring)
+
+
+async def sweep(ctx: JobContext) -> None:
+    """Rows of dead workers go back or into doubt; every campaign with work left is rung for."""
+
+    async def release(workspace_id: UUID, claim_id: int) -> None:
+        await sweeping.release(workspace_id, claim_id)
+
+    async def ring(workspace_id: UUID, campaign_id: UUID) -> None:
+        await ctx["resources"].wakeups.deliver(workspace_id=workspace_id, campaign_id=campaign_id)
+
+    await for_each(await found(EXPIRED_CLAIMS, MOST), release)
+    await for_each(await found(OPEN_CAMPAIGNS, MOST), ring)
+
+
+async def forget(now: datetime) -> None:
+    """Drop what is past its time, workspace by workspace."""
+    async with across_workspaces() as connection:
+        ids = [row["workspace_id"] for row in await connection.fetch(WORKSPACES)]
+    for workspace_id in ids:
+        await retention.forget(workspace_id, now=now)
+
+
+async def found(query: str, *arguments: object) -> list[tuple[UUID, Any]]:
+    """(workspace, id) pairs of one of the cross-workspace functions."""
+
+    async with across_workspaces() as connection:
+        return [(row[0], row[1]) for row in await connection.fetch(query, *arguments)]
+
+
+async def for_each(pairs: list[tuple[UUID, Any]], act: Callable[[UUID, Any], Awaitable[None]]) -> None:
+    """Act on each; one that fails is logged and does not keep the others waiting."""
+    for workspace_id, one in pairs:
+        try:
+            await act(workspace_id, one)
+        except Exception:
+            logger.exception("tick failed for one", extra={"workspace_id": workspace_id, "id": one})
