@@ -9,6 +9,8 @@ BIN := $(VENV)/bin
 PYTHON ?=
 CANDIDATES := $(if $(PYTHON),$(PYTHON),python3 python3.14 python3.13 python3.12 python3.11 python)
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+COMPILE = $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header \
+  --no-emit-index-url --quiet
 TEST_PROCESSES ?= 2
 
 .PHONY: help demo up test check format format-check lint types layers schema lock clean
@@ -52,9 +54,9 @@ layers: $(VENV)/ready ## Check who imports whom (import-linter)
 schema: $(VENV)/ready ## Export graphql/schema.graphql from the code
 	@$(BIN)/muster schema --output graphql/schema.graphql
 
-lock: $(VENV)/ready ## Write requirements.lock anew from pyproject.toml
-	@$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --generate-hashes \
-	  --no-header --no-emit-index-url --quiet --output-file requirements.lock
+lock: $(VENV)/ready ## Write the two lock files anew from pyproject.toml
+	@$(COMPILE) --all-extras --output-file requirements.lock
+	@$(COMPILE) --constraint requirements.lock --no-annotate --output-file requirements.production.lock
 
 clean: ## Remove .venv, caches and all data of demo and development
 	rm -rf $(VENV) .data build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

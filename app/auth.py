@@ -19,6 +19,8 @@ from profiles.models import KeyKind
 
 CLIENT_TOKEN_HEADER = "x-muster-client-token"
 CLIENT_TOKEN_PREFIX = "mct_"
+CLIENT_TOKEN = "client token"
+"""The purpose its signature is for."""
 LONGEST_CLIENT_TOKEN_LIFE = timedelta(days=1)
 
 
@@ -86,7 +88,7 @@ def unauthenticated(message: str = "Send a key: Authorization: Bearer msk_...") 
 class Authenticator:
     """Proves callers; raises ApiError UNAUTHENTICATED for a key or token that is unknown, expired or revoked."""
 
-    client_tokens: Signer
+    signer: Signer
 
     async def caller(self, headers: Mapping[str, str], *, now: datetime) -> Caller | None:
         """Whom the headers prove; None when they carry neither key nor token."""
@@ -110,11 +112,11 @@ class Authenticator:
     def client_token(self, workspace_id: UUID, external_id: str, *, expires_at: datetime) -> str:
         """A token with which an app acts as one profile until `expires_at`."""
         claims = [workspace_id.hex, external_id, int(expires_at.timestamp())]
-        return CLIENT_TOKEN_PREFIX + self.client_tokens.sign(json.dumps(claims, ensure_ascii=False).encode())
+        return CLIENT_TOKEN_PREFIX + self.signer.sign(CLIENT_TOKEN, json.dumps(claims).encode())
 
     def client(self, token: str, *, now: datetime) -> Caller:
         """Whom a client token names; raises ApiError UNAUTHENTICATED when it is not ours or has expired."""
-        payload = self.client_tokens.verify(token.removeprefix(CLIENT_TOKEN_PREFIX))
+        payload = self.signer.verify(CLIENT_TOKEN, token.removeprefix(CLIENT_TOKEN_PREFIX))
         if payload is None:
             raise unauthenticated("This client token is not valid; have your server make a new one.")
         workspace, external_id, expires = json.loads(payload)

@@ -98,13 +98,28 @@ def api() -> None:
 
 
 @app.command()
-def worker() -> None:
+def worker(
+    check: Annotated[bool, typer.Option("--check", help="Only say whether one was alive in the last minute.")] = False,
+) -> None:
     """Run a worker, and start it again when it ends, until SIGTERM; messages under way are finished first."""
     settings = start_up(Settings)
     from app.supervisor import Supervisor
 
+    if check:
+        alive = asyncio.run(count_workers(settings))
+        stop(0 if alive else FAILED, f"workers alive: {alive}")
     asyncio.run(check_database(settings))
     sys.exit(Supervisor([sys.executable, "-m", "workers"]).run())
+
+
+async def count_workers(settings: Settings) -> int:
+    """Workers that have announced themselves within a minute."""
+    from app.wakeups import ALIVE
+    from db.transactions import across_workspaces
+
+    async with administration.open_database_of(settings), across_workspaces() as connection:
+        alive: int = await connection.fetchval(ALIVE)
+    return alive
 
 
 async def check_database(settings: Settings) -> None:

@@ -96,7 +96,7 @@ class Demo:
         for name, definition in (("Frequent buyers", FREQUENT), ("Lapsed big spenders", LAPSED)):
             segment = await self.console.send(
                 "SegmentCreate",
-                input={"name": name, "type": "DYNAMIC", "condition": definition, "cadence": "DAILY"},
+                input={"name": name, "type": "DYNAMIC", "definition": definition, "cadence": "DAILY"},
             )
             made[name] = segment["segment"]["id"]
             await self.console.send("SegmentActivate", input={"id": made[name]})

@@ -42,7 +42,8 @@ VOLATILE = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "of
 # start.
 POSTGRES_STOP = (signal.SIGINT, signal.SIGQUIT)
 VALKEY_STOP = (signal.SIGTERM,)
-WAYS_FOR_ROOT = (Mode.NAMESPACE, Mode.DEMOTE)
+WAYS_FOR_ROOT: tuple[Mode, ...] = (Mode.NAMESPACE, Mode.DEMOTE)
+WAYS_FOR_NAMELESS: tuple[Mode, ...] = (Mode.NAMESPACE,)
 # Docker gives a container 64 MB of /dev/shm; parallel queries then fail with "could not resize shared memory segment".
 ROOMY_SHARED_MEMORY = 512 * 1024 * 1024
 
@@ -193,29 +194,55 @@ def wheel_folder(package: str) -> Path:
 
 
 def postgres_mode(programs: Path, folder: Path) -> Mode:
-    """How PostgreSQL, which refuses root, can run here; found by trying. Raises CannotStart if it cannot."""
-    if os.geteuid() != 0:
+    """How PostgreSQL, which refuses root and users without a name, can run here; found by trying.
+
+    Raises CannotStart if it cannot.
+    """
+    if os.geteuid() == 0:
+        who, ways = "as root", WAYS_FOR_ROOT
+    elif has_name(os.geteuid()):
         return Mode.PLAIN
+    else:
+        who, ways = "as a user that /etc/passwd does not know", WAYS_FOR_NAMELESS
     reasons = []
-    for mode in WAYS_FOR_ROOT:
-        give(folder, mode)
-        probe = subprocess.run(
-            launched([str(programs / "postgres"), "--version"], mode, ends_with_us=False),
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        reachable = probe.returncode == 0 and (mode is Mode.NAMESPACE or nobody_reaches(folder))
-        if reachable:
+    for mode in ways:
+        reason = why_not(mode, programs, folder)
+        if not reason:
             return mode
-        reasons.append(f"{mode}: {(probe.stderr.strip() or f'cannot reach {folder}').splitlines()[-1]}")
+        reasons.append(f"{mode}: {reason}")
     raise CannotStart(
-        "POSTGRES_REFUSES_ROOT",
-        "PostgreSQL does not run as root, and neither a user namespace nor user nobody works here "
-        f"({'; '.join(reasons)}). Run as an ordinary user, move the checkout to a place that everybody may read, or "
-        "set DATABASE_URL and REDIS_URL to servers that run.",
+        "POSTGRES_USER",
+        f"PostgreSQL does not run {who}, and there is no way round it here ({'; '.join(reasons)}). Run as an ordinary "
+        "user, move the checkout to a place that everybody may read, or set DATABASE_URL and REDIS_URL to servers "
+        "that run.",
     )
+
+
+def has_name(user: int) -> bool:
+    """Whether /etc/passwd knows the user id."""
+    try:
+        pwd.getpwuid(user)
+    except KeyError:
+        return False
+    return True
+
+
+def why_not(mode: Mode, programs: Path, folder: Path) -> str:
+    """What keeps PostgreSQL from running in that way, in `folder`; empty if nothing does."""
+    try:
+        give(folder, mode)
+    except KeyError:
+        return "there is no user nobody"
+    if mode is Mode.DEMOTE and not nobody_reaches(folder):
+        return f"user nobody cannot reach {folder}"
+    probe = subprocess.run(
+        launched([str(programs / "postgres"), "--version"], mode, ends_with_us=False),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return "" if probe.returncode == 0 else (probe.stderr.strip() or "it ends at once").splitlines()[-1]
 
 
 def nobody_reaches(folder: Path) -> bool:

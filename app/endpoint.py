@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 from strawberry.asgi import GraphQL
-from strawberry.http import GraphQLHTTPResponse, GraphQLRequestData, process_result
+from strawberry.http import GraphQLRequestData
 from strawberry.types import ExecutionResult
 
 from app.auth import unauthenticated
@@ -47,9 +47,7 @@ class Endpoint(GraphQL[Context, None]):
 
     async def get_context(self, request: Request | WebSocket, response: Response | WebSocket) -> Context:
         services: Services = request.app.state.services
-        context = Context(
-            services=services, caller=None, viewer_token=request.headers.get(VIEWER_HEADER)
-        )
+        context = Context(services=services, caller=None, viewer_token=request.headers.get(VIEWER_HEADER))
         context.caller = await services.authenticator.caller(request.headers, now=context.now)
         # GraphiQL asks for the schema before anybody has typed a key; every field asks for a right of its own.
         if context.caller is None and not services.settings.graphiql:
@@ -61,17 +59,21 @@ class Endpoint(GraphQL[Context, None]):
             raise HTTPException(405, "Send operations with POST.")
         if not is_json(request.content_type):
             raise HTTPException(415, "Send JSON, with the header Content-Type: application/json.")
-        return read_operation(await request.get_body())
+        return read_operation(as_bytes(await request.get_body()))
 
-    async def execute_operation(self, request: Request, **arguments: Any) -> Any:
-        data: GraphQLRequestData = arguments["request_data"]
-        request.state.operation = data.operation_name
-        return await super().execute_operation(request=request, **arguments)
-
-    async def process_result(self, request: Request, result: ExecutionResult) -> GraphQLHTTPResponse:
+    async def execute_single(
+        self,
+        request: Request,
+        request_adapter: AsyncHTTPRequestAdapter,
+        sub_response: Response,
+        context: Context,
+        root_value: None,
+        request_data: GraphQLRequestData,
+    ) -> ExecutionResult:
+        result = await super().execute_single(request, request_adapter, sub_response, context, root_value, request_data)
         if result.errors:
-            result.errors = presented(result.errors, operation=request.state.operation)
-        return process_result(result)
+            result.errors = presented(result.errors, operation=request_data.operation_name)
+        return result
 
     def encode_json(self, data: object) -> str:
         # Text, not bytes: over a WebSocket bytes would be sent as a binary frame.
@@ -82,7 +84,12 @@ def is_json(content_type: str | None) -> bool:
     return (content_type or "").partition(";")[0].strip().lower() == "application/json"
 
 
-def read_operation(body: str | bytes) -> GraphQLRequestData:
+def as_bytes(body: str | bytes) -> bytes:
+    """strawberry's adapters may give either."""
+    return body if isinstance(body, bytes) else body.encode()
+
+
+def read_operation(body: bytes) -> GraphQLRequestData:
     """The operation in a request's body; raises HTTPException 400 saying what is wrong with it."""
     try:
         data = orjson.loads(body)

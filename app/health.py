@@ -1,12 +1,20 @@
 """Whether this process lives, and whether it can work."""
 
+import asyncio
+import logging
+
+import asyncpg
 from starlette.requests import Request
 from starlette.responses import JSONResponse
+from tortoise.exceptions import BaseORMException
 
 from app.context import Services
-from app.problems import log_fault
 from db.transactions import across_workspaces
 
+logger = logging.getLogger(__name__)
+
+PATIENCE_S = 5.0
+UNREACHABLE = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, BaseORMException)
 SCHEMA_IS_THERE = "SELECT to_regclass('campaign') IS NOT NULL AND to_regclass('delivery') IS NOT NULL"
 
 
@@ -26,11 +34,11 @@ async def troubles(request: Request) -> list[str]:
     services: Services = request.app.state.services
     found = []
     try:
-        async with across_workspaces() as connection:
+        async with asyncio.timeout(PATIENCE_S), across_workspaces() as connection:
             if not await connection.fetchval(SCHEMA_IS_THERE):
                 found.append("schema")
-    except Exception as fault:  # whatever it is, the database cannot be used
-        log_fault(fault, where="health")
+    except UNREACHABLE:
+        logger.warning("database not reachable", exc_info=True)
         found.append("database")
     if not await services.resources.wakeups.is_reachable():
         found.append("valkey")

@@ -31,12 +31,12 @@ TEXT_FIELDS = {camel(name): name for name in TEXTS}
 FIELDS = [*TEXT_FIELDS, "occurredAt", "properties"]
 
 
-async def context_of(request: Request) -> Context:
-    """The request's context; raises ApiError UNAUTHENTICATED when no key or token comes with it."""
+async def context_of(request: Request, needs: Scope) -> Context:
+    """The request's context; raises ApiError UNAUTHENTICATED or FORBIDDEN when its key may not do this."""
     services: Services = request.app.state.services
     context = Context(services=services, caller=None, viewer_token=request.headers.get(VIEWER_HEADER))
     context.caller = await services.authenticator.caller(request.headers, now=context.now)
-    require(context.caller, Scope.INGEST, from_apps=True)
+    require(context.caller, needs, from_apps=True)
     return context
 
 
@@ -47,7 +47,7 @@ async def events(request: Request) -> Response:
     up the others. Sent again, a batch adds nothing.
     """
     try:
-        context = await context_of(request)
+        context = await context_of(request, Scope.INGEST)
         if not is_json(request.headers.get("content-type")):
             return problem(415, "UNSUPPORTED_MEDIA_TYPE", "Send JSON, with the header Content-Type: application/json.")
         items = read_batch(await request.body())
@@ -58,9 +58,7 @@ async def events(request: Request) -> Response:
 
 def answer(refusal: MusterError) -> JSONResponse:
     """A refusal of the whole request."""
-    response = problem(
-        STATUS.get(refusal.code, 400), refusal.code, refusal.message, field=path_of(refusal) or ()
-    )
+    response = problem(STATUS.get(refusal.code, 400), refusal.code, refusal.message, field=path_of(refusal) or ())
     if response.status_code == 401:
         response.headers["WWW-Authenticate"] = "Bearer"
     return response
@@ -115,18 +113,22 @@ def read_event(item: Any, caller: Caller) -> EventInput:
         if name not in FIELDS:
             message = f"There is no such field; an event has {', '.join(FIELDS)}. Put your own into properties."
             raise ApiError("UNKNOWN_FIELD", message, field=(str(name),))
-    texts = {ours: item.get(theirs) for theirs, ours in TEXT_FIELDS.items()}
-    for name, text in texts.items():
+    texts: dict[str, str | None] = {}
+    for theirs, ours in TEXT_FIELDS.items():
+        texts[ours] = text = item.get(theirs)
         if not isinstance(text, str | None):
-            raise ApiError("NOT_TEXT", "This must be a text.", field=(name,))
-    # The use case says that a missing one is needed.
-    texts["message_id"], texts["name"] = texts["message_id"] or "", texts["name"] or ""
-    texts["external_id"] = person(caller, texts["external_id"], texts["anonymous_id"])
+            raise ApiError("NOT_TEXT", "This must be a text.", field=(ours,))
+    anonymous_id = texts.pop("anonymous_id")
     properties = item.get("properties")
     return EventInput(
-        **texts,
+        # Missing ones are refused by the use case, which says what they are for.
+        message_id=texts.pop("message_id") or "",
+        name=texts.pop("name") or "",
+        external_id=person(caller, texts.pop("external_id"), anonymous_id),
+        anonymous_id=anonymous_id,
         occurred_at=read_time(item.get("occurredAt")),
         properties={} if properties is None else properties,
+        **texts,
     )
 
 
@@ -143,7 +145,7 @@ def read_time(value: Any) -> datetime | None:
 async def banners(request: Request) -> Response:
     """The banners of ?placement=... (repeated for more): the JSON of the query `banners`, for the same callers."""
     try:
-        context = await context_of(request)
+        context = await context_of(request, Scope.READ)
         query = request.query_params
         made = await decision(context, query.getlist("placement"), external_id=query.get("externalId"))
     except MusterError as refusal:

@@ -14,8 +14,6 @@ from pathlib import Path
 
 CLONE_NEWUSER = 0x10000000
 PR_SET_PDEATHSIG = 1
-ROOT_SEEN_AS = 1000
-"""The user that root is inside the namespace; any number but 0 pleases PostgreSQL."""
 
 
 class Mode(StrEnum):
@@ -24,21 +22,29 @@ class Mode(StrEnum):
     PLAIN = "plain"
     """The caller's."""
     NAMESPACE = "namespace"
-    """Root's own files, but another user id in the program's eyes (Linux, user_namespaces(7))."""
+    """The caller's, but in the program's eyes it is another user (Linux, user_namespaces(7))."""
     DEMOTE = "demote"
     """User nobody's, for good."""
 
 
+def stand_in() -> int:
+    """A user id other than root's that /etc/passwd has a name for: initdb ends without one."""
+    try:
+        return pwd.getpwnam("nobody").pw_uid
+    except KeyError:
+        return next(user.pw_uid for user in pwd.getpwall() if user.pw_uid != 0)
+
+
 def enter_namespace() -> None:
     """Raises OSError where the kernel or the container forbids user namespaces."""
-    user, group = os.geteuid(), os.getegid()
+    user, group, seen_as = os.geteuid(), os.getegid(), stand_in()
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.unshare(CLONE_NEWUSER) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), "unshare(CLONE_NEWUSER)")
     Path("/proc/self/setgroups").write_text("deny")
-    Path("/proc/self/uid_map").write_text(f"{ROOT_SEEN_AS} {user} 1")
-    Path("/proc/self/gid_map").write_text(f"{ROOT_SEEN_AS} {group} 1")
+    Path("/proc/self/uid_map").write_text(f"{seen_as} {user} 1")
+    Path("/proc/self/gid_map").write_text(f"{seen_as} {group} 1")
 
 
 def demote() -> None:

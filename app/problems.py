@@ -41,12 +41,12 @@ def camel(name: str) -> str:
 
 
 def path_of(refusal: MusterError, *under: str) -> list[str] | None:
-    """The refusal's field path in the client's names; None when it names no field.
+    """The refusal's field path in the client's names, below `under`; None when it concerns the input as a whole.
 
     What lies below traits and properties are the client's own keys, which stay as they are.
     """
     if not refusal.field:
-        return None
+        return [*under] if len(under) > 1 else None
     own = next((at + 1 for at, name in enumerate(refusal.field) if name in CLIENT_KEYS), len(refusal.field))
     return [*under, *map(camel, refusal.field[:own]), *refusal.field[own:]]
 
@@ -91,8 +91,6 @@ def present(error: GraphQLError, *, operation: str | None) -> GraphQLError:
         cause = cause.original_error
     if isinstance(cause, GraphQLError):
         return error
-    if isinstance(cause, RecursionError):
-        return GraphQLError("The variables are nested too deeply.", extensions={"code": "TOO_DEEP"})
     if isinstance(cause, MusterError):
         facts: dict[str, Any] = {"code": cause.code}
         if field := path_of(cause):
@@ -100,7 +98,7 @@ def present(error: GraphQLError, *, operation: str | None) -> GraphQLError:
         return GraphQLError(cause.message, nodes=error.nodes, path=error.path, extensions=facts)
     error_id = log_fault(cause, where=operation or "unnamed operation")
     return GraphQLError(
-        f"Something went wrong on our side. Nothing is known to be wrong with your request; ask about error {error_id}.",
+        f"Something went wrong on our side; ask about error {error_id}.",
         nodes=error.nodes,
         path=error.path,
         extensions={"code": INTERNAL, "errorId": error_id},

@@ -63,9 +63,7 @@ class Mutation(
 class Schema(strawberry.Schema):
     """strawberry's schema, without its habit of logging every client error with the whole query."""
 
-    def process_errors(
-        self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None
-    ) -> None:
+    def process_errors(self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None) -> None:
         """Nothing: app/problems.py logs, once the errors are what the client will see."""
 
 

@@ -127,7 +127,8 @@ class ProcessSettings(BaseSettings):
     def fill_in_by_environment(cls, values: dict[str, str]) -> dict[str, str]:
         if values.get("MUSTER_ENV") == Environment.PRODUCTION:
             return {"MUSTER_LOG_FORMAT": "json", "MUSTER_GRAPHIQL": "false"} | values
-        port = values.get("MUSTER_API_PORT", DEFAULT_API_PORT)
+        port = values.get("MUSTER_API_PORT", "")
+        port = port if port.isdecimal() and int(port) < 65536 else str(DEFAULT_API_PORT)
         return {"MUSTER_PUBLIC_URL": f"http://127.0.0.1:{port}", "MUSTER_SMTP_URL": DEFAULT_SMTP_URL} | values
 
     @property

@@ -8,6 +8,7 @@ from campaigns.models import DeliveryState, DispatchKind
 from db.transactions import transaction
 
 MOST = 100
+"""A page for people; one more row tells whether there is a next page."""
 
 # A page by (dispatch, profile, device), which is the primary key, within the dispatches of one campaign.
 PAGE = """
@@ -66,7 +67,7 @@ async def page(
     states: tuple[DeliveryState, ...] | None = None,
     kind: DispatchKind = DispatchKind.SEND,
 ) -> list[Delivery]:
-    """Up to `limit` (100 at most) messages of a campaign after `after`, in order of profile."""
+    """Up to `limit` (101 at most) messages of a campaign after `after`, in order of profile."""
     wanted = [state.value for state in states] if states is not None else None
     async with transaction(workspace_id) as connection:
         rows = await connection.fetch(
@@ -78,7 +79,7 @@ async def page(
             after.profile_id,
             after.device_id,
             wanted,
-            min(limit, MOST),
+            min(limit, MOST + 1),
         )
     return [
         Delivery(**{**row, "state": DeliveryState(row["state"]), "kind": DispatchKind(row["kind"])}) for row in rows

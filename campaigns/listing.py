@@ -8,6 +8,7 @@ from campaigns.models import Campaign, CampaignChannel, CampaignStatus, Dispatch
 from db.transactions import transaction
 
 MOST = 100
+"""Ids of one look-up, and a page; one more row tells whether there is a next page."""
 
 
 async def get(workspace_id: UUID, campaign_id: UUID) -> Campaign:
@@ -46,7 +47,7 @@ async def page(
     channel: CampaignChannel | None = None,
     name: str | None = None,
 ) -> list[Campaign]:
-    """Up to `limit` (100 at most) campaigns made before `after`, newest first; ids are UUIDv7 and so in order of time.
+    """Up to `limit` (101 at most) campaigns made before `after`, newest first; ids are UUIDv7 and so in order of time.
 
     `name` matches anywhere, whatever the case.
     """
@@ -60,4 +61,4 @@ async def page(
     if name:
         found = found.filter(name__icontains=name)
     async with transaction(workspace_id):
-        return await found.order_by("-id").limit(min(limit, MOST))
+        return await found.order_by("-id").limit(min(limit, MOST + 1))

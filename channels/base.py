@@ -1,5 +1,6 @@
 """What every channel takes and answers: the port that campaigns sends through."""
 
+import re
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -60,7 +61,7 @@ class EmailMessage:
     """Envelope sender: where bounces go."""
     recipient: str
     data: bytes
-    """The message as RFC 5322 has it, lines ended by CRLF."""
+    """The message as RFC 5322 has it: lines end with CRLF, and CR and LF occur nowhere else."""
     key: str
     """What the caller calls this message; for logs."""
 
@@ -89,6 +90,8 @@ def wire_address(address: str) -> str:
     Raises ValueError for a domain that cannot be written so, and for anything that could end a command or a header
     line: control characters, spaces, angle brackets.
     """
+    if _PLAIN.fullmatch(address):
+        return address
     if "@" not in address or not address.isprintable() or not _FORBIDDEN.isdisjoint(address):
         raise ValueError("not an email address")
     if address.isascii():
@@ -100,5 +103,7 @@ def wire_address(address: str) -> str:
         raise ValueError("not an email address") from error
 
 
+_PLAIN = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9.-]+")
+"""Nearly every address; the rest is looked at more closely."""
 _FORBIDDEN = frozenset(' <>"(),:;[\\]')
 """Not in an address without quotes (RFC 5321 4.1.2, dot-string); isprintable() keeps out controls and separators."""

@@ -8,7 +8,7 @@ costs a tenth) and cannot say in which phase a connection broke.
 import asyncio
 import ssl
 from datetime import timedelta
-from typing import NamedTuple, cast
+from typing import cast
 
 import aiosmtplib
 
@@ -19,9 +19,9 @@ MOST_REPLY_BYTES = 65_536
 """Of all replies to one exchange; more is no SMTP server."""
 
 
-class Reply(NamedTuple):
-    code: int
-    text: str
+Reply = tuple[int, bytes]
+"""Code and text, the lines of the text joined by spaces. A plain tuple, decoded only when somebody reads it: four are
+made for each message."""
 
 
 class Wire(asyncio.Protocol):
@@ -72,9 +72,8 @@ class Wire(asyncio.Protocol):
             self._fail(self.loss or Loss.CONNECTION_LOST)
             return waiter
         self._deadline = self._loop.time() + within
-        # One timer a connection, looked at when it rings, instead of one made and cancelled for each exchange.
         if self._timer is None or self._timer.when() > self._deadline:
-            self._arm(self._deadline)
+            self._arm()
         self._transport.write(data)
         return waiter
 
@@ -100,13 +99,24 @@ class Wire(asyncio.Protocol):
             # Nobody asked (an idle server says 421 before it hangs up), or nobody could have asked for so much.
             self._fail(Loss.CONNECTION_LOST if self._waiter is None else Loss.BAD_REPLY)
             return
-        buffer = self._buffer + data if self._buffer else data
-        start = 0
-        while (end := buffer.find(b"\n", start)) >= 0:
-            if not self._line(buffer[start:end]):
+        lines = (self._buffer + data).split(b"\n")
+        self._buffer = lines.pop()
+        for line in lines:
+            code, mark = line[:3], line[3:4]
+            if not self._missing or not code.isdigit() or mark not in b" -\r":
+                self._fail(Loss.BAD_REPLY)
                 return
-            start = end + 1
-        self._buffer = buffer[start:]
+            text = line[4:].rstrip(b"\r")
+            if mark == b"-":
+                self._lines.append(text)
+                continue
+            if self._lines:
+                text = b" ".join((*self._lines, text))
+                self._lines.clear()
+            self._replies.append((int(code), text))
+            self._missing = 0 if code == b"421" else self._missing - 1
+            if not self._missing:
+                self._settle()
 
     def eof_received(self) -> None:
         self._fail(Loss.CONNECTION_LOST)
@@ -122,24 +132,6 @@ class Wire(asyncio.Protocol):
 
     # Inner workings.
 
-    def _line(self, line: bytes) -> bool:
-        """Take in one line of a reply; False when the connection broke on it."""
-        code, mark = line[:3], line[3:4]
-        if not code.isdigit() or mark not in (b" ", b"-", b"\r", b"") or not self._missing:
-            self._fail(Loss.BAD_REPLY)
-            return False
-        self._lines.append(line[4:])
-        if mark == b"-":
-            return True
-        text = b" ".join(self._lines).decode("utf-8", "replace").replace("\r", "") if self._lines else ""
-        self._lines = []
-        reply = Reply(int(code), text)
-        self._replies.append(reply)
-        self._missing = 0 if reply.code == 421 else self._missing - 1
-        if not self._missing:
-            self._settle()
-        return True
-
     def _settle(self) -> None:
         waiter, self._waiter = self._waiter, None
         if waiter is not None and not waiter.done():
@@ -151,9 +143,11 @@ class Wire(asyncio.Protocol):
         self._settle()
         self._transport.abort()
 
-    def _arm(self, when: float) -> None:
+    def _arm(self) -> None:
+        """Look at the deadline when it comes, and every second before: one timer a second and connection. One made
+        and cancelled for each exchange cost more than all the rest of it."""
         self._disarm()
-        self._timer = self._loop.call_at(when, self._rung)
+        self._timer = self._loop.call_at(min(self._deadline, self._loop.time() + 1.0), self._rung)
 
     def _disarm(self) -> None:
         if self._timer is not None:
@@ -167,7 +161,7 @@ class Wire(asyncio.Protocol):
         if self._loop.time() >= self._deadline:
             self._fail(Loss.TIMEOUT)
         else:
-            self._arm(self._deadline)
+            self._arm()
 
 
 class NoConnection(Exception):

@@ -1,158 +1,205 @@
-"""Reads CSV files as people have them: row by row, in constant memory, bad rows set apart."""
+"""Reads CSV files as people have them: in chunks and constant memory, bad rows set apart."""
 
 import codecs
 import csv
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from io import TextIOWrapper
+from dataclasses import dataclass, field
+from io import StringIO, TextIOWrapper
 from pathlib import Path
 from typing import IO, BinaryIO, NamedTuple, TextIO
 
 from profiles.errors import ProfileError
 
-MOST_LINE_CHARACTERS = 1_000_000
+BLOCK_CHARACTERS = 1_000_000
+"""Read at a time; no line may be longer."""
 MOST_SHOWN_CHARACTERS = 1000
 UTF_16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
-class Row(NamedTuple):
-    """One row: the line it begins at (the header is line 1) and its cells, as many as the header has."""
-
-    line: int
-    cells: list[str]
-
-
 class Reject(NamedTuple):
-    """A row that is not taken, and why. `cells` is the row as it was read, or its raw text where that failed."""
+    """A row that is not taken: its line (the header is 1), why, and its cells (its text where those are not clear)."""
 
     line: int
     reason: str
     cells: Sequence[str]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Chunk:
-    """Rows that follow each other in a file, apart from those that are none."""
+    """Rows that follow each other in a file, as wide as its header, and those there that are no such rows."""
 
-    rows: list[Row]
-    rejects: list[Reject]
+    lines: list[int] = field(default_factory=list)
+    """Where each row begins."""
+    rows: list[list[str]] = field(default_factory=list)
+    rejects: list[Reject] = field(default_factory=list)
 
+    def extend(self, other: "Chunk") -> None:
+        self.lines += other.lines
+        self.rows += other.rows
+        self.rejects += other.rejects
 
-class LongLine(Exception):
-    """A line passes MOST_LINE_CHARACTERS; the rest of it is skipped."""
-
-
-class Lines:
-    """The lines of a text, which can be given back.
-
-    csv.reader asks for a line at a time. After a quote that is never closed it would swallow everything up to its
-    field limit (131,072 characters): then those lines are given back, and only the first of them is lost.
-    """
-
-    def __init__(self, text: TextIO) -> None:
-        self.text = text
-        self.number = 0
-        """Of the line given out last."""
-        self.taken: list[str] = []
-        """Lines given out since `begin`."""
-        self.suspect = False
-        """Whether one of them may hold what cannot be kept."""
-        self.returned: list[str] = []
-
-    def __iter__(self) -> "Lines":
-        return self
-
-    def __next__(self) -> str:
-        line = self.returned.pop() if self.returned else self.text.readline(MOST_LINE_CHARACTERS)
-        if not line:
-            raise StopIteration
-        self.number += 1
-        self.taken.append(line)
-        if not line.isascii() or "\0" in line:
-            self.suspect = True
-        if len(line) == MOST_LINE_CHARACTERS and line[-1] not in "\r\n":
-            while (rest := self.text.readline(MOST_LINE_CHARACTERS)) and rest[-1] not in "\r\n":
-                pass
-            raise LongLine
-        return line
-
-    def begin(self) -> None:
-        self.taken = []
-        self.suspect = False
-
-    def give_back(self) -> str:
-        """All lines taken since `begin` but the first, which is the answer."""
-        first, *others = self.taken
-        self.returned.extend(reversed(others))
-        self.number -= len(others)
-        return first
+    def split(self, rows: int) -> tuple["Chunk", "Chunk"]:
+        """The first `rows` rows with all rejects, and the other rows."""
+        first = Chunk(self.lines[:rows], self.rows[:rows], self.rejects)
+        return first, Chunk(self.lines[rows:], self.rows[rows:])
 
 
 class CsvFile:
     """A CSV file with a header line. Make one by `open_csv`."""
 
     def __init__(self, text: TextIO, *, delimiter: str) -> None:
-        self._lines = Lines(text)
-        self._reader = csv.reader(self._lines, delimiter=delimiter, strict=True)
+        self._text = text
+        self._delimiter = delimiter
+        self._read = ""
+        """Read from `text` and not yet taken apart."""
+        self._line = 0
+        """Lines before `_read`."""
         self.header = self._read_header()
 
+    def chunks(self, rows: int) -> Iterator[Chunk]:
+        """The rest of the file, `rows` good rows at a time; blank lines are passed over."""
+        ready = Chunk()
+        while (block := self._next_block()) is not None:
+            ready.extend(self._parse(block))
+            while len(ready.rows) >= rows or len(ready.rejects) >= rows:
+                chunk, ready = ready.split(rows)
+                yield chunk
+        if ready.rows or ready.rejects:
+            yield ready
+
     def _read_header(self) -> list[str]:
-        for read in self._read():
-            match read:
-                case Row(_, cells):
-                    return [cell.strip() for cell in cells]
-                case Reject(line, reason, _):
-                    raise ProfileError("INVALID_CSV", f"The header (line {line}) cannot be read: {reason}")
+        block = self._next_block()
+        if block == "":
+            raise ProfileError("INVALID_CSV", f"The header is longer than {BLOCK_CHARACTERS} characters.")
+        lines = Lines(block or "", self._text, number=0, tail=self._read)
+        reader = csv.reader(lines, delimiter=self._delimiter, strict=True)
+        while lines.waiting:
+            read = read_row(lines, reader)
+            self._read, self._line = "".join(lines.waiting) + lines.tail, lines.number
+            if isinstance(read, Reject):
+                raise ProfileError("INVALID_CSV", f"The header (line {read.line}) cannot be read: {read.reason}")
+            if read.cells:
+                return [cell.strip() for cell in read.cells]
         raise ProfileError("EMPTY_FILE", "The file is empty: its first line must name the columns.")
 
-    def chunks(self, rows: int) -> Iterator[Chunk]:
-        """The rest of the file, `rows` rows at a time, good and bad ones together; blank lines do not count."""
-        chunk = Chunk([], [])
+    def _next_block(self) -> str | None:
+        """Whole lines, a million characters or more; "" when the next line is longer than that, None at the end."""
+        while more := self._text.read(BLOCK_CHARACTERS):
+            text = self._read + more
+            # A CR at the very end may be half of a CRLF.
+            end = text.rfind("\n") + 1 or text.rfind("\r", 0, -1) + 1
+            self._read = text[end:]
+            if end or len(text) >= BLOCK_CHARACTERS:
+                return text[:end]
+        text, self._read = self._read, ""
+        return text or None
+
+    def _parse(self, block: str) -> Chunk:
+        """The rows of whole lines. The usual case runs at the speed of C; what is unusual goes row by row."""
+        if not block:
+            return self._pass_long_line()
+        reader = csv.reader(StringIO(block, newline=""), delimiter=self._delimiter, strict=True)
+        try:
+            rows = list(reader)
+        except csv.Error:
+            return self._parse_by_row(block)
         width = len(self.header)
-        for read in self._read():
-            match read:
-                case Row(line, cells) if len(cells) == width:
-                    chunk.rows.append(read)
-                case Row(line, cells):
-                    reason = (
-                        f"Has {len(cells)} columns where the header has {width}: quote cells that hold a delimiter."
-                    )
-                    chunk.rejects.append(Reject(line, reason, cells))
-                case Reject():
-                    chunk.rejects.append(read)
-            if len(chunk.rows) + len(chunk.rejects) == rows:
-                yield chunk
-                chunk = Chunk([], [])
-        if chunk.rows or chunk.rejects:
-            yield chunk
+        if reader.line_num != len(rows) or set(map(len, rows)) != {width} or unstorable(block):
+            return self._parse_by_row(block)
+        chunk = Chunk(list(range(self._line + 1, self._line + 1 + len(rows))), rows)
+        self._line += len(rows)
+        return chunk
 
-    def _read(self) -> Iterator[Row | Reject]:
-        lines, reader = self._lines, self._reader
-        while True:
-            lines.begin()
-            try:
-                cells = next(reader)
-            except StopIteration:
-                return
-            except LongLine:
-                # Given back are lines before it, which a quote had joined to it.
-                first = lines.give_back() if len(lines.taken) == 1 else self._give_back_before_long()
-                yield Reject(lines.number, f"Is longer than {MOST_LINE_CHARACTERS} characters.", shown(first))
-                continue
-            except csv.Error as e:
-                first = lines.give_back()
-                yield Reject(lines.number, f"Is no CSV ({e}): look for a quote that is not closed.", shown(first))
-                continue
-            line = lines.number - len(lines.taken) + 1
-            if lines.suspect and (reason := unstorable("".join(lines.taken))):
-                yield Reject(line, reason, cells)
-            elif cells:
-                yield Row(line, cells)
+    def _parse_by_row(self, block: str) -> Chunk:
+        chunk, width = Chunk(), len(self.header)
+        lines = Lines(block, self._text, number=self._line, tail=self._read)
+        reader = csv.reader(lines, delimiter=self._delimiter, strict=True)
+        while lines.waiting:
+            read = read_row(lines, reader)
+            if isinstance(read, Reject):
+                chunk.rejects.append(read)
+            elif len(read.cells) == width:
+                chunk.lines.append(read.line)
+                chunk.rows.append(read.cells)
+            elif read.cells:
+                reason = (
+                    f"Has {len(read.cells)} columns where the header has {width}: quote cells that hold a delimiter."
+                )
+                chunk.rejects.append(Reject(read.line, reason, read.cells))
+        self._line, self._read = lines.number, lines.tail
+        return chunk
 
-    def _give_back_before_long(self) -> str:
-        self._lines.taken.pop()
-        return self._lines.give_back()
+    def _pass_long_line(self) -> Chunk:
+        start, self._read = self._read, ""
+        while (rest := self._text.readline(BLOCK_CHARACTERS)) and rest[-1] not in "\r\n":
+            pass
+        self._line += 1
+        return Chunk(rejects=[Reject(self._line, f"Is longer than {BLOCK_CHARACTERS} characters.", shown(start))])
+
+
+class Row(NamedTuple):
+    """A row as it was read; a blank line has no cells."""
+
+    line: int
+    cells: list[str]
+
+
+class Lines:
+    """Lines for csv.reader that can be given back.
+
+    After a quote that is never closed the reader swallows everything up to its field limit (131,072 characters). Then
+    those lines are given back, and only the one with the quote is lost.
+    """
+
+    def __init__(self, block: str, text: TextIO, *, number: int, tail: str) -> None:
+        self.waiting = deque(StringIO(block, newline=""))
+        self._text = text
+        self.tail = tail
+        """What `text` had before its next line: the beginning of that line."""
+        self.number = number
+        """Lines given out and not given back."""
+        self.taken: list[str] = []
+        """Lines given out since `begin`."""
+
+    def __iter__(self) -> "Lines":
+        return self
+
+    def __next__(self) -> str:
+        if self.waiting:
+            line = self.waiting.popleft()
+        else:
+            # A row that goes on after its block.
+            line, self.tail = self.tail + self._text.readline(BLOCK_CHARACTERS), ""
+        if not line:
+            raise StopIteration
+        self.number += 1
+        self.taken.append(line)
+        return line
+
+    def begin(self) -> None:
+        self.taken = []
+
+    def give_back(self) -> str:
+        """All lines taken since `begin` but the first, which is the answer."""
+        first, *others = self.taken
+        self.waiting.extendleft(reversed(others))
+        self.number -= len(others)
+        return first
+
+
+def read_row(lines: Lines, reader: Iterator[list[str]]) -> Row | Reject:
+    """The next row of `lines`, which `reader` reads."""
+    lines.begin()
+    try:
+        cells = next(reader)
+    except csv.Error as e:
+        first = lines.give_back()
+        return Reject(lines.number, f"Is no CSV ({e}): look for a quote that is not closed.", shown(first))
+    line = lines.number - len(lines.taken) + 1
+    reason = unstorable("".join(lines.taken))
+    return Reject(line, reason, cells) if reason else Row(line, cells)
 
 
 def shown(line: str) -> list[str]:
@@ -161,9 +208,11 @@ def shown(line: str) -> list[str]:
 
 
 def unstorable(text: str) -> str | None:
-    """Why a row cannot be kept, if so. Bytes that are no UTF-8 were read as lone surrogates (PEP 383)."""
+    """Why `text` cannot be kept, if so. Bytes that are no UTF-8 were read as lone surrogates (PEP 383)."""
     if "\0" in text:
         return "Contains a NUL character: remove it."
+    if text.isascii():
+        return None
     try:
         text.encode()
     except UnicodeEncodeError as e:
@@ -181,7 +230,8 @@ def open_csv(source: Path | BinaryIO, *, delimiter: str = ",") -> Iterator[CsvFi
         raise ProfileError("INVALID_DELIMITER", "A delimiter is one character, such as , or ;", field=("delimiter",))
     binary = open_binary(source)
     try:
-        if (start := peek(binary)).startswith(UTF_16_MARKS) or b"\0" in start[:4]:
+        start = peek(binary)
+        if start.startswith(UTF_16_MARKS) or b"\0" in start:
             raise ProfileError("WRONG_ENCODING", "The file is not UTF-8 (it looks like UTF-16): save it as UTF-8.")
         text = TextIOWrapper(binary, encoding="utf-8-sig", errors="surrogateescape", newline="")
         try:

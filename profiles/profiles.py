@@ -153,6 +153,13 @@ async def find_by_external_ids(connection: Connection, external_ids: Collection[
     return {external_id: row["id"] for row in rows for external_id in asked[row["name"]]}
 
 
+async def find_by_external_id(workspace_id: UUID, external_id: str) -> Profile | None:
+    """The living profile with this external id, or the one it was merged into; None when there is none."""
+    async with transaction(workspace_id) as connection:
+        ids = await find_by_external_ids(connection, [external_id])
+        return next(iter((await fetch(connection, workspace_id, ids.values())).values()), None)
+
+
 async def page(
     workspace_id: UUID, *, after: int | None, limit: int, search: str | None = None, hasher: AddressHasher
 ) -> list[Profile]:

@@ -3,38 +3,52 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
-from functools import lru_cache, partial
+from functools import partial
 from hashlib import blake2b
+from itertools import repeat
 from typing import Generic, TypeVar
 from zoneinfo import ZoneInfo
 
 from pyroaring import BitMap
 
 from profiles.addresses import AddressHasher, Channel, clean_email
+from profiles.csvfile import Chunk, Reject
 from profiles.errors import ProfileError
 from profiles.events import CONTEXT, clean_context, clean_message_id, clean_name, clean_time
 from profiles.identities import clean_anonymous_id, clean_external_id
 from profiles.ingestion import CleanEvent
 from profiles.mapping import Target, converter_of, parse_mapping
-from profiles.patches import ColumnValue, Patch, clean_city
+from profiles.patches import Patch, clean_city
 from profiles.text import clean_country, clean_locale, clean_phone, clean_time_zone
-from profiles.traits import MOST_BYTES, JsonValue, TraitChanges, check_size
+from profiles.traits import MOST_BYTES, check_size
 
 T = TypeVar("T")
+Scalar = str | int | float | bool
 
+CONTEXT_COLUMNS = CleanEvent._fields[6:]
 NEEDED = frozenset({"external_id", "anonymous_id", "name", "occurred_at", "message_id"})
 """Targets whose cells must not be empty."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cell(Generic[T]):
-    """What becomes of one cell of each row."""
+    """What becomes of one column's cells."""
 
     index: int
     column: str
     name: str
     convert: Callable[[str], T]
     needed: bool
+
+
+@dataclass(slots=True)
+class Checked(Generic[T]):
+    """A chunk's rows with what was made of them, and those of which nothing was."""
+
+    lines: list[int]
+    rows: list[list[str]]
+    items: list[T]
+    rejects: list[Reject]
 
 
 def cells_of(targets: Sequence[Target], converters: Mapping[str, Callable[[str], T]]) -> list[Cell[T]]:
@@ -46,29 +60,84 @@ def cells_of(targets: Sequence[Target], converters: Mapping[str, Callable[[str],
     ]
 
 
-def cells_inside(targets: Sequence[Target]) -> list[Cell[str | int | float | bool]]:
+def cells_inside(targets: Sequence[Target]) -> list[Cell[Scalar]]:
     """The cells of those targets that go into the JSON object."""
     return [Cell(one.index, one.column, one.name, converter_of(one.type), False) for one in targets if one.inside]
 
 
-def read(row: Sequence[str], cells: Sequence[Cell[T]]) -> dict[str, T]:
-    """The values of a row by name; empty cells are left out. Raises ProfileError whose message names the column."""
-    values: dict[str, T] = {}
-    for cell in cells:
-        text = row[cell.index].strip()
-        if text or cell.needed:
-            try:
-                values[cell.name] = cell.convert(text)
-            except ProfileError as refusal:
-                # In the message, since a reject file has no field paths.
-                raise ProfileError(refusal.code, f"{cell.column}: {refusal.message}", field=(cell.column,)) from refusal
-    return values
+class Columns:
+    """The cells of a chunk, column by column.
+
+    Each distinct text of a column is converted once. By column rather than by row, since a loop over the cells of
+    every row alone took as long as everything else together.
+    """
+
+    def __init__(self, chunk: Chunk) -> None:
+        self._chunk = chunk
+        self._columns = list(zip(*chunk.rows, strict=True))
+        self._refused: dict[int, str] = {}
+        self._widest = 0
+        """Characters of a row at most, as far as its columns were read."""
+
+    def read(self, cells: Sequence[Cell[T]]) -> dict[str, list[T | None]]:
+        """The values by name, each as long as the chunk; None for an empty cell, and for one that is refused."""
+        return {cell.name: self._read_column(cell) for cell in cells}
+
+    def _read_column(self, cell: Cell[T]) -> list[T | None]:
+        column = self._columns[cell.index]
+        values: dict[str, T] = {}
+        refused: dict[str, str] = {}
+        distinct = set(column)
+        self._widest += max(map(len, distinct), default=0)
+        for text in distinct:
+            stripped = text.strip()
+            if stripped or cell.needed:
+                try:
+                    values[text] = cell.convert(stripped)
+                except ProfileError as refusal:
+                    refused[text] = f"{cell.column}: {refusal.message}"
+        if refused:
+            for place, text in enumerate(column):
+                if text in refused:
+                    self._refused.setdefault(place, refused[text])
+        return list(map(values.get, column))
+
+    def refuse_large(self, objects: Sequence[Mapping[str, object]]) -> None:
+        """Refuse the rows whose JSON object is too large."""
+        # JSON takes at most 6 bytes a character: measured only where it may matter.
+        if self._widest * 6 > MOST_BYTES:
+            for place, value in enumerate(objects):
+                try:
+                    check_size(value, field=())
+                except ProfileError as refusal:
+                    self._refused.setdefault(place, refusal.message)
+
+    def checked(self, items: list[T]) -> Checked[T]:
+        """The rows and items that were not refused."""
+        chunk = self._chunk
+        if not self._refused:
+            return Checked(chunk.lines, chunk.rows, items, list(chunk.rejects))
+        good = [place for place in range(len(items)) if place not in self._refused]
+        rejects = [Reject(chunk.lines[place], reason, chunk.rows[place]) for place, reason in self._refused.items()]
+        return Checked(
+            [chunk.lines[place] for place in good],
+            [chunk.rows[place] for place in good],
+            [items[place] for place in good],
+            chunk.rejects + rejects,
+        )
 
 
-def check_bytes(row: Sequence[str], value: Mapping[str, object]) -> None:
-    """Raises ProfileError TOO_LARGE; measured only when it may be: JSON takes at most 6 bytes a character."""
-    if sum(map(len, row)) * 6 > MOST_BYTES:
-        check_size(value, field=())
+def objects_of(columns: Mapping[str, Sequence[T | None]], rows: int) -> list[dict[str, T]]:
+    """An object of each row, by the columns' names; what is None is left out."""
+    if not columns:
+        return [{} for _ in range(rows)]
+    objects = list(map(dict, map(zip, repeat(tuple(columns)), zip(*columns.values(), strict=True))))
+    for name, column in columns.items():
+        if None in column:
+            for place, value in enumerate(column):
+                if value is None:
+                    del objects[place][name]
+    return objects
 
 
 class ProfileRows:
@@ -80,33 +149,32 @@ class ProfileRows:
             "external_id": clean_external_id,
             "email": clean_email,
             "phone": clean_phone,
-            # A file has few of these: looked up once each.
-            "time_zone": lru_cache(1000)(clean_time_zone),
-            "locale": lru_cache(1000)(clean_locale),
-            "country": lru_cache(1000)(clean_country),
+            "time_zone": clean_time_zone,
+            "locale": clean_locale,
+            "country": clean_country,
             "city": clean_city,
         }
         targets = parse_mapping(mapping, header, single=tuple(converters), prefix="traits.")
         self._texts = cells_of(targets, converters)
         self._traits = cells_inside(targets)
-        self._hasher = hasher
+        self._hash = partial(hasher.hash, Channel.EMAIL)
         if not any(cell.name == "external_id" for cell in self._texts):
             raise ProfileError(
                 "NO_IDENTITY", "Map one column to external_id: it says whose row it is.", field=("mapping",)
             )
 
-    def patch(self, row: Sequence[str]) -> Patch:
-        """Raises ProfileError whose message names the column."""
-        values: dict[str, ColumnValue] = {}
-        texts = read(row, self._texts)
-        external_id = texts.pop("external_id")
-        values.update(texts)
+    def convert(self, chunk: Chunk) -> Checked[Patch]:
+        columns = Columns(chunk)
+        texts = columns.read(self._texts)
+        scalars = columns.read(self._traits)
+        traits = objects_of(scalars, len(chunk.rows))
+        columns.refuse_large(traits)
+        external_ids = texts.pop("external_id")
+        values: dict[str, Sequence[str | bytes | None]] = {**texts}
         if "email" in texts:
-            values["email_hash"] = self._hasher.hash(Channel.EMAIL, texts["email"])
-        scalars = read(row, self._traits)
-        traits: TraitChanges = {**scalars}
-        check_bytes(row, traits)
-        return Patch(external_id, values, traits)
+            values["email_hash"] = [email and self._hash(email) for email in texts["email"]]
+        rows = zip(external_ids, objects_of(values, len(chunk.rows)), traits, strict=True)
+        return columns.checked([Patch(external_id or "", some, other) for external_id, some, other in rows])
 
 
 class EventRows:
@@ -128,9 +196,8 @@ class EventRows:
             "external_id": clean_external_id,
             "anonymous_id": clean_anonymous_id,
             "message_id": clean_message_id,
-            # A file has few of these: looked up once each.
-            "name": lru_cache(1000)(clean_name),
-            "country": lru_cache(1000)(clean_country),
+            "name": clean_name,
+            "country": clean_country,
             **{column: partial(clean_context, column) for column in CONTEXT},
         }
         times = {"occurred_at": TimeCell(UTC if zone == "UTC" else ZoneInfo(zone), now)}
@@ -141,7 +208,6 @@ class EventRows:
         self._name = None if name is None else clean_name(name)
         self._occurrences = Occurrences()
         mapped = {one.name for one in targets if not one.inside}
-        self._has_message_id = "message_id" in mapped
         if len(mapped & {"external_id", "anonymous_id"}) != 1:
             raise ProfileError(
                 "NO_IDENTITY", "Map one column to external_id or to anonymous_id, not both.", field=("mapping",)
@@ -153,33 +219,36 @@ class EventRows:
                 "NO_NAME", "Map one column to name, or give one name for all events, not both.", field=("name",)
             )
 
-    def event(self, row: Sequence[str]) -> CleanEvent:
-        """Raises ProfileError whose message names the column. Rows must come in the order of the file."""
-        made_id = None if self._has_message_id else self._made_id(row)
-        texts = read(row, self._texts)
-        scalars = read(row, self._properties)
-        properties: dict[str, JsonValue] = {**scalars}
-        check_bytes(row, properties)
-        text = texts.get
-        return CleanEvent(
-            made_id or texts["message_id"],
-            text("external_id"),
-            text("anonymous_id"),
-            self._name or texts["name"],
-            read(row, self._times)["occurred_at"],
+    def convert(self, chunk: Chunk) -> Checked[CleanEvent]:
+        """Chunks must come in the order of the file."""
+        columns = Columns(chunk)
+        texts = columns.read(self._texts)
+        times = columns.read(self._times)["occurred_at"]
+        scalars = columns.read(self._properties)
+        properties = objects_of(scalars, len(chunk.rows))
+        columns.refuse_large(properties)
+        message_ids = texts.get("message_id") or self._made_ids(chunk.rows)
+        nothing: list[str | None] = [None] * len(chunk.rows)
+        names = texts.get("name") or [self._name] * len(chunk.rows)
+        rows = zip(
+            message_ids,
+            texts.get("external_id", nothing),
+            texts.get("anonymous_id", nothing),
+            names,
+            times,
             properties,
-            text("page_path"),
-            text("device_type"),
-            text("browser"),
-            text("country"),
-            text("city"),
-            text("session_id"),
+            *(texts.get(column, nothing) for column in CONTEXT_COLUMNS),
+            strict=True,
         )
+        return columns.checked(list(map(CleanEvent._make, rows)))
 
-    def _made_id(self, row: Sequence[str]) -> str:
-        content = "\x1f".join((self._name or "", *row))
-        digest = blake2b(content.encode(), digest_size=16).digest()
-        return f"row-{digest.hex()}-{self._occurrences.count(int.from_bytes(digest[:4]))}"
+    def _made_ids(self, rows: Sequence[Sequence[str]]) -> list[str]:
+        first = self._name or ""
+        made = []
+        for row in rows:
+            digest = blake2b("\x1f".join((first, *row)).encode(), digest_size=16).digest()
+            made.append(f"row-{digest.hex()}-{self._occurrences.count(int.from_bytes(digest[:4]))}")
+        return made
 
 
 class TimeCell:

@@ -102,7 +102,7 @@ def check_size(value: object, *, field: tuple[str, ...]) -> None:
         raise ProfileError("TOO_LARGE", f"Has {size} bytes as JSON: send at most {MOST_BYTES}.", field=field)
 
 
-def merged(traits: Traits, changes: TraitChanges) -> Traits:
+def merged(traits: Traits, changes: Mapping[str, TraitValue | None]) -> Traits:
     """`traits` after `changes`, key by key; None removes. Neither argument is changed.
 
     Raises ProfileError TOO_MANY_KEYS or TOO_LARGE when the result passes the bounds of one person's traits.

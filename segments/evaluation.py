@@ -7,7 +7,7 @@ result; that one locks the segment first, then the evaluation, then the members,
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -72,6 +72,13 @@ WHERE workspace_id = $1 AND segment_id = $2 AND status IN ('QUEUED', 'RUNNING')
 """
 
 
+NEWEST = """
+SELECT newest.id FROM unnest($2::uuid[]) AS wanted (segment_id) CROSS JOIN LATERAL (
+  SELECT e.id FROM evaluation e WHERE e.workspace_id = $1 AND e.segment_id = wanted.segment_id
+  ORDER BY e.id DESC LIMIT 1) AS newest
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Claimed:
     """An evaluation under lease, with what it is to evaluate."""
@@ -131,6 +138,19 @@ async def find(workspace_id: UUID, evaluation_id: UUID) -> Evaluation | None:
     """The evaluation; None when there is none."""
     async with transaction(workspace_id):
         return await Evaluation.get_or_none(workspace_id=workspace_id, id=evaluation_id)
+
+
+async def load(workspace_id: UUID, evaluation_ids: Collection[UUID]) -> dict[UUID, Evaluation]:
+    """Evaluations by id; unknown ids are left out."""
+    async with transaction(workspace_id):
+        return {e.id: e for e in await Evaluation.filter(workspace_id=workspace_id, id__in=list(evaluation_ids))}
+
+
+async def latest(workspace_id: UUID, segment_ids: Collection[UUID]) -> dict[UUID, Evaluation]:
+    """The newest evaluation of each segment, by segment id; segments never evaluated are left out."""
+    async with transaction(workspace_id) as connection:
+        newest = [row["id"] for row in await connection.fetch(NEWEST, workspace_id, list(segment_ids))]
+        return {e.segment_id: e for e in await Evaluation.filter(workspace_id=workspace_id, id__in=newest)}
 
 
 async def history(workspace_id: UUID, segment_id: UUID, *, after: UUID | None, limit: int) -> list[Evaluation]:

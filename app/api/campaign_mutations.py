@@ -1,6 +1,7 @@
 """What people do with campaigns: write them, try them, start, stop and show them."""
 
 from datetime import datetime, timedelta
+from uuid import UUID
 
 from strawberry import ID, Maybe
 
@@ -209,7 +210,7 @@ class CampaignTestSendPayload(Payload):
     dispatch: Dispatch | None = about("The run: follow its `progress`; null when it was refused.", default=None)
 
 
-def segment_keys(texts: list[ID], *, field: str) -> tuple[ids.UUID, ...]:
+def segment_keys(texts: list[ID], *, field: str) -> tuple[UUID, ...]:
     """The segments that `texts` name, each once."""
     return tuple(dict.fromkeys(ids.segment_id(text, field=field) for text in texts))
 
@@ -345,7 +346,7 @@ class CampaignMutations:
     @mutation(needs=Scope.SEND)
     async def campaign_test_send(self, info: Info, input: CampaignTestSendInput) -> CampaignTestSendPayload:
         """Send a marked copy to a few; status and counts of the campaign stay as they are."""
-        row = await rehearsal.test_send(
+        row = await rehearsal.send_test(
             info.context.workspace_id,
             ids.campaign_id(input.id),
             segment_id=ids.optional(Kind.SEGMENT, input.segment_id, field="segment_id"),

@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from typing import Annotated
+from uuid import UUID
 
 import strawberry
 from strawberry import ID
@@ -66,7 +67,7 @@ enum(
 class Campaign(Node):
     """One channel, one content, and the segments it goes to."""
 
-    key: strawberry.Private[ids.UUID]
+    key: strawberry.Private[UUID]
     row: strawberry.Private[CampaignRow]
     name: str = about("Its name.")
     channel: CampaignChannel = about("How it reaches people; follows from its content.")
@@ -171,7 +172,7 @@ class Campaign(Node):
         return await delivery_page(info, self.key, first=first, after=after, status=status)
 
     @resolved
-    async def test_sends(self, info: Info) -> list[Dispatch]:
+    async def tests(self, info: Info) -> list[Dispatch]:
         """Its test sends, newest first; at most 100."""
         tests = await counts.of_tests(info.context.workspace_id, self.key)
         newest = sorted(tests, reverse=True)[: paging.LARGEST_PAGE]

@@ -8,7 +8,6 @@ from app.api.declare import about, enum, input_type, one_of
 from app.api.scalars import TraitValue
 from segments.nodes import Operator
 
-
 enum(
     Operator,
     "How a value is compared. A comparison with a missing trait or property is false; counts and sums take EQUALS to"
@@ -170,4 +169,3 @@ def duration_to_definition(duration: DurationInput) -> dict[str, int]:
 
 def value_of(value: Maybe[TraitValue]) -> dict[str, Any]:
     return {} if value is None else {"value": value.value}
-

@@ -13,7 +13,6 @@ from typing import Any, TypeVar, dataclass_transform
 import strawberry
 from strawberry.extensions import FieldExtension
 from strawberry.types import Info
-from strawberry.types.field import StrawberryField
 
 from app.auth import require
 from app.problems import AsUserErrors
@@ -98,9 +97,6 @@ class Requires(FieldExtension):
     def __init__(self, scope: Scope, *, from_apps: bool) -> None:
         self.scope = scope
         self.from_apps = from_apps
-
-    def apply(self, field: StrawberryField) -> None:
-        field.metadata = {**field.metadata, "needs": self.scope, "from_apps": self.from_apps}
 
     async def resolve_async(self, next_: Any, source: Any, info: Info[Any, Any], **kwargs: Any) -> Any:
         require(info.context.caller, self.scope, from_apps=self.from_apps)

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from enum import StrEnum
-
+from uuid import UUID
 
 import strawberry
 
@@ -110,8 +110,8 @@ class CampaignProgress:
 class Dispatch(Node):
     """One run of a campaign: content and audience frozen, and a ledger of its messages."""
 
-    key: strawberry.Private[ids.UUID]
-    campaign_key: strawberry.Private[ids.UUID]
+    key: strawberry.Private[UUID]
+    campaign_key: strawberry.Private[UUID]
     counted: strawberry.Private[Progress | None] = None
     kind: DispatchKind = about("What it was for.")
     content_version: int = about("Which version of the content it sends.")
@@ -185,7 +185,7 @@ class Delivery:
 
 
 async def delivery_page(
-    info: Info, campaign_id: ids.UUID, *, first: int, after: str | None, status: DeliveryStatus | None
+    info: Info, campaign_id: UUID, *, first: int, after: str | None, status: DeliveryStatus | None
 ) -> Connection[Delivery]:
     """A page of a campaign's messages."""
     states = None if status is None else tuple(state for state, shown in STATUSES.items() if shown is status)
@@ -209,7 +209,7 @@ def delivery_key(after: str) -> DeliveryKey:
     dispatch, *numbers = paging.cursor_keys(after, 3)
     try:
         profile_id, device_id = (int(number) for number in numbers)
-        key = DeliveryKey(ids.UUID(hex=dispatch), profile_id, device_id)
+        key = DeliveryKey(UUID(hex=dispatch), profile_id, device_id)
     except ValueError as fault:
         raise paging.bad_cursor() from fault
     if not (0 <= profile_id <= ids.LARGEST_PROFILE_ID and 0 <= device_id <= ids.LARGEST_DEVICE_ID):

@@ -21,7 +21,6 @@ from app.context import Info
 from app.problems import ApiError
 from profiles import workspaces
 from profiles.keys import Scope
-from segments import evaluation
 
 MOST_NODES = 100
 
@@ -49,7 +48,7 @@ async def segment(info: Info, id: str) -> Node | None:
 
 
 async def segment_evaluation(info: Info, id: str) -> Node | None:
-    row = await evaluation.find(info.context.workspace_id, ids.decode_uuid(Kind.EVALUATION, id))
+    row = await info.context.loaders.evaluations.load(ids.decode_uuid(Kind.EVALUATION, id))
     return SegmentEvaluation.of(row) if row else None
 
 

@@ -26,6 +26,7 @@ class Kind(StrEnum):
     DISPATCH = "dsp"
 
 
+KINDS: dict[str, Kind] = {kind.value: kind for kind in Kind}
 LARGEST_PROFILE_ID = 2**31 - 1
 LARGEST_DEVICE_ID = 2**63 - 1
 
@@ -38,7 +39,7 @@ def encode(kind: Kind, key: UUID | int) -> ID:
 def kind_of(text: str) -> Kind | None:
     """Which kind of thing `text` names; None when it is no id of ours."""
     prefix = text.partition("_")[0]
-    return Kind(prefix) if prefix in Kind else None
+    return KINDS.get(prefix)
 
 
 def decode_uuid(kind: Kind, text: str, *, field: str = "id") -> UUID:

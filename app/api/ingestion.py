@@ -91,7 +91,7 @@ class DeviceUnregisterPayload(Payload):
 
 def to_event(wanted: EventTrackInput, caller: Caller) -> EventInput:
     """The use case's input; raises ApiError when the caller may not act as that person."""
-    properties = {} if wanted.properties is None else wanted.properties
+    properties: object = {} if wanted.properties is None else wanted.properties
     if not isinstance(properties, dict):
         raise ApiError("NOT_AN_OBJECT", "Properties are an object of names and values.", field=("properties",))
     return EventInput(
@@ -165,7 +165,5 @@ class IngestionMutations:
     @mutation(needs=Scope.INGEST, from_apps=True)
     async def device_unregister(self, info: Info, input: DeviceUnregisterInput) -> DeviceUnregisterPayload:
         """Reach a device no more, when somebody signs out or says no."""
-        removed = await devices.unregister(
-            info.context.workspace_id, input.provider, input.token, now=info.context.now
-        )
+        removed = await devices.unregister(info.context.workspace_id, input.provider, input.token, now=info.context.now)
         return DeviceUnregisterPayload(removed=removed)

@@ -1,18 +1,16 @@
 """Look-ups gathered over one request: a page of a hundred items costs one query a kind, not a hundred."""
 
 from collections.abc import Awaitable, Callable, Hashable, Mapping
-from datetime import datetime
 from typing import TypeVar
 from uuid import UUID
 
 from strawberry.dataloader import DataLoader
 
-from campaigns import counts
+from campaigns import counts, placements, senders
 from campaigns import listing as campaign_listing
-from campaigns import placements, senders
 from profiles import brands, consent, devices, profiles
+from segments import evaluation, membership
 from segments import listing as segment_listing
-from segments import membership
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -41,6 +39,8 @@ class Loaders:
         self.consents = gathered(consent.of_profiles, workspace_id)
         self.segments = gathered(segment_listing.load, workspace_id)
         self.segment_sizes = gathered(segment_listing.sizes, workspace_id)
+        self.evaluations = gathered(evaluation.load, workspace_id)
+        self.latest_evaluations = gathered(evaluation.latest, workspace_id)
         self.memberships = gathered(membership.segments_of_profiles, workspace_id)
         self.senders = gathered(senders.load, workspace_id)
         self.placements = gathered(placements.load, workspace_id)

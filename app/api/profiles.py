@@ -1,7 +1,7 @@
 """People: reading them, and telling Muster about them."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
 import strawberry
@@ -24,6 +24,9 @@ from profiles import profiles
 from profiles.keys import Scope
 from profiles.profiles import Profile as ProfileRow
 from profiles.profiles import ProfileInput, UpsertOutcome
+
+if TYPE_CHECKING:
+    from app.api.segments import Segment
 
 MOST_PROFILES = 1000
 
@@ -164,7 +167,7 @@ class ProfilesUpsertPayload(Payload):
 
 def to_input(wanted: ProfileUpsertInput) -> ProfileInput:
     """The use case's input; raises ApiError for a brand id of another kind."""
-    traits = wanted.traits.value if wanted.traits is not None else {}
+    traits: object = wanted.traits.value if wanted.traits is not None else {}
     return ProfileInput(
         external_id=wanted.external_id,
         email=given(wanted.email),

@@ -345,9 +345,7 @@ class SegmentMutations:
         )
 
     @mutation(needs=Scope.SEGMENTS)
-    async def segment_members_remove(
-        self, info: Info, input: SegmentMembersRemoveInput
-    ) -> SegmentMembersRemovePayload:
+    async def segment_members_remove(self, info: Info, input: SegmentMembersRemoveInput) -> SegmentMembersRemovePayload:
         """Take people out of a static segment."""
         key = ids.segment_id(input.id)
         report = await static.remove_members(
@@ -361,9 +359,7 @@ class SegmentMutations:
         )
 
     @mutation(needs=Scope.SEGMENTS)
-    async def segment_members_import(
-        self, info: Info, input: SegmentMembersImportInput
-    ) -> SegmentMembersImportPayload:
+    async def segment_members_import(self, info: Info, input: SegmentMembersImportInput) -> SegmentMembersImportPayload:
         """Let in whom a CSV file names; rows that cannot be used are listed, the others enter."""
         key = ids.segment_id(input.id)
         report = await static.import_members(

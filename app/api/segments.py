@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from typing import Annotated
+from uuid import UUID
 
 import strawberry
 from strawberry import ID
@@ -19,6 +20,7 @@ from app.context import Info
 from profiles import profiles
 from profiles.keys import Scope
 from segments import conditions, evaluation, listing, membership
+from segments.errors import SegmentNotFound
 from segments.models import Cadence, EvaluationCause, EvaluationStatus, SegmentStatus, SegmentType
 from segments.models import Evaluation as EvaluationRow
 from segments.models import Segment as SegmentRow
@@ -75,8 +77,8 @@ enum(
 class SegmentEvaluation(Node):
     """One full evaluation of a segment."""
 
-    key: strawberry.Private[ids.UUID]
-    segment_key: strawberry.Private[ids.UUID]
+    key: strawberry.Private[UUID]
+    segment_key: strawberry.Private[UUID]
     status: EvaluationStatus = about("How far it is.")
     cause: EvaluationCause = about("Who asked for it.")
     definition_version: int = about("Which version of the conditions was evaluated.")
@@ -140,8 +142,8 @@ class SegmentMemberConnection:
 class Segment(Node):
     """A named set of profiles."""
 
-    key: strawberry.Private[ids.UUID]
-    brand_key: strawberry.Private[ids.UUID | None]
+    key: strawberry.Private[UUID]
+    brand_key: strawberry.Private[UUID | None]
     name: str = about("Its name.")
     description: str = about("What it is for.")
     type: SegmentType = about("Where its members come from.")
@@ -199,6 +201,12 @@ class Segment(Node):
         """As of when the members are; null when it was never evaluated."""
         row = await info.context.loaders.segment_sizes.load(self.key)
         return row.evaluated_at if row else None
+
+    @resolved
+    async def last_evaluation(self, info: Info) -> SegmentEvaluation | None:
+        """The newest evaluation, finished or not; null when there was none."""
+        row = await info.context.loaders.latest_evaluations.load(self.key)
+        return SegmentEvaluation.of(row) if row else None
 
     @resolved
     async def members(
@@ -270,7 +278,7 @@ class SegmentQueries:
     @query(needs=Scope.READ)
     async def evaluation(self, info: Info, id: ID) -> SegmentEvaluation | None:
         """One evaluation, to follow it; null when there is none."""
-        row = await evaluation.find(info.context.workspace_id, ids.decode_uuid(Kind.EVALUATION, id))
+        row = await info.context.loaders.evaluations.load(ids.decode_uuid(Kind.EVALUATION, id))
         return SegmentEvaluation.of(row) if row else None
 
     @query(needs=Scope.READ)
@@ -282,6 +290,8 @@ class SegmentQueries:
     ) -> bool:
         """Whether a person is in a segment now: for experiments and feature flags. Unknown people are in none."""
         key = ids.segment_id(segment_id, field="segment_id")
+        if await info.context.loaders.segments.load(key) is None:
+            raise SegmentNotFound(field=("segment_id",))
         person = await profiles.find_by_external_id(info.context.workspace_id, external_id)
         if person is None:
             return False

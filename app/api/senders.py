@@ -1,6 +1,7 @@
 """Whom email campaigns come from."""
 
 from datetime import datetime
+from uuid import UUID
 
 import strawberry
 from strawberry import ID
@@ -21,7 +22,7 @@ from profiles.keys import Scope
 class Sender(Node):
     """Whom an email campaign comes from."""
 
-    brand_key: strawberry.Private[ids.UUID | None]
+    brand_key: strawberry.Private[UUID | None]
     from_name: str = about("Name that recipients see.")
     from_address: str = about("Address that recipients see.")
     reply_to: str | None = about("Where answers go; null: to the from address.")

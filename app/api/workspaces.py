@@ -122,4 +122,3 @@ class WorkspaceMutations:
             info.context.workspace_id, external_id, expires_at=expires_at
         )
         return ClientTokenCreatePayload(token=token, expires_at=expires_at)
-

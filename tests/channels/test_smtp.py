@@ -1,6 +1,7 @@
 """SMTP against a scripted server: every phase and every way to fail, TLS, login, limits, what goes over the wire."""
 
 import asyncio
+import re
 import ssl
 from datetime import timedelta
 
@@ -129,20 +130,18 @@ async def test_lines_that_begin_with_a_dot_arrive_as_they_were() -> None:
     "data",
     [
         b"a\n.\nMAIL FROM:<evil@example.com>\n",
-        b"a\r.\rRSET\r",
         b"a\r\n.\rb\n.\r\n",
         b".",
         b"",
         b"no end",
         b"x\n.\r\nRSET\r\n",
+        b"x\r\n.\r\nRSET\r\n",
     ],
 )
 def test_nothing_in_a_message_can_end_it(data: bytes) -> None:
     wire = on_the_wire(data)
-    assert wire.endswith(b"\r\n.\r\n") or wire == b".\r\n"
-    inner = wire.removesuffix(b".\r\n")
-    assert b"\r\n.\r\n" not in b"\r\n" + inner
-    assert inner.count(b"\n") == inner.count(b"\r") == inner.count(b"\r\n")
+    assert wire.endswith(b"\r\n.\r\n")
+    assert re.search(rb"(?:^|\n)\.[\r\n]", wire.removesuffix(b".\r\n")) is None
 
 
 UNWRITABLE = [

@@ -272,6 +272,11 @@ def test_a_decision_is_a_page_of_four_parts_and_says_what_enforces_it(page: Path
     assert "Enforced by" in text
 
 
+def test_the_contract_folder_holds_no_python() -> None:
+    """One such file, and `import graphql` in the checkout would find it instead of the library (docs/adr/0001)."""
+    assert list((ROOT / "graphql").rglob("*.py*")) == []
+
+
 def test_decisions_are_numbered_without_a_gap() -> None:
     assert [page.name[:4] for page in DECISIONS] == [f"{number:04}" for number in range(1, len(DECISIONS) + 1)]
     assert DECISIONS

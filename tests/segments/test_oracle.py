@@ -73,7 +73,7 @@ def engine() -> Engine:
     return PostgresEngine()
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(condition=strategies.conditions)
 async def test_the_engine_finds_whom_the_oracle_finds(world: World, engine: Engine, condition: Condition) -> None:
     found = await evaluation.find_members(
@@ -84,7 +84,7 @@ async def test_the_engine_finds_whom_the_oracle_finds(world: World, engine: Engi
     assert found.nodes[0].size == len(meant)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(condition=strategies.conditions)
 async def test_asked_of_some_the_engine_finds_the_same_among_them(
     world: World, engine: Engine, condition: Condition

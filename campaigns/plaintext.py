@@ -1,0 +1,141 @@
+"""The plain text of a mail, out of its HTML."""
+
+import re
+
+from selectolax.lexbor import LexborHTMLParser, LexborNode
+
+from campaigns.errors import CampaignError
+from campaigns.markup import CLOSE, MARK, OPEN, Masked, mask
+
+MOST_NESTING = 200
+"""Of HTML elements; mail has some 20, and we walk it recursively."""
+
+
+def visible_text(source: str) -> str:
+    """The plain text of an HTML template, as a template: what a reader sees, links with their addresses.
+
+    Template tags keep their places and conditions. What is hidden (display: none, comments, head) is left out, so
+    what is not in here is not visible either.
+    """
+    masked = mask(source)
+    body = LexborHTMLParser(masked.commented()).body
+    writer = TextWriter(masked)
+    if body is not None:
+        writer.children(body, 0)
+    text = re.sub(r"[ \t]+\n", "\n", "".join(writer.parts)).strip()
+    return masked.restore(text) + "\n"
+
+
+PARAGRAPHS = frozenset(
+    {"blockquote", "dl", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "ol", "p", "pre", "table", "ul"},
+)
+LINES = frozenset(
+    {"address", "article", "aside", "center", "dd", "div", "dt", "fieldset", "figcaption", "figure", "footer", "form"}
+    | {"header", "li", "main", "nav", "section", "tbody", "td", "tfoot", "th", "thead", "tr"},
+)
+BLOCKS = PARAGRAPHS | LINES
+UNSEEN = frozenset({"head", "link", "meta", "noscript", "object", "script", "style", "template", "title"})
+HIDDEN_STYLE = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden|mso-hide\s*:\s*all", re.IGNORECASE)
+SPACE = re.compile(r"[ \t\r\n\f]+")
+
+
+class TextWriter:
+    """Collects text; line breaks and spaces wait until something follows them, so that none is doubled.
+
+    A block tag takes its place at once and leaves breaks waiting: `<p>A</p>{% if x %}<p>B</p>{% endif %}<p>C</p>`
+    becomes "A{% if x %}\\n\\nB{% endif %}\\n\\nC", right with and without B.
+    """
+
+    def __init__(self, masked: Masked) -> None:
+        self.masked = masked
+        self.parts: list[str] = []
+        self.breaks = 0
+        self.space = False
+        self.waiting: list[int] = []
+        """The breaks that waited where each open block tag began."""
+
+    def say(self, text: str) -> None:
+        if self.breaks:
+            self.parts.append("\n" * self.breaks if self.parts else "")
+        elif self.space:
+            self.parts.append(" ")
+        self.breaks, self.space = 0, False
+        self.parts.append(text)
+
+    def text(self, text: str) -> None:
+        """Running text: white space of any length is one space."""
+        words = SPACE.sub(" ", text)
+        self.space = self.space or words.startswith(" ")
+        if words.strip(" "):
+            self.say(words.strip(" "))
+            self.space = words.endswith(" ")
+
+    def line_break(self, breaks: int) -> None:
+        self.breaks, self.space = max(self.breaks, breaks), False
+
+    def block_tag(self, mark: str) -> None:
+        """A `{% %}`: in running text its place is after the space before it, else before the breaks that wait."""
+        words = self.masked.tags[int(mark.strip(OPEN + CLOSE))].strip("{}%-+ \t\n").split(maxsplit=1)
+        word = words[0] if words else ""
+        if self.space and not self.breaks:
+            self.parts.append(" ")
+            self.space = False
+        self.parts.append(mark)
+        if word in ("if", "for"):
+            self.waiting.append(self.breaks)
+        elif word in ("elif", "else") and self.waiting:
+            self.breaks = max(self.breaks, self.waiting[-1])
+        elif word.startswith("end") and self.waiting:
+            self.breaks = max(self.breaks, self.waiting.pop())
+
+    def children(self, node: LexborNode, depth: int) -> None:
+        if depth > MOST_NESTING:
+            message = "The HTML nests too deeply; use fewer elements inside each other."
+            raise CampaignError("TEMPLATE_TOO_LARGE", message, field=("content", "html"))
+        child = node.child
+        while child is not None:
+            self.element(child, depth + 1)
+            child = child.next
+
+    def element(self, node: LexborNode, depth: int) -> None:
+        tag = node.tag or ""
+        if tag == "-text":
+            self.text(node.text_content or "")
+        elif tag == "-comment":
+            if mark := MARK.fullmatch(node.comment_content or ""):
+                self.block_tag(mark[0])
+        elif tag == "br":
+            self.parts.append("\n" * self.breaks if self.parts else "")
+            self.breaks, self.space = 1, False
+        elif tag == "img":
+            self.text(node.attributes.get("alt") or "")
+        elif tag not in UNSEEN and not hidden(node):
+            self.block(node, tag, depth) if tag in BLOCKS else self.inline(node, tag, depth)
+
+    def block(self, node: LexborNode, tag: str, depth: int) -> None:
+        if tag in ("td", "th"):  # cells of a row stand beside each other
+            if self.parts and not self.breaks:
+                self.space = True
+            self.children(node, depth)
+            return
+        self.line_break(2 if tag in PARAGRAPHS else 1)
+        if tag == "hr":
+            self.say("-" * 40)
+        if tag == "li":
+            self.say("- ")
+        self.children(node, depth)
+        self.line_break(2 if tag in PARAGRAPHS else 1)
+
+    def inline(self, node: LexborNode, tag: str, depth: int) -> None:
+        before = len(self.parts)
+        self.children(node, depth)
+        address = (node.attributes.get("href") or "").strip() if tag == "a" else ""
+        said = "".join(self.parts[before:]).strip()
+        if said and address and not address.startswith("#") and said != address.removeprefix("mailto:"):
+            self.say(f"{' ' if self.parts[-1][-1:] not in (' ', chr(10)) else ''}({address})")
+
+
+def hidden(node: LexborNode) -> bool:
+    """Whether an element is not shown."""
+    attributes = node.attributes
+    return "hidden" in attributes or bool(HIDDEN_STYLE.search(attributes.get("style") or ""))

@@ -1,0 +1,402 @@
+"""Users' templates: Jinja2's syntax, of which only a listed part is allowed, compiled by us.
+
+Jinja2 parses; it never compiles or runs a user's template. Its own optimizer alone hangs on `{{ 'a' * 10**9 }}`, and
+its sandbox bounds neither time nor memory; `env.parse` does neither fold nor run anything. What parses is walked once:
+a node that is not listed below is refused with its line, the rest becomes a campaigns.program.Program.
+
+Allowed: `{{ }}`, `{% if %}`, `{% for %}` over lists of the context (nested at most twice), comparisons, and/or/not,
+constants, `is defined`, `a if b else c`, and the filters of campaigns/filters.py. Not allowed: calls, arithmetic,
+set, macro, include, import, extends, safe, and everything Jinja2 may come to know.
+"""
+
+from collections.abc import Sequence
+
+from jinja2 import Environment, TemplateSyntaxError, nodes
+
+from campaigns.comparisons import COMPARISONS, truth
+from campaigns.errors import CampaignError, RenderError
+from campaigns.filters import FILTERS
+from campaigns.program import (
+    MISSING,
+    Encoding,
+    Expression,
+    Frame,
+    Program,
+    Step,
+    Value,
+    constant,
+    cost,
+    missing,
+    path,
+    run,
+    to_text,
+)
+
+MOST_TOKENS = 10_000
+"""Jinja2 takes 10 us a token: 100 KB of {{a}} would block for a second."""
+MOST_DEPTH = 40
+"""Of syntax nested in syntax. Jinja2's parser makes chains (`a and a and ...`) without recursion; we recurse."""
+MOST_LOOPS = 2
+
+CONTEXT: dict[str, frozenset[str] | None] = {
+    "profile": None,
+    "traits": None,
+    "campaign": frozenset({"name"}),
+    "sender": frozenset({"name", "address", "reply_to", "postal_address"}),
+    "unsubscribe_url": frozenset(),
+    "now": frozenset(),
+}
+"""The names a template may begin with, and their fields; None: any (a profile's traits), empty: it is a value itself.
+`profile` has external_id, email, locale, time_zone, country, city, and every trait under its own name; a trait named
+like one of these is reached by `traits`."""
+LOOP_FIELDS = frozenset({"index", "index0", "first", "last", "length"})
+
+ENVIRONMENT = Environment(autoescape=False)
+"""Parses only; nothing is ever rendered by it."""
+
+
+def compile_template(source: str, *, field: tuple[str, ...], limit: int, encoding: Encoding) -> Program:
+    """The program of a template. Raises CampaignError with `field` and the line: TEMPLATE_TOO_LARGE (`limit` is in
+    bytes), TEMPLATE_SYNTAX, TEMPLATE_NOT_ALLOWED."""
+    compiler = Compiler(field, encoding)
+    tree = parse(source, field=field, limit=limit)
+    steps = compiler.steps(tree.body, depth=0)
+    return Program(steps, frozenset(compiler.names), frozenset(compiler.always))
+
+
+def parse(source: str, *, field: tuple[str, ...], limit: int) -> nodes.Template:
+    """The syntax tree of a template of bearable size. Raises CampaignError like `compile_template`."""
+    size = len(source.encode("utf-8", "replace"))
+    if size > limit:
+        message = f"The template has {size:,} bytes; at most {limit:,} are taken."
+        raise CampaignError("TEMPLATE_TOO_LARGE", message, field=field)
+    try:
+        # Counted while they are made, so that a flood of them stops early.
+        for tokens, _ in enumerate(ENVIRONMENT.lex(source), start=1):
+            if tokens > MOST_TOKENS:
+                message = f"The template has more than {MOST_TOKENS:,} pieces of syntax; simplify it."
+                raise CampaignError("TEMPLATE_TOO_LARGE", message, field=field)
+        return ENVIRONMENT.parse(source)
+    except TemplateSyntaxError as error:
+        message = f"Line {error.lineno}: {(error.message or 'this is no template syntax').rstrip('.')}."
+        raise CampaignError("TEMPLATE_SYNTAX", message, field=field) from error
+    except RecursionError as error:
+        message = "The template nests too deeply; use fewer parentheses and blocks inside each other."
+        raise CampaignError("TEMPLATE_SYNTAX", message, field=field) from error
+    except ValueError as error:  # a number of more than 4,300 digits
+        message = "The template has a number or a text that cannot be read."
+        raise CampaignError("TEMPLATE_SYNTAX", message, field=field) from error
+
+
+class Compiler:
+    """Walks one template, top down."""
+
+    def __init__(self, field: tuple[str, ...], encoding: Encoding) -> None:
+        self.field, self.encoding = field, encoding
+        self.names: set[str] = set()
+        self.always: set[str] = set()
+        self.loops: list[str] = []
+        """The item names of the loops around this place."""
+        self.conditional = 0
+        self.visited = 0
+
+    def refuse(self, node: nodes.Node, message: str) -> CampaignError:
+        line = f"Line {node.lineno}: " if node.lineno else ""
+        return CampaignError("TEMPLATE_NOT_ALLOWED", line + message, field=self.field)
+
+    def enter(self, node: nodes.Node, depth: int) -> None:
+        self.visited += 1
+        if depth > MOST_DEPTH:
+            raise self.refuse(node, "this nests too deeply; use fewer blocks, filters or conditions inside each other.")
+
+    # Statements
+
+    def steps(self, body: Sequence[nodes.Node], *, depth: int) -> tuple[Step, ...]:
+        """The steps of a piece of template. Text that belongs together is encoded as one."""
+        made: list[Step] = []
+        text: list[str] = []
+
+        def flush() -> None:
+            if text:
+                made.append(self.encoding.static("".join(text)))
+                text.clear()
+
+        for node in body:
+            self.enter(node, depth)
+            match node:
+                case nodes.Output():
+                    for part in node.nodes:
+                        if isinstance(part, nodes.TemplateData):
+                            text.append(part.data)
+                        else:
+                            flush()
+                            made.append(self.output(part, depth))
+                case nodes.If():
+                    flush()
+                    made.append(self.condition(node, depth))
+                case nodes.For():
+                    flush()
+                    made.append(self.loop(node, depth))
+                case _:
+                    raise self.refuse(node, f"{{% {tag_name(node)} %}} cannot be used here; only if and for can.")
+        flush()
+        return tuple(step for step in made if step != b"")
+
+    def output(self, node: nodes.Expr, depth: int) -> Step:
+        expression, name = self.expression(node, depth + 1), described(node)
+        if not self.conditional and unchanged(node):
+            self.always.add(name)
+        encode = self.encoding.value
+
+        def write(frame: Frame) -> None:
+            frame.write(encode(to_text(name, expression(frame))))
+
+        return write
+
+    def condition(self, node: nodes.If, depth: int) -> Step:
+        self.conditional += 1
+        branches = [
+            (self.expression(branch.test, depth + 1), self.steps(branch.body, depth=depth + 1))
+            for branch in (node, *node.elif_)
+        ]
+        otherwise = self.steps(node.else_, depth=depth + 1)
+        self.conditional -= 1
+
+        def choose(frame: Frame) -> None:
+            for test, body in branches:
+                if truth(test(frame)):
+                    run(body, frame)
+                    return
+            run(otherwise, frame)
+
+        return choose
+
+    def loop(self, node: nodes.For, depth: int) -> Step:
+        if node.test is not None or node.recursive:
+            raise self.refuse(node, "a loop has neither a condition nor recursion; put an {% if %} inside it.")
+        if not isinstance(node.target, nodes.Name):
+            raise self.refuse(node, "a loop names one variable, as in {% for item in traits.items %}.")
+        if len(self.loops) == MOST_LOOPS:
+            raise self.refuse(node, f"at most {MOST_LOOPS} loops may stand inside each other.")
+        target = node.target.name
+        if target in CONTEXT or target == "loop" or target in self.loops:
+            raise self.refuse(node, f"{target} has a meaning already; call the loop's variable something else.")
+        items, name = self.expression(node.iter, depth + 1), described(node.iter)
+        self.conditional += 1
+        otherwise = self.steps(node.else_, depth=depth + 1)
+        self.loops.append(target)
+        visited = self.visited
+        body = self.steps(node.body, depth=depth + 1)
+        round_costs = 1 + self.visited - visited
+        self.loops.pop()
+        self.conditional -= 1
+
+        def repeat(frame: Frame) -> None:
+            rows = items(frame)
+            if rows is MISSING:
+                raise missing(name, instead="[]")
+            if not isinstance(rows, list):
+                raise RenderError("NOT_A_LIST", f"{name} is not a list, so there is nothing to loop over.")
+            if not rows:
+                run(otherwise, frame)
+                return
+            frame.iterations -= len(rows)
+            if frame.iterations < 0:
+                raise RenderError("TOO_MUCH_WORK", "The loops go round more than 1,000 times; loop over less.")
+            scope, around = frame.scope, frame.scope.get("loop")
+            for index, row in enumerate(rows):
+                frame.spend(round_costs)
+                scope[target] = row
+                scope["loop"] = {
+                    "index": index + 1,
+                    "index0": index,
+                    "first": index == 0,
+                    "last": index == len(rows) - 1,
+                    "length": len(rows),
+                }
+                run(body, frame)
+            del scope[target]
+            scope["loop"] = around
+
+        return repeat
+
+    # Expressions
+
+    def expression(self, node: nodes.Node, depth: int) -> Expression:
+        self.enter(node, depth)
+        match node:
+            case nodes.Const():
+                return constant(node.value)
+            case nodes.Neg(node=nodes.Const(value=int() | float() as amount)):
+                return constant(-amount)
+            case nodes.List() if not node.items:
+                return constant([])
+            case nodes.Name() | nodes.Getattr() | nodes.Getitem():
+                return self.lookup(node)
+            case nodes.Filter():
+                return self.filtered(node, depth)
+            case nodes.Compare():
+                return self.comparison(node, depth)
+            case nodes.Test() if node.name in ("defined", "undefined") and isinstance(node.node, nodes.Expr):
+                value, wanted = self.expression(node.node, depth + 1), node.name == "defined"
+                return lambda frame: (value(frame) is not MISSING) == wanted
+            case nodes.Not():
+                inner = self.expression(node.node, depth + 1)
+                return lambda frame: not truth(inner(frame))
+            case nodes.And() | nodes.Or():
+                return self.junction(node, depth)
+            case nodes.CondExpr():
+                test, then = self.expression(node.test, depth + 1), self.expression(node.expr1, depth + 1)
+                other = self.expression(node.expr2, depth + 1) if node.expr2 else constant("")
+                return lambda frame: then(frame) if truth(test(frame)) else other(frame)
+            case nodes.Call():
+                raise self.refuse(node, f"{described(node.node)}(...) cannot be called; use a filter, as in | upper.")
+            case nodes.BinExpr() | nodes.Concat() | nodes.Neg() | nodes.Pos():
+                raise self.refuse(node, "templates do not calculate; send the finished value as a trait.")
+            case _:
+                raise self.refuse(node, f"a {type(node).__name__.lower()} cannot be used here.")
+
+    def lookup(self, node: nodes.Node) -> Expression:
+        """`a.b.c`, `a["b"]`, `a.items[0]`: only names and places that stand in the template, never computed ones."""
+        inner, keys = node, list[str | int]()
+        while isinstance(inner, nodes.Getattr | nodes.Getitem):
+            if isinstance(inner, nodes.Getattr):
+                keys.append(inner.attr)
+            elif isinstance(inner.arg, nodes.Const) and isinstance(inner.arg.value, str | int):
+                keys.append(inner.arg.value)
+            else:
+                raise self.refuse(inner, "only a name in quotes or a number may stand in [ ].")
+            inner = inner.node
+        if not isinstance(inner, nodes.Name):
+            raise self.refuse(node, "only a name can have fields, as in profile.first_name.")
+        if len(keys) > MOST_DEPTH:
+            raise self.refuse(node, "this has too many dots.")
+        keys.reverse()
+        root = inner.name
+        self.check_name(node, root, keys)
+        if root in CONTEXT:
+            self.names.add(described(node))
+        return path(root, keys)
+
+    def check_name(self, node: nodes.Node, root: str, keys: list[str | int]) -> None:
+        """Refuse a name that no recipient could have."""
+        if root in self.loops:
+            return
+        fields = LOOP_FIELDS if root == "loop" and self.loops else CONTEXT.get(root, frozenset())
+        if root not in CONTEXT and not (root == "loop" and self.loops):
+            known = ", ".join(["profile.<trait>", "traits.<trait>", "campaign.name", "sender.name", "unsubscribe_url"])
+            raise self.refuse(node, f"{root} is not known; there are {known} and loop variables.")
+        if fields is None:
+            if not keys:
+                raise self.refuse(node, f"{root} is not a text; name one of its fields, as in {root}.first_name.")
+        elif not fields and keys:
+            raise self.refuse(node, f"{root} has no fields; write {{{{ {root} }}}}.")
+        elif fields and (len(keys) != 1 or keys[0] not in fields):
+            raise self.refuse(node, f"{root} has {', '.join(sorted(fields))}; write one, as in {root}.{min(fields)}.")
+
+    def filtered(self, node: nodes.Filter, depth: int) -> Expression:
+        known = FILTERS.get(node.name)
+        if known is None:
+            raise self.refuse(node, f"there is no filter {node.name}; there are {', '.join(sorted(FILTERS))}.")
+        if node.node is None or node.dyn_args is not None or node.dyn_kwargs is not None:
+            raise self.refuse(node, f"write the filter as {{{{ profile.city | {node.name} }}}}.")
+        given: dict[str, nodes.Node] = dict(zip(known.parameters, node.args, strict=False))
+        for pair in node.kwargs:
+            key = str(pair.key)  # nodes.Keyword, though Jinja2 types it as nodes.Pair
+            if key not in known.parameters or key in given:
+                raise self.refuse(node, f"{node.name} takes no {key} here.")
+            given[key] = pair.value
+        required = known.parameters[: len(known.parameters) - len(known.defaults)]
+        if len(node.args) > len(known.parameters) or not given.keys() >= set(required):
+            wanted = ", ".join(known.parameters) or "nothing"
+            raise self.refuse(node, f"{node.name} takes {wanted} in its parentheses.")
+        defaults = dict(zip(known.parameters[len(required) :], known.defaults, strict=True))
+        arguments = [
+            self.expression(given[one], depth + 1) if one in given else constant(defaults[one])
+            for one in known.parameters
+        ]
+        if known.check is not None:
+            written = [part.value if isinstance(part, nodes.Const) else MISSING for part in given.values()]
+            wrong = known.check(*written) if written else None
+            if wrong:
+                raise self.refuse(node, f"{wrong}.")
+        value, name = self.expression(node.node, depth + 1), described(node.node)
+        apply, takes_missing = known.apply, known.takes_missing
+
+        def applied(frame: Frame) -> Value:
+            found = value(frame)
+            if found is MISSING and not takes_missing:
+                raise missing(name)
+            frame.spend(cost(found))
+            return apply(name, found, *[argument(frame) for argument in arguments])
+
+        return applied
+
+    def comparison(self, node: nodes.Compare, depth: int) -> Expression:
+        left, name = self.expression(node.expr, depth + 1), described(node.expr)
+        rest = [(COMPARISONS[one.op], self.expression(one.expr, depth + 1)) for one in node.ops]
+
+        def compare(frame: Frame) -> Value:
+            # A chain as Python has it: a < b < c is a < b and b < c.
+            one = left(frame)
+            for holds, expression in rest:
+                other = expression(frame)
+                frame.spend(cost(other))
+                try:
+                    if not holds(one, other):
+                        return False
+                except TypeError as error:
+                    raise RenderError("NOT_COMPARABLE", f"{name} is not of the kind it is compared with.") from error
+                one = other
+            return True
+
+        return compare
+
+    def junction(self, node: nodes.And | nodes.Or, depth: int) -> Expression:
+        left, right = self.expression(node.left, depth + 1), self.expression(node.right, depth + 1)
+        if isinstance(node, nodes.And):
+            return lambda frame: right(frame) if truth(one := left(frame)) else one
+        return lambda frame: one if truth(one := left(frame)) else right(frame)
+
+
+def tag_name(node: nodes.Node) -> str:
+    """What a refused statement is called in a template."""
+    kind = type(node).__name__.lower()
+    return TAGS.get(kind, kind)
+
+
+TAGS = {
+    "assign": "set",
+    "assignblock": "set",
+    "callblock": "call",
+    "filterblock": "filter",
+    "fromimport": "from",
+    "scope": "autoescape",
+}
+
+
+def described(node: nodes.Node | None, depth: int = 0) -> str:
+    """An expression as its author would recognize it, filters left away."""
+    if depth > MOST_DEPTH:
+        return "this value"
+    match node:
+        case nodes.Filter():
+            return described(node.node, depth + 1)
+        case nodes.Name():
+            return node.name
+        case nodes.Getattr():
+            return f"{described(node.node, depth + 1)}.{node.attr}"
+        case nodes.Getitem(arg=nodes.Const(value=str() as key)) if key.isidentifier():
+            return f"{described(node.node, depth + 1)}.{key}"
+        case nodes.Getitem(arg=nodes.Const(value=key)):
+            shown = repr(key[:40]) if isinstance(key, str) else str(key)
+            return f"{described(node.node, depth + 1)}[{shown}]"
+        case _:
+            return "this value"
+
+
+def unchanged(node: nodes.Node | None) -> bool:
+    """Whether an expression prints the value of a name as it is."""
+    while isinstance(node, nodes.Filter) and node.name in ("url", "trim", "e", "escape"):
+        node = node.node
+    return isinstance(node, nodes.Name | nodes.Getattr | nodes.Getitem)

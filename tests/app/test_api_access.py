@@ -1,0 +1,233 @@
+"""Who may do what: keys, scopes, client tokens, and tenants."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import httpx2
+import pytest
+
+from app.schema import Mutation, Query
+from profiles import keys
+from profiles.keys import Scope
+from profiles.models import KeyKind
+from tests.app.caller import Caller
+from tests.app.conftest import MakeCaller
+
+
+def root_fields(kind: type) -> dict[str, Any]:
+    definition: Any = kind.__strawberry_definition__  # type: ignore[attr-defined]
+    return {field.python_name: field for field in definition.fields}
+
+
+NEEDS: dict[str, Scope] = {
+    name: field.extensions[-1].scope for kind in (Query, Mutation) for name, field in root_fields(kind).items()
+}
+
+
+async def test_a_request_without_a_key_is_not_even_read(http: httpx2.AsyncClient) -> None:
+    for headers in ({}, {"Authorization": "Basic bXNr"}, {"Authorization": "Bearer "}, {"Authorization": "Bearer x"}):
+        response = await http.post("/graphql", content=b"{", headers=headers)
+        assert response.status_code == 401
+        assert response.headers["www-authenticate"] == "Bearer"
+        (error,) = response.json()["errors"]
+        assert error["extensions"]["code"] == "UNAUTHENTICATED"
+
+
+async def test_a_key_opens_nothing_once_it_is_revoked_or_has_expired(console: Caller, http: httpx2.AsyncClient) -> None:
+    soon = datetime.now(UTC) + timedelta(seconds=1)
+    row, secret = await keys.create(
+        console.workspace_id, name="short", kind=KeyKind.SECRET, scopes=["read"], expires_at=soon + timedelta(days=1)
+    )
+    short = Caller(http, console.workspace_id, secret)
+    assert (await short.data("Workspace"))["id"].startswith("wsp_")
+    assert await keys.find(secret, now=soon + timedelta(days=2)) is None
+    await keys.revoke(console.workspace_id, row.id, now=soon)
+    assert (await short.post("{ workspace { id } }")).status_code == 401
+
+
+async def ask_field(caller: Caller, name: str) -> dict[str, Any]:
+    """The answer to a root field with an input that is formally right and names nothing that exists."""
+    wanted = PROBES[name]
+    response = await caller.post(wanted)
+    assert response.status_code == 200, response.text
+    answer: dict[str, Any] = response.json()
+    return answer
+
+
+def probe(name: str, arguments: str, selection: str) -> str:
+    head, *rest = name.split("_")
+    field = head + "".join(part.capitalize() for part in rest)
+    verb = "mutation" if name in root_fields(Mutation) else "query"
+    return f"{verb} {{ {field}{arguments} {selection} }}"
+
+
+ERRORS = "{ userErrors { code } }"
+ONE = '(input: {id: "x"})'
+PROBES: dict[str, str] = {
+    name: probe(name, arguments, selection)
+    for name, arguments, selection in [
+        ("node", '(id: "x")', "{ id }"),
+        ("nodes", '(ids: ["x"])', "{ id }"),
+        ("workspace", "", "{ id }"),
+        ("brands", "", "{ id }"),
+        ("segment", '(id: "x")', "{ id }"),
+        ("segments", "", "{ edges { cursor } }"),
+        ("evaluation", '(id: "x")', "{ id }"),
+        ("is_member", '(segmentId: "x", externalId: "y")', ""),
+        ("profile", '(externalId: "x")', "{ id }"),
+        ("profiles", "", "{ edges { cursor } }"),
+        ("campaign", '(id: "x")', "{ id }"),
+        ("campaigns", "", "{ edges { cursor } }"),
+        ("campaign_dry_run", '(id: "x")', "{ audience }"),
+        ("deliveries", '(campaignId: "x")', "{ edges { cursor } }"),
+        ("senders", "", "{ id }"),
+        ("placement", '(key: "x")', "{ id }"),
+        ("placements", "", "{ id }"),
+        ("banners", '(placements: ["x"])', "{ maxAgeSeconds }"),
+        ("brand_create", '(input: {name: ""})', ERRORS),
+        ("client_token_create", '(input: {externalId: "", expiresInSeconds: 0})', ERRORS),
+        ("profile_upsert", '(input: {externalId: ""})', ERRORS),
+        ("profiles_upsert", "(input: {profiles: []})", ERRORS),
+        ("consent_update", '(input: {profileId: "x", channel: EMAIL, topic: "t", status: SUBSCRIBED})', ERRORS),
+        ("suppression_add", '(input: {channel: EMAIL, address: "x"})', ERRORS),
+        ("suppression_remove", '(input: {channel: EMAIL, address: "x"})', ERRORS),
+        ("events_track", "(input: {events: []})", ERRORS),
+        ("device_register", '(input: {provider: FCM, token: "", platform: WEB})', ERRORS),
+        ("device_unregister", '(input: {provider: FCM, token: ""})', ERRORS),
+        ("segment_create", '(input: {name: "", type: STATIC})', ERRORS),
+        ("segment_members_add", '(input: {id: "x", externalIds: []})', ERRORS),
+        ("segment_members_remove", '(input: {id: "x", externalIds: []})', ERRORS),
+        ("segment_members_import", '(input: {id: "x", text: ""})', ERRORS),
+        ("campaign_create", '(input: {name: "", content: {email: {subject: ""}}})', ERRORS),
+        ("campaign_schedule", '(input: {id: "x", at: "2020-01-01T00:00:00Z"})', ERRORS),
+        ("sender_create", '(input: {fromName: "", fromAddress: "", postalAddress: ""})', ERRORS),
+        ("placement_create", '(input: {key: "", name: ""})', ERRORS),
+        *((name, ONE, ERRORS) for name in (
+            "segment_update", "segment_activate", "segment_pause", "segment_unpublish", "segment_archive",
+            "segment_duplicate", "segment_delete", "segment_evaluate", "campaign_update", "campaign_unschedule",
+            "campaign_send", "campaign_cancel", "campaign_pause", "campaign_resume", "campaign_reactivate",
+            "campaign_duplicate", "campaign_delete", "campaign_test_send", "placement_update",
+        )),
+    ]
+}  # fmt: skip
+
+
+def codes(answer: dict[str, Any]) -> list[str]:
+    return [error.get("extensions", {}).get("code", error["message"]) for error in answer.get("errors", [])]
+
+
+async def test_every_field_is_refused_to_a_key_that_lacks_its_scope(caller: MakeCaller, workspace: UUID) -> None:
+    assert PROBES.keys() == NEEDS.keys()
+    by_scope = {scope: await caller(workspace, scope) for scope in Scope}
+    for name, needed in NEEDS.items():
+        for scope, one in by_scope.items():
+            granted = scope is needed or (needed is Scope.READ and scope is not Scope.INGEST)
+            refused = "FORBIDDEN" in codes(await ask_field(one, name))
+            assert refused is not granted, f"{name} with {scope}"
+
+
+FOR_APPS = {"banners", "events_track", "device_register", "device_unregister"}
+
+
+async def test_an_app_may_fetch_banners_and_report_and_nothing_else(app_caller: Caller) -> None:
+    for name in NEEDS:
+        refused = "FORBIDDEN" in codes(await ask_field(app_caller, name))
+        assert refused is (name not in FOR_APPS), name
+
+
+async def test_a_key_that_only_ingests_reads_nobody(caller: MakeCaller, workspace: UUID) -> None:
+    """The answer to its own write shows what it wrote, not what was known before."""
+    ingester = await caller(workspace, "ingest")
+    answer = await ingester.ask("ProfileUpsert", input={"externalId": "ada", "email": "ada@example.com"})
+    assert codes(answer) == ["FORBIDDEN"]
+    assert answer["data"]["profileUpsert"]["created"] is True
+    assert answer["data"]["profileUpsert"]["profile"] is None
+
+
+async def test_a_client_token_lets_an_app_act_as_its_profile_only(console: Caller, app_caller: Caller) -> None:
+    made = await console.data("ClientTokenCreate", input={"externalId": "ada", "expiresInSeconds": 60})
+    ada = app_caller.with_headers(x_muster_client_token=made["token"])
+    device = {"provider": "FCM", "token": "t1", "platform": "ANDROID"}
+    await ada.data("DeviceRegister", input=device)
+    await ada.data("DeviceRegister", input=device | {"externalId": "ada"})
+    assert await ada.refusal("DeviceRegister", input=device | {"externalId": "bob"}) == (
+        "FORBIDDEN",
+        ["input", "externalId"],
+    )
+    profile = await console.data("Profile", externalId="ada")
+    assert [one["provider"] for one in profile["devices"]] == ["FCM"]
+    assert await console.data("Profile", externalId="bob") is None
+
+
+async def test_a_client_token_alone_is_enough(console: Caller, http: httpx2.AsyncClient) -> None:
+    made = await console.data("ClientTokenCreate", input={"externalId": "ada"})
+    ada = Caller(http, console.workspace_id, made["token"])
+    event = {"messageId": "m1", "name": "login"}
+    assert await ada.data("EventsTrack", input={"events": [event]}) == {
+        "accepted": 1,
+        "duplicates": 0,
+        "userErrors": [],
+    }
+    assert (await console.data("Profile", externalId="ada"))["lastSeenAt"] is not None
+    assert codes(await ada.ask("Profile", externalId="ada")) == ["FORBIDDEN"]
+
+
+async def test_a_publishable_key_alone_acts_on_anonymous_visitors_only(app_caller: Caller) -> None:
+    device = {"provider": "FCM", "token": "t1", "platform": "ANDROID"}
+    assert await app_caller.refusal("DeviceRegister", input=device | {"externalId": "ada"}) == (
+        "FORBIDDEN",
+        ["input", "externalId"],
+    )
+    assert (await app_caller.data("DeviceRegister", input=device | {"anonymousId": "v1"}))["deviceId"]
+    answer = await app_caller.ask(
+        "EventsTrack",
+        input={
+            "events": [
+                {"messageId": "m1", "name": "visit", "externalId": "ada"},
+                {"messageId": "m2", "name": "visit", "anonymousId": "v1"},
+            ]
+        },
+    )
+    payload = answer["data"]["eventsTrack"]
+    assert payload["accepted"] == 1
+    assert [(e["code"], e["field"]) for e in payload["userErrors"]] == [
+        ("FORBIDDEN", ["input", "events", "0", "externalId"])
+    ]
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [lambda token: token[:-2], lambda token: "mct_" + token[5:], lambda token: "mct_", lambda token: "mct_AAAA"],
+    ids=["cut", "changed", "empty", "made up"],
+)
+async def test_a_client_token_that_is_not_ours_opens_nothing(
+    console: Caller, app_caller: Caller, http: httpx2.AsyncClient, spoil: Any
+) -> None:
+    token = spoil((await console.data("ClientTokenCreate", input={"externalId": "ada"}))["token"])
+    query = '{ banners(placements: ["x"]) { maxAgeSeconds } }'
+    assert (await Caller(http, console.workspace_id, token).post(query)).status_code == 401
+    with_key = app_caller.with_headers(x_muster_client_token=token)
+    assert (await with_key.post(query)).status_code == 401
+
+
+async def test_a_client_token_of_another_workspace_does_not_fit_the_key(
+    foreigner: Caller, app_caller: Caller
+) -> None:
+    made = await foreigner.data("ClientTokenCreate", input={"externalId": "ada"})
+    ada = app_caller.with_headers(x_muster_client_token=made["token"])
+    assert (await ada.post('{ banners(placements: ["x"]) { maxAgeSeconds } }')).status_code == 401
+
+
+async def test_a_client_token_ends(console: Caller, http: httpx2.AsyncClient) -> None:
+    for seconds in (0, 59, 86_401, -1):
+        assert await console.refusal(
+            "ClientTokenCreate", input={"externalId": "ada", "expiresInSeconds": seconds}
+        ) == ("OUT_OF_RANGE", ["input", "expiresInSeconds"])
+    made = await console.data("ClientTokenCreate", input={"externalId": "ada", "expiresInSeconds": 60})
+    ends = datetime.fromisoformat(made["expiresAt"])
+    assert timedelta(0) < ends - datetime.now(UTC) <= timedelta(seconds=60)
+    authenticator = http._transport.app.state.services.authenticator  # type: ignore[attr-defined]
+    assert authenticator.client(made["token"], now=ends - timedelta(seconds=1)).acting_as == "ada"
+    with pytest.raises(Exception, match="expired"):
+        authenticator.client(made["token"], now=ends)

@@ -1,0 +1,119 @@
+"""The published contract: current, described, named as agreed, and what frontends and apps send is valid."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from graphql import (
+    FieldNode,
+    GraphQLEnumType,
+    GraphQLInputObjectType,
+    GraphQLInterfaceType,
+    GraphQLObjectType,
+    GraphQLSchema,
+    OperationDefinitionNode,
+    build_schema,
+)
+
+from app import limits
+from app.api.declare import Requires
+from app.problems import AsUserErrors
+from app.schema import FILE, Mutation, Query, export
+from tests.app.caller import OPERATIONS
+
+FILES = sorted(OPERATIONS.glob("*/*.graphql"))
+
+
+@pytest.fixture(scope="module")
+def published() -> GraphQLSchema:
+    return build_schema(FILE.read_text(encoding="utf-8"))
+
+
+def test_the_published_schema_is_what_the_code_serves() -> None:
+    assert FILE.read_text(encoding="utf-8") == export(), "run `make schema`"
+
+
+def described_things(schema: GraphQLSchema) -> Iterator[tuple[str, str | None]]:
+    """Every type, field and argument of ours, by its path, with its description."""
+    for name, kind in schema.type_map.items():
+        if name.startswith("__") or name in ("String", "Int", "Float", "Boolean", "ID"):
+            continue
+        yield name, kind.description
+        if isinstance(kind, GraphQLEnumType):
+            yield from ((f"{name}.{value}", one.description) for value, one in kind.values.items())
+        if isinstance(kind, GraphQLInputObjectType):
+            yield from ((f"{name}.{field}", one.description) for field, one in kind.fields.items())
+        if isinstance(kind, GraphQLObjectType | GraphQLInterfaceType):
+            for field, made in kind.fields.items():
+                yield f"{name}.{field}", made.description
+                yield from ((f"{name}.{field}({arg})", one.description) for arg, one in made.args.items())
+
+
+def test_everything_in_the_schema_is_described(published: GraphQLSchema) -> None:
+    silent = [path for path, text in described_things(published) if not text or not text.rstrip().endswith((".", ")"))]
+    assert silent == []
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_a_published_operation_is_valid_within_the_limits_of_production(published: GraphQLSchema, file: Path) -> None:
+    document, errors = limits.prepared(published, file.read_text(encoding="utf-8"), False)
+    assert errors == []
+    (operation,) = [d for d in document.definitions if isinstance(d, OperationDefinitionNode)]
+    assert operation.name is not None and operation.name.value == file.stem
+    (root,) = operation.selection_set.selections
+    assert isinstance(root, FieldNode) and root.alias is None
+    assert root.name.value.lower() == file.stem.lower() or file.stem in VIEWS
+
+
+VIEWS = {"SegmentMembers", "SegmentEvaluations"}
+"""Operations that show one side of what another shows too."""
+
+
+def root_fields(kind: type) -> dict[str, Any]:
+    definition: Any = kind.__strawberry_definition__  # type: ignore[attr-defined]
+    return {field.python_name: field for field in definition.fields}
+
+
+def test_every_root_field_names_the_right_it_needs() -> None:
+    for field in [*root_fields(Query).values(), *root_fields(Mutation).values()]:
+        # The last extension is the outermost: the right is asked before anything else happens.
+        assert isinstance(field.extensions[-1], Requires), field.python_name
+
+
+def test_every_mutation_takes_one_input_and_answers_a_payload_of_its_own(published: GraphQLSchema) -> None:
+    assert published.mutation_type is not None
+    for name, field in published.mutation_type.fields.items():
+        kind = name[0].upper() + name[1:]
+        assert {arg: str(one.type) for arg, one in field.args.items()} == {"input": f"{kind}Input!"}
+        assert str(field.type) == f"{kind}Payload!"
+        payload = published.type_map[f"{kind}Payload"]
+        assert isinstance(payload, GraphQLObjectType)
+        assert str(payload.fields["userErrors"].type) == "[UserError!]!"
+    for field in root_fields(Mutation).values():
+        assert isinstance(field.extensions[0], AsUserErrors), field.python_name
+
+
+def test_every_mutation_is_sent_by_a_published_operation(published: GraphQLSchema) -> None:
+    assert published.mutation_type is not None
+    sent = {file.stem[0].lower() + file.stem[1:] for file in FILES}
+    assert set(published.mutation_type.fields) <= sent
+
+
+STATES = {
+    "SegmentStatus": "DRAFT ACTIVE PAUSED ARCHIVED",
+    "SegmentType": "STATIC DYNAMIC EVERYONE",
+    "RefreshCadence": "NEVER HOURLY DAILY WEEKLY MONTHLY QUARTERLY YEARLY CRON",
+    "EvaluationStatus": "QUEUED RUNNING SUCCEEDED HELD FAILED",
+    "CampaignStatus": "DRAFT PENDING_APPROVAL SCHEDULED PREPARING SENDING PAUSED SENT ACTIVE ENDED CANCELLED FAILED",
+    "DeliveryStatus": "PENDING SENDING DEFERRED SENT DELIVERED BOUNCED COMPLAINED SKIPPED FAILED IN_DOUBT",
+    "MissedSchedulePolicy": "SEND SKIP HOLD",
+}
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_states_are_called_as_agreed(published: GraphQLSchema, name: str) -> None:
+    """S0-22, S0-23, S0-24, S1-03, S2-26, S3x-10, S3-26."""
+    kind = published.type_map[name]
+    assert isinstance(kind, GraphQLEnumType)
+    assert set(kind.values) == set(STATES[name].split())
