@@ -23,6 +23,7 @@ from app.settings import MailboxSettings, Settings, load, load_settings
 from db.errors import MusterError
 
 if TYPE_CHECKING:
+    from profiles.addresses import AddressHasher
     from profiles.imports import ImportReport
 
 # Commands import what they work with when they run, so that `muster --help` answers at once.
@@ -88,6 +89,16 @@ async def workspace_named(name: str) -> UUID:
             field=("workspace",),
         )
     return found
+
+
+async def checked_hasher(settings: Settings) -> "AddressHasher":
+    """What hashes addresses here. Raises MusterError when it is not the key of before: what it writes would be lost."""
+    from app.resources import check_address_key
+    from profiles.addresses import AddressHasher
+
+    hasher = AddressHasher(settings.address_key.get_secret_value().encode())
+    await check_address_key(hasher)
+    return hasher
 
 
 def now() -> datetime:
@@ -180,11 +191,10 @@ def import_profiles(
 
     async def run() -> "ImportReport":
         from profiles import imports as importing
-        from profiles.addresses import AddressHasher
 
         async with open_database_of(settings):
             workspace_id = await workspace_named(workspace)
-            hasher = AddressHasher(settings.address_key.get_secret_value().encode())
+            hasher = await checked_hasher(settings)
             progress = Progress("profiles")
             try:
                 return await importing.import_profiles(
@@ -266,7 +276,7 @@ def reject_file(file: Path) -> Path:
 def conclude(report: "ImportReport", rejects: Path, *, strict: bool) -> None:
     """Say what became of the rows; exit 1 for rejects if that is asked for."""
     typer.echo(
-        f"{report.rows:,} rows: {report.accepted:,} new or changed, {report.unchanged:,} known already, "
+        f"{report.rows:,} rows: {report.created:,} new, {report.updated:,} changed, {report.repeated:,} known already, "
         f"{report.rejected:,} rejected"
     )
     if report.rejected:
@@ -327,7 +337,6 @@ async def load_cdnow(settings: Settings, package_folder: Path, folder: Path) -> 
     """
     from app import cdnow
     from profiles import imports as importing
-    from profiles.addresses import AddressHasher
     from segments import everyone
 
     began = now()
@@ -336,7 +345,7 @@ async def load_cdnow(settings: Settings, package_folder: Path, folder: Path) -> 
     async with open_database_of(settings):
         workspace_id = await everyone.create_workspace(workspace, time_zone="UTC")
         typer.echo(f"workspace {workspace}")
-        hasher = AddressHasher(settings.address_key.get_secret_value().encode())
+        hasher = await checked_hasher(settings)
         for what in ("profiles", "events"):
             progress = Progress(what)
             if what == "profiles":
@@ -349,7 +358,7 @@ async def load_cdnow(settings: Settings, package_folder: Path, folder: Path) -> 
                 )
             progress.close()
             typer.echo(
-                f"{report.accepted:,} {what} imported at {progress.rate(report.rows):,.0f} rows/s, "
+                f"{report.created:,} {what} imported at {progress.rate(report.rows):,.0f} rows/s, "
                 f"{report.rejected:,} rejected"
             )
         secret = await make_key(

@@ -124,11 +124,8 @@ async def count_workers(settings: Settings) -> int:
 
 async def check_database(settings: Settings) -> None:
     """Say at once what would stop the process: no database, or another address key than before."""
-    from app.resources import check_address_key
-    from profiles.addresses import AddressHasher
-
     async with administration.open_database_of(settings):
-        await check_address_key(AddressHasher(settings.address_key.get_secret_value().encode()))
+        await administration.checked_hasher(settings)
 
 
 @app.command()

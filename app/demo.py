@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import monotonic
 from typing import Any
+from uuid import UUID
 
 import httpx2
 
@@ -255,7 +256,7 @@ class Demo:
     async def received(self, campaign_id: str) -> dict[str, int]:
         """Messages of a campaign in the sink, and how many of them came twice."""
         counts = (await self.mailbox.get("/api/counts")).json()
-        found = counts["campaigns"].get(campaign_id.removeprefix("cmp_"), {"received": 0, "unique": 0})
+        found = counts["campaigns"].get(str(UUID(campaign_id.removeprefix("cmp_"))), {"received": 0, "unique": 0})
         return {"messages": found["received"], "duplicates": found["received"] - found["unique"]}
 
     def table(self) -> str:

@@ -16,8 +16,8 @@ OWN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "ta
 # SMTP servers the recipient, and a URL carries its password before the same sign.
 ADDRESS = re.compile(r"[^\s@<>()\[\]{}'\"=,;]+@[^\s@<>()\[\]{}'\"=,;]+")
 WITHHELD = "[withheld]"
-# At DEBUG these write statements with their values, and whole requests.
-TALKATIVE = ("asyncio", "css_inline", "hpack", "httpcore2", "httpx2", "strawberry", "tortoise")
+# Statements with their values, whole requests, every URL asked, a line for each job (and a tick is one each second).
+TALKATIVE = ("arq", "asyncio", "css_inline", "hpack", "httpcore2", "httpx2", "strawberry", "tortoise")
 
 
 def configure(*, form: Literal["json", "text"], level: str) -> None:
@@ -28,7 +28,7 @@ def configure(*, form: Literal["json", "text"], level: str) -> None:
     root.handlers[:] = [handler]
     root.setLevel(level)
     for name in TALKATIVE:
-        logging.getLogger(name).setLevel(max(logging.INFO, root.level))
+        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
 
 
 def without_addresses(text: str) -> str:

@@ -29,7 +29,7 @@ READY_TIMEOUT_S = 60.0
 DRAIN_TIMEOUT_S = 90.0
 """A worker's turn lasts 25 s at most, and the last answers may be as slow as MUSTER_SEND_TIMEOUT_S."""
 STOP_ORDER = ("worker", "api", "mailbox")
-"""The worker first, while what it needs is there: its messages under way end, its claims go back."""
+"""The mailbox after the worker: messages under way end, claims go back."""
 ENVIRONMENT_FILE = "environment"
 
 DATABASE_EXISTS = "SELECT 1 FROM pg_database WHERE datname = $1"
@@ -209,6 +209,9 @@ class Stack:
         """Stop everything by process id, in order, and wait until it is gone; a second call does nothing."""
         (self.folder / ENVIRONMENT_FILE).unlink(missing_ok=True)
         try:
+            for name in ("worker", "api"):
+                if name in self.processes:
+                    self.processes[name].terminate()
             for name in STOP_ORDER:
                 if name in self.processes:
                     end(self.processes.pop(name), [signal.SIGTERM], timeout_s=DRAIN_TIMEOUT_S)

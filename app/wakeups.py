@@ -7,6 +7,7 @@ job id, since arq would swallow the next bell while one is queued or running; a 
 import logging
 from uuid import UUID
 
+import asyncpg
 import orjson
 from arq.connections import ArqRedis, RedisSettings, create_pool
 from redis.exceptions import RedisError
@@ -48,7 +49,7 @@ async def connect(url: str) -> ArqRedis:
 
 
 class Wakeups:
-    """Rings workers. Never raises: while Valkey is away, a warning is logged and the sweeper does the work."""
+    """Rings workers. Never raises: while Valkey or PostgreSQL is away, it warns and the sweeper does the work."""
 
     def __init__(self, redis_url: str) -> None:
         self.redis_url = redis_url
@@ -56,9 +57,13 @@ class Wakeups:
 
     async def deliver(self, *, workspace_id: UUID, campaign_id: UUID) -> None:
         """Ring for one campaign: once for every 2,000 open messages, at most as often as workers are alive."""
-        open_rows = await counts.open_rows(workspace_id, campaign_id)
-        async with across_workspaces() as connection:
-            alive = await connection.fetchval(ALIVE)
+        try:
+            open_rows = await counts.open_rows(workspace_id, campaign_id)
+            async with across_workspaces() as connection:
+                alive = await connection.fetchval(ALIVE)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            logger.warning("bell not rung; the sweeper will", extra={"job": "deliver"}, exc_info=True)
+            return
         for _ in range(max(1, min(alive, open_rows // ROWS_A_BELL))):
             await self.ring("deliver", str(workspace_id), str(campaign_id))
 

@@ -19,6 +19,12 @@ LIVE = """
 SELECT dispatch_id, state, count(*) AS deliveries FROM delivery
 WHERE workspace_id = $1 AND dispatch_id = ANY($2) GROUP BY dispatch_id, state
 """
+# Locked, so that evidence which comes in between waits and marks the dispatch again.
+DIRTY = """
+SELECT id FROM dispatch WHERE workspace_id = $1 AND campaign_id = $2 AND dirty AND finished_at IS NOT NULL
+ORDER BY id FOR NO KEY UPDATE
+"""
+STORE = "UPDATE dispatch SET counts = $3, dirty = false WHERE workspace_id = $1 AND id = $2"
 STORED = """
 SELECT id, counts FROM dispatch
 WHERE workspace_id = $1 AND finished_at IS NOT NULL AND counts IS NOT NULL AND NOT dirty
@@ -90,6 +96,14 @@ async def states_of(connection: Connection, workspace_id: UUID, dispatch_ids: li
     for row in await connection.fetch(LIVE, workspace_id, dispatch_ids) if dispatch_ids else []:
         states.setdefault(row["dispatch_id"], {})[row["state"]] = row["deliveries"]
     return states
+
+
+async def recount(workspace_id: UUID, campaign_id: UUID) -> None:
+    """Count finished dispatches again whose ledger changed afterwards: an outcome that came late."""
+    async with transaction(workspace_id) as connection:
+        dirty = [row["id"] for row in await connection.fetch(DIRTY, workspace_id, campaign_id)]
+        for dispatch_id, states in (await states_of(connection, workspace_id, dirty)).items():
+            await connection.execute(STORE, workspace_id, dispatch_id, states)
 
 
 async def verify(workspace_id: UUID) -> list[str]:

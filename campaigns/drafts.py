@@ -153,8 +153,7 @@ async def update(workspace_id: UUID, campaign_id: UUID, changes: CampaignChanges
     async with transaction(workspace_id) as connection:
         campaign = await lifecycle.get_locked(workspace_id, campaign_id)
         given = changes.given()
-        editable = campaign.status in (CampaignStatus.DRAFT, CampaignStatus.SCHEDULED, CampaignStatus.PENDING_APPROVAL)
-        if campaign.channel is not CampaignChannel.BANNER and not editable:
+        if campaign.channel is not CampaignChannel.BANNER and campaign.status in lifecycle.FROZEN:
             for name in sorted(given.keys() & FROZEN_FIELDS):
                 message = f"The campaign is {campaign.status}; its {name.rstrip('_')} is frozen. Duplicate it instead."
                 raise CampaignError("FROZEN", message, field=(name.rstrip("_"),))

@@ -77,6 +77,11 @@ class Result:
     """With state deferred: how long to wait, by the database's clock."""
 
 
+# The statements of the send path name their rows by key (= ANY) or by the place just read (ctid; a row that moved
+# meanwhile is left out, which is safe before the intent), and run with generic
+# plans: a ledger that was written a second ago has no statistics yet, and a planner that guesses 15 rows reads the
+# whole dispatch for each group (measured with 5,000 rows and groups of 32: 7 ms to plan, 7 ms to run; now below 1 ms).
+
 # --- claims -----------------------------------------------------------------------------------------------------
 
 OPEN_CLAIM = """
@@ -97,12 +102,12 @@ SELECT count(*) = 1 FROM alive
 CLAIM = """
 WITH held AS (SELECT id FROM claim WHERE workspace_id = $1 AND id = $3 AND lease_until > now() FOR KEY SHARE),
 picked AS (
-  SELECT d.profile_id, d.device_id FROM delivery d
+  SELECT d.ctid AS place FROM delivery d
   WHERE d.dispatch_id = $2 AND d.state = 'pending' AND EXISTS (SELECT 1 FROM held)
   ORDER BY d.profile_id LIMIT $4 FOR UPDATE SKIP LOCKED),
 taken AS (
   UPDATE delivery d SET state = 'claimed', fence = d.fence + 1, claim_id = $3, updated_at = now()
-  FROM picked WHERE d.dispatch_id = $2 AND d.profile_id = picked.profile_id AND d.device_id = picked.device_id
+  FROM picked WHERE d.dispatch_id = $2 AND d.ctid = picked.place
   RETURNING d.profile_id, d.device_id, d.fence, d.attempt, d.message_id, d.first_attempt_at)
 SELECT taken.*, p.external_id, p.email, p.traits, p.locale, p.time_zone, p.country, p.city
 FROM taken JOIN profile p ON p.workspace_id = $1 AND p.id = taken.profile_id ORDER BY taken.profile_id
@@ -165,9 +170,9 @@ run AS (
   FROM dispatch d JOIN campaign c ON c.workspace_id = d.workspace_id AND c.id = d.campaign_id
   JOIN workspace w ON w.id = d.workspace_id WHERE d.workspace_id = $1 AND d.id = $2),
 mine AS (
-  SELECT d.profile_id, d.device_id, ready.message_id, ready.first_attempt_at, d.address_hash FROM ready
+  SELECT d.ctid AS place, d.profile_id, ready.message_id, ready.first_attempt_at FROM ready
   JOIN delivery d ON d.dispatch_id = $2 AND d.profile_id = ready.profile_id AND d.device_id = ready.device_id
-  WHERE d.state = 'claimed' AND d.fence = ready.fence AND EXISTS (SELECT 1 FROM held)
+  WHERE d.profile_id = ANY($4) AND d.state = 'claimed' AND d.fence = ready.fence AND EXISTS (SELECT 1 FROM held)
   ORDER BY d.profile_id FOR UPDATE OF d),
 decided AS (
   SELECT mine.*, CASE
@@ -196,10 +201,12 @@ UPDATE delivery d SET updated_at = now(),
   message_id = CASE WHEN decided.reason IS NULL THEN decided.message_id ELSE d.message_id END,
   first_attempt_at = CASE WHEN decided.reason IS NULL THEN decided.first_attempt_at ELSE d.first_attempt_at END
 FROM decided
-WHERE d.dispatch_id = $2 AND d.profile_id = decided.profile_id AND d.device_id = decided.device_id
+WHERE d.dispatch_id = $2 AND d.ctid = decided.place
 RETURNING d.profile_id, d.device_id, d.state
 """
-# Ordered by id before they are locked, so that two groups cannot wait for each other.
+# Ordered by id before they are locked, so that two groups cannot wait for each other. Found by key, not by ctid: when
+# the sweeper parks a row while this waits for its lock, the row has moved, and a known outcome would be lost. `late`:
+# the dispatch was finished already, so its stored counts are counted again.
 RECORD = """
 WITH result AS (
   SELECT r.* FROM unnest($3::int[], $4::bigint[], $5::int[], $6::text[], $7::text[], $8::text[], $9::text[],
@@ -207,7 +214,7 @@ WITH result AS (
 mine AS (
   SELECT result.*, d.first_attempt_at + $12 < now() + result.retry_in AS too_late FROM result
   JOIN delivery d ON d.dispatch_id = $2 AND d.profile_id = result.profile_id AND d.device_id = result.device_id
-  WHERE d.workspace_id = $1 AND d.fence = result.fence AND d.state = ANY($11::text[])
+  WHERE d.workspace_id = $1 AND d.profile_id = ANY($3) AND d.fence = result.fence AND d.state = ANY($11::text[])
   ORDER BY d.profile_id FOR UPDATE OF d),
 done AS (
   UPDATE delivery d SET reason = mine.reason, detail = mine.detail, provider_id = mine.provider_id, claim_id = NULL,
@@ -215,7 +222,9 @@ done AS (
     not_before = CASE WHEN NOT mine.too_late THEN now() + mine.retry_in END, updated_at = now(),
     sent_at = CASE WHEN mine.state = 'sent' THEN now() END
   FROM mine WHERE d.dispatch_id = $2 AND d.profile_id = mine.profile_id AND d.device_id = mine.device_id
-  RETURNING 1)
+  RETURNING 1),
+late AS (
+  UPDATE dispatch SET dirty = true WHERE workspace_id = $1 AND id = $2 AND finished_at IS NOT NULL)
 SELECT count(*) FROM done
 """
 

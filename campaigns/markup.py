@@ -139,6 +139,9 @@ def inline_css(source: str) -> str:
     except css_inline.InlineError as error:
         message = f"The CSS cannot be moved into the elements: {str(error)[:200]}."
         raise CampaignError("STYLE_NOT_READABLE", message, field=("content", "html")) from error
+    if "<tbody" not in source.lower():
+        # Added by the tool as every HTML parser does, after the mark of a loop over rows: its start would be repeated.
+        inlined = inlined.replace("<tbody>", "").replace("</tbody>", "")
     return masked.restore(inlined)
 
 

@@ -74,7 +74,7 @@ PLAIN_PHRASE = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~ -]{1,60}")
 
 def one_line(text: str) -> str:
     """Text for a header: controls and line separators become a space, so that it can be but one header."""
-    return BREAKING.sub(" ", text).strip() if BREAKING.search(text) else text.strip()
+    return text.strip() if text.isprintable() else BREAKING.sub(" ", text).strip()
 
 
 def encoded_words(text: str) -> str:
@@ -131,6 +131,9 @@ def date_header(instant: datetime) -> str:
     return format_datetime(instant)
 
 
+ONE_CLICK = "List-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n"
+
+
 class Skeleton:
     """A message with holes: for the headers of one recipient and for what its programs print."""
 
@@ -184,10 +187,7 @@ class Skeleton:
         )
         if self._list_unsubscribe:
             # RFC 2369 and 8058: one POST to the address, without a question, unsubscribes.
-            headers += (
-                f"List-Unsubscribe: <{one_line(unsubscribe_url)}>\r\n"
-                "List-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n"
-            )
+            headers += f"List-Unsubscribe: <{one_line(unsubscribe_url)}>\r\n{ONE_CLICK}"
         out = [headers.encode(), self._headers, self._to_text]
         self._text.render(scope, out)
         if self._html is not None:

@@ -21,8 +21,8 @@ FILTER_LIMIT = 65_536
 ITERATION_LIMIT = 1_000
 """Rounds of all loops of one text together."""
 WORK_LIMIT = 100_000
-"""One unit for each node visited in a loop, each filter and each comparison, 32 for each KB that these read: the
-slowest filter (title) then takes half a second of a recipient's time at most."""
+"""One unit for each node visited in a loop, each filter and each comparison, 100 for each KB that these read: the
+slowest filter (title, 5 ms for 10 KB) then takes half a second at most."""
 OUTPUT_LIMIT = 512_000
 """Bytes of one encoded text."""
 
@@ -54,7 +54,7 @@ class Frame:
     def write(self, chunk: bytes) -> None:
         self.room -= len(chunk)
         if self.room < 0:
-            raise RenderError("TOO_LARGE", f"The text grows beyond {OUTPUT_LIMIT // 1024} KB; loop over less.")
+            raise RenderError("TOO_LARGE", f"The text grows beyond {OUTPUT_LIMIT // 1000} KB; loop over less.")
         self.out.append(chunk)
 
 
@@ -98,13 +98,18 @@ class Program:
 
         `scope` is changed while loops run and restored after them.
         """
-        run(self.steps, Frame(scope, out))
+        frame = Frame(scope, out)
+        run(self.steps, frame)
+        frame.write(b"")
 
 
 def run(steps: Sequence[Step], frame: Frame) -> None:
+    """Run steps in order. What is finished is only counted here; the next value or round looks at the count."""
+    out = frame.out
     for step in steps:
         if isinstance(step, bytes):
-            frame.write(step)
+            frame.room -= len(step)
+            out.append(step)
         else:
             step(frame)
 
@@ -139,7 +144,7 @@ def to_text(name: str, value: Value) -> str:
 
 def cost(value: Value) -> int:
     """Work units of a filter or comparison that reads `value`."""
-    return 1 + 32 * (len(value) >> 10) if isinstance(value, str) else 1
+    return 1 + 100 * (len(value) >> 10) if isinstance(value, str) else 1
 
 
 def missing(name: str, *, instead: str = '"..."') -> RenderError:
@@ -160,8 +165,11 @@ def path(root: str, keys: Sequence[str | int]) -> Expression:
         only = keys[0]
 
         def field(frame: Frame) -> Value:
-            value = frame.scope.get(root)
-            return taken(value.get(only)) if isinstance(value, dict) else MISSING
+            around = frame.scope.get(root)
+            if not isinstance(around, dict):
+                return MISSING
+            value = around.get(only)
+            return value if type(value) is str and len(value) <= TEXT_LIMIT else taken(value)
 
         return field
 

@@ -8,6 +8,7 @@ Source: Schindelhauer and Schomaker, "Weighted Distributed Hash Tables" (2005), 
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from hashlib import sha256
 from math import log
 
@@ -21,12 +22,14 @@ class Weighted:
 
 
 def draw(*, viewer: str, placement: str, window: int, id: str) -> float:
-    """A number in (0, 1), evenly spread: the first 53 bits of SHA-256, plus a half, over 2^53.
+    """A number in (0, 1), evenly spread: the first 52 bits of SHA-256, plus a half, over 2^52.
 
-    53 bits are what a double holds exactly, so that every language gets the same number.
+    52 bits and a half are what a double holds exactly, so that every language gets the same number, never 0 nor 1.
     """
-    digest = sha256(f"{viewer}\n{placement}\n{window}\n{id}".encode()).digest()
-    return (int.from_bytes(digest[:7], "big") // 8 + 0.5) / 2**53
+    # Only the viewer may hold a line break, and it stands first: no two questions are the same text.
+    asked = f"{viewer}\n{placement}\n{window}\n{id}"
+    digest = sha256(asked.encode("utf-8", "replace")).digest()
+    return ((int.from_bytes(digest[:7], "big") >> 4) + 0.5) / 2**52
 
 
 def choose(eligible: Sequence[Weighted], *, viewer: str, placement: str, window: int) -> str | None:
@@ -44,8 +47,8 @@ def choose(eligible: Sequence[Weighted], *, viewer: str, placement: str, window:
     return best[1] if best else None
 
 
-def shares(weights: Iterable[int]) -> list[float]:
-    """The part of the viewers that each weight gets, in order, 0 to 1; all 0 when all weights are."""
+def shares(weights: Iterable[int]) -> list[Fraction]:
+    """The part of the viewers that each weight gets, in order, exactly; all 0 when all weights are."""
     given = list(weights)
     total = sum(given)
-    return [weight / total if total else 0.0 for weight in given]
+    return [Fraction(weight, total) if total else Fraction(0) for weight in given]

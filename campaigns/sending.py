@@ -9,7 +9,7 @@ from uuid import UUID
 
 from pyroaring import BitMap
 
-from campaigns import audience, content, ledger, lifecycle, planning
+from campaigns import audience, content, counts, ledger, lifecycle, planning
 from campaigns.content import CompiledEmail, EmailContent
 from campaigns.errors import CampaignError, IllegalMove, TargetError
 from campaigns.ledger import SkipReason
@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 S = CampaignStatus
 
 CLOSE_BATCH = 10_000
+STARTABLE = (S.DRAFT, S.SCHEDULED, S.PENDING_APPROVAL)
+"""A paused campaign is resumed, a cancelled banner reactivated: never started a second time."""
 
 INSERT_DISPATCH = """
 WITH made AS (
@@ -80,7 +82,7 @@ async def start(workspace_id: UUID, campaign_id: UUID, *, now: datetime, schedul
 async def start_locked(connection: Connection, campaign: Campaign, *, now: datetime) -> Campaign:
     """`start` for a campaign this transaction has locked."""
     to = S.ACTIVE if campaign.channel is CampaignChannel.BANNER else S.PREPARING
-    if not lifecycle.may_move(campaign, to):
+    if campaign.status not in STARTABLE:
         raise IllegalMove(campaign, to, sorted(lifecycle.moves(campaign.channel).get(campaign.status, frozenset())))
     await require_complete(connection, campaign, now=now)
     if campaign.channel is CampaignChannel.BANNER:
@@ -126,7 +128,7 @@ async def refreshed(connection: Connection, campaign: Campaign, segments: list[S
     dynamic = {s.id: s for s in segments if s.type is SegmentType.DYNAMIC}
     rows = await connection.fetch(REFRESHED, campaign.workspace_id, list(dynamic), campaign.started_at)
     asked = {row["segment_id"] for row in rows}
-    for segment_id in dynamic.keys() - asked:
+    for segment_id in sorted(dynamic.keys() - asked):  # locked in one order, whoever starts what
         await evaluation.request(campaign.workspace_id, segment_id, cause=EvaluationCause.CAMPAIGN, now=now)
     for row in rows:
         if row["status"] == EvaluationStatus.FAILED:
@@ -163,6 +165,7 @@ async def deliver(workspace_id: UUID, campaign_id: UUID, *, carrier: Carrier, no
     """
     if not await ensure_frozen(workspace_id, campaign_id, now=now):
         return False
+    await counts.recount(workspace_id, campaign_id)
     async with transaction(workspace_id) as connection:
         unfinished = await connection.fetch(UNFINISHED, workspace_id, campaign_id)
     for row in unfinished:
@@ -180,8 +183,9 @@ async def ensure_frozen(workspace_id: UUID, campaign_id: UUID, *, now: datetime)
         if await Dispatch.filter(workspace_id=workspace_id, campaign_id=campaign_id, kind=DispatchKind.SEND).exists():
             return True
         try:
+            await require_complete(connection, campaign, now=now)
             return await freeze(connection, campaign, now=now)
-        except TargetError as refusal:
+        except CampaignError as refusal:
             await lifecycle.move(connection, campaign, S.FAILED, now=now, reason=refusal.code, detail=refusal.message)
             return False
 
@@ -260,14 +264,14 @@ async def finish(workspace_id: UUID, campaign_id: UUID, dispatch_id: UUID, *, no
         dispatch = await Dispatch.filter(workspace_id=workspace_id, id=dispatch_id).select_for_update().first()
         if dispatch is None or dispatch.finished_at is not None:
             return dispatch is not None
-        counts = await ledger.count_states(connection, dispatch_id)
+        states = await ledger.count_states(connection, dispatch_id)
         if dispatch.kind is DispatchKind.SEND and campaign.status not in (S.SENDING, S.CANCELLED):
             return False  # paused: its last row may be settled, but whether it goes on is a person's to say
-        if any(counts.get(state) for state in OPEN_STATES) or (
+        if any(states.get(state) for state in OPEN_STATES) or (
             dispatch.planned_at is None and campaign.status is not S.CANCELLED
         ):
             return False
-        await connection.execute(FINISH_DISPATCH, workspace_id, dispatch_id, now, counts)
+        await connection.execute(FINISH_DISPATCH, workspace_id, dispatch_id, now, states)
         if dispatch.kind is DispatchKind.SEND and campaign.status is S.SENDING:
             await lifecycle.move(connection, campaign, S.SENT, now=now)
         return True

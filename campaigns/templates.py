@@ -149,7 +149,8 @@ class Compiler:
         encode = self.encoding.value
 
         def write(frame: Frame) -> None:
-            frame.write(encode(to_text(name, expression(frame))))
+            value = expression(frame)
+            frame.write(encode(value if type(value) is str else to_text(name, value)))
 
         return write
 
@@ -187,6 +188,7 @@ class Compiler:
         self.loops.append(target)
         visited = self.visited
         body = self.steps(node.body, depth=depth + 1)
+        counted = any(name.name == "loop" for name in node.find_all(nodes.Name))
         round_costs = 1 + self.visited - visited
         self.loops.pop()
         self.conditional -= 1
@@ -207,14 +209,10 @@ class Compiler:
             for index, row in enumerate(rows):
                 frame.spend(round_costs)
                 scope[target] = row
-                scope["loop"] = {
-                    "index": index + 1,
-                    "index0": index,
-                    "first": index == 0,
-                    "last": index == len(rows) - 1,
-                    "length": len(rows),
-                }
+                if counted:
+                    scope["loop"] = loop_fields(index, len(rows))
                 run(body, frame)
+                frame.write(b"")
             del scope[target]
             scope["loop"] = around
 
@@ -322,6 +320,9 @@ class Compiler:
                 raise self.refuse(node, f"{wrong}.")
         value, name = self.expression(node.node, depth + 1), described(node.node)
         apply, takes_missing = known.apply, known.takes_missing
+        if known is FILTERS["default"] and "boolean" not in given:  # nearly every filter used
+            fallback = arguments[0]
+            return lambda frame: fallback(frame) if (found := value(frame)) is MISSING else found
 
         def applied(frame: Frame) -> Value:
             found = value(frame)
@@ -357,6 +358,12 @@ class Compiler:
         if isinstance(node, nodes.And):
             return lambda frame: right(frame) if truth(one := left(frame)) else one
         return lambda frame: one if truth(one := left(frame)) else right(frame)
+
+
+def loop_fields(index: int, length: int) -> dict[str, Value]:
+    """What `loop` is in round `index` (from 0) of `length`."""
+    last = index == length - 1
+    return {"index": index + 1, "index0": index, "first": index == 0, "last": last, "length": length}
 
 
 def tag_name(node: nodes.Node) -> str:

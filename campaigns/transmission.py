@@ -127,7 +127,7 @@ class Turn:
     async def go(self) -> Transmitted:
         run, carrier = self.run, self.carrier
         began = monotonic()
-        async with transaction(run.workspace_id) as connection:
+        async with transaction(run.workspace_id, generic_plans=True) as connection:
             self.claim_id = await ledger.open_claim(
                 connection,
                 workspace_id=run.workspace_id,
@@ -152,7 +152,7 @@ class Turn:
     async def fill(self) -> bool:
         """Claim and render until there is something to send; False when nothing is left to claim."""
         while not self.ready:
-            async with transaction(self.run.workspace_id) as connection:
+            async with transaction(self.run.workspace_id, generic_plans=True) as connection:
                 claimed = await ledger.claim(
                     connection,
                     workspace_id=self.run.workspace_id,
@@ -196,7 +196,7 @@ class Turn:
             intent = Intent(one.profile_id, one.device_id, one.fence, message_id, sent_at)
             self.ready.append((one, intent, data))
         if settled:
-            async with transaction(self.run.workspace_id) as connection:
+            async with transaction(self.run.workspace_id, generic_plans=True) as connection:
                 await ledger.record(
                     connection,
                     workspace_id=self.run.workspace_id,
@@ -216,7 +216,7 @@ class Turn:
             if not self.may_go_on():
                 return
             group = [self.ready.popleft() for _ in range(taken)]
-            async with transaction(self.run.workspace_id) as connection:
+            async with transaction(self.run.workspace_id, generic_plans=True) as connection:
                 leaving = await ledger.intend(
                     connection,
                     workspace_id=self.run.workspace_id,
@@ -259,7 +259,7 @@ class Turn:
     async def write(self, results: list[tuple[Result, bool]]) -> None:
         run = self.run
         bad = [one.profile_id for one, bad_address in results if bad_address]
-        async with transaction(run.workspace_id) as connection:
+        async with transaction(run.workspace_id, generic_plans=True) as connection:
             await ledger.record(
                 connection,
                 workspace_id=run.workspace_id,
@@ -282,7 +282,7 @@ class Turn:
             await asyncio.sleep(length / 4)
             asked = monotonic()
             try:
-                async with transaction(self.run.workspace_id) as connection:
+                async with transaction(self.run.workspace_id, generic_plans=True) as connection:
                     alive = await ledger.extend_claim(
                         connection,
                         workspace_id=self.run.workspace_id,
@@ -305,7 +305,7 @@ class Turn:
         heart.cancel()
         with suppress(asyncio.CancelledError):
             await heart
-        async with transaction(self.run.workspace_id) as connection:
+        async with transaction(self.run.workspace_id, generic_plans=True) as connection:
             await ledger.close_claim(
                 connection,
                 workspace_id=self.run.workspace_id,

@@ -374,7 +374,7 @@ CREATE TABLE dispatch (
 ALTER TABLE dispatch ALTER COLUMN audience SET STORAGE EXTERNAL;
 CREATE UNIQUE INDEX dispatch_send ON dispatch (workspace_id, campaign_id) WHERE kind = 'SEND';
 CREATE INDEX dispatch_campaign ON dispatch (workspace_id, campaign_id, id);
-CREATE INDEX dispatch_open ON dispatch (workspace_id) WHERE finished_at IS NULL;
+CREATE INDEX dispatch_open ON dispatch (workspace_id) WHERE finished_at IS NULL OR dirty;
 
 -- The ledger: one row a message. Partitioned by dispatch id, which is a UUIDv7 and so grows with time: months can be
 -- dropped whole, and every query names its dispatch and touches one partition.
@@ -488,7 +488,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
   SELECT id FROM workspace WHERE name = wanted
 $$;
 
--- The highest profile id ever given out, of 2^31 - 1: ids that were given and not used count, the sequence is past them.
+-- The highest profile id ever given out, of 2^31 - 1: ids given and not used count as well.
 CREATE FUNCTION highest_profile_id() RETURNS bigint
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
   SELECT coalesce(pg_sequence_last_value('profile_id_seq'), 0)
@@ -550,25 +550,20 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
 $$;
 
 -- Campaigns with work left: being prepared or sent, or with a dispatch that is not finished (a test; what is left of a
--- cancelled one). A paused campaign waits.
+-- cancelled one), or with late evidence to count. A paused campaign waits.
 CREATE FUNCTION open_campaigns(most integer) RETURNS TABLE (workspace_id uuid, campaign_id uuid)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
   SELECT c.workspace_id, c.id FROM campaign c WHERE c.status IN ('PREPARING', 'SENDING')
   UNION
   SELECT d.workspace_id, d.campaign_id FROM dispatch d
   JOIN campaign c ON c.workspace_id = d.workspace_id AND c.id = d.campaign_id
-  WHERE d.finished_at IS NULL AND (d.kind = 'TEST' OR c.status = 'CANCELLED')
+  WHERE d.dirty OR (d.finished_at IS NULL AND (d.kind = 'TEST' OR c.status = 'CANCELLED'))
   LIMIT most
 $$;
 
 CREATE FUNCTION expired_claims(most integer) RETURNS TABLE (workspace_id uuid, claim_id bigint)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
   SELECT c.workspace_id, c.id FROM claim c WHERE c.lease_until < now() ORDER BY c.lease_until LIMIT most
-$$;
-
-CREATE FUNCTION banner_workspaces() RETURNS TABLE (workspace_id uuid)
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
-  SELECT DISTINCT c.workspace_id FROM campaign c WHERE c.channel = 'BANNER' AND c.status = 'ACTIVE'
 $$;
 
 -- Makes the month of `at` for a table partitioned by month. Two callers at once: the second waits, then finds it.
@@ -613,7 +608,7 @@ DOWN = """
 DROP FUNCTION IF EXISTS create_workspace, workspace_ids, workspace_named, highest_profile_id,
   key_by_hash, installation_key, worker_seen,
   workers_alive, worker_gone, due_segments, open_evaluations, due_campaigns, open_campaigns, expired_claims,
-  banner_workspaces, ensure_month, uuidv7_floor;
+  ensure_month, uuidv7_floor;
 DROP TABLE IF EXISTS delivery_event, claim, delivery, dispatch, campaign_segment, campaign, placement, sender,
   membership, segment_membership, evaluation, segment, event_key, event, suppression, consent, device, profile_change,
   profile_alias, profile_brand, profile, api_key, brand, workspace, worker_process, installation;

@@ -13,7 +13,7 @@ from uuid import UUID
 import asyncpg
 import orjson
 from tortoise import Tortoise
-from tortoise.backends.base.client import BaseDBAsyncClient
+from tortoise.backends.base.client import BaseDBAsyncClient, TransactionContextPooled
 from tortoise.transactions import in_transaction
 
 from db.roles import Role
@@ -24,14 +24,20 @@ MIGRATIONS = "db.migrations"
 
 # One round trip for both: `role` is a setting like any other. Local, so that the pool hands on a clean connection.
 ENTER = "SELECT set_config('role', $1, true), set_config('muster.workspace_id', $2, true)"
+ENTER_GENERIC = ENTER + ", set_config('plan_cache_mode', 'force_generic_plan', true)"
 
 
 @asynccontextmanager
-async def transaction(workspace_id: UUID, *, role: Role = Role.APP) -> AsyncIterator[Connection]:
-    """A transaction that sees and writes one workspace's rows only, as `role`."""
-    async with in_transaction() as client:
+async def transaction(
+    workspace_id: UUID, *, role: Role = Role.APP, generic_plans: bool = False
+) -> AsyncIterator[Connection]:
+    """A transaction that sees and writes one workspace's rows only, as `role`.
+
+    `generic_plans` plans each statement once a connection, for statements run very often that need no statistics.
+    """
+    async with begun() as client:
         connection = raw_connection(client)
-        await connection.fetchrow(ENTER, role.value, str(workspace_id))
+        await connection.fetchrow(ENTER_GENERIC if generic_plans else ENTER, role.value, str(workspace_id))
         yield connection
 
 
@@ -41,10 +47,35 @@ async def across_workspaces() -> AsyncIterator[Connection]:
 
     Any query on a tenant's table fails here, since no workspace is set.
     """
-    async with in_transaction() as client:
+    async with begun() as client:
         connection = raw_connection(client)
         await connection.fetchrow(ENTER, Role.APP.value, "")
         yield connection
+
+
+@asynccontextmanager
+async def begun() -> AsyncIterator[BaseDBAsyncClient]:
+    """Tortoise's in_transaction, safe from being cancelled while it says BEGIN.
+
+    There Tortoise 1.1.9 keeps the connection out of the pool and the transaction current in its task: what the task
+    did next would be savepoints of a transaction that nobody commits. tests/db/test_cancellation.py shows it.
+    """
+    context = in_transaction()
+    try:
+        client = await context.__aenter__()
+    except BaseException as e:
+        if isinstance(context, TransactionContextPooled) and hasattr(context, "token"):
+            # No rollback of its own: it does not know of a transaction yet. Giving the connection back rolls back.
+            context.client._finalized = True
+            await context.__aexit__(type(e), e, e.__traceback__)
+        raise
+    try:
+        yield client
+    except BaseException as e:
+        await context.__aexit__(type(e), e, e.__traceback__)
+        raise
+    else:
+        await context.__aexit__(None, None, None)
 
 
 def raw_connection(client: BaseDBAsyncClient) -> Connection:

@@ -10,22 +10,22 @@ class ProfileError(MusterError):
 class ProfileNotFound(ProfileError):
     def __init__(self, *, field: tuple[str, ...] = ()) -> None:
         super().__init__(
-            "PROFILE_NOT_FOUND", "No such profile in this workspace: check the id, or upsert it first.", field=field
+            "NOT_FOUND", "No such profile in this workspace: check the id, or upsert it first.", field=field
         )
 
 
 class BrandNotFound(ProfileError):
     def __init__(self, *, field: tuple[str, ...] = ()) -> None:
         super().__init__(
-            "BRAND_NOT_FOUND", "No such brand in this workspace: check the id, or create the brand first.", field=field
+            "NOT_FOUND", "No such brand in this workspace: check the id, or create the brand first.", field=field
         )
 
 
 class KeyNotFound(ProfileError):
     def __init__(self, *, field: tuple[str, ...] = ()) -> None:
-        super().__init__("KEY_NOT_FOUND", "No such key in this workspace: check the id.", field=field)
+        super().__init__("NOT_FOUND", "No such key in this workspace: check the id.", field=field)
 
 
 class WorkspaceNotFound(ProfileError):
     def __init__(self, *, field: tuple[str, ...] = ()) -> None:
-        super().__init__("WORKSPACE_NOT_FOUND", "No such workspace: check the id, or create it first.", field=field)
+        super().__init__("NOT_FOUND", "No such workspace: check the id, or create it first.", field=field)

@@ -6,7 +6,7 @@ failure the same file can simply be imported again, since what is in already is 
 
 import asyncio
 import csv
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,13 +15,12 @@ from typing import BinaryIO, TextIO, TypeVar
 from uuid import UUID
 
 from db.transactions import transaction
-from profiles import events
 from profiles.addresses import AddressHasher
 from profiles.contention import retried
 from profiles.csvfile import Reject, open_csv
-from profiles.patches import Patch
+from profiles.ingestion import ensure_months
+from profiles.loading import EventRow, Loaded, ProfileRow, load_events, load_profiles
 from profiles.rows import EventRows, ProfileRows
-from profiles.storing import Stored, store
 
 T = TypeVar("T")
 
@@ -34,15 +33,16 @@ Progress = Callable[[int, int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class ImportReport:
-    """What became of a file's rows: `accepted + unchanged + rejected` is `rows`.
+    """What became of a file's rows; the other four add up to `rows`.
 
-    `accepted` rows made or changed something; `unchanged` ones said what was known already: an event with a known
-    message id, a person who is just like that.
+    `created` are new profiles or events, `updated` profiles that changed. `repeated` rows said nothing new: an event
+    with a known message id, a person who is just like that, a second row of one person.
     """
 
     rows: int
-    accepted: int
-    unchanged: int
+    created: int
+    updated: int
+    repeated: int
     rejected: int
 
 
@@ -70,22 +70,23 @@ async def import_profiles(
         tally = Tally(progress, reject_file)
         async with aclosing(read_ahead(map(rows.convert, file.chunks(chunk_rows)))) as chunks:
             async for checked in chunks:
-                stored = await store_chunk(workspace_id, checked.items, now)
-                for line, row, done in zip(checked.lines, checked.rows, stored, strict=True):
-                    if done.error is not None:
-                        checked.rejects.append(Reject(line, done.error.message, row))
-                taken = sum(done.error is None for done in stored)
-                accepted = sum(done.error is None and (done.created or done.changed) for done in stored)
-                tally.add(accepted=accepted, unchanged=taken - accepted, rejects=checked.rejects)
+                loaded = await write_profiles(workspace_id, checked.items, now)
+                refused = 0
+                for line, row, item in zip(checked.lines, checked.rows, checked.items, strict=True):
+                    if loaded.refused and (refusal := loaded.refused.get(item.external_id)):
+                        refused += 1
+                        checked.rejects.append(Reject(line, refusal.message, row))
+                taken = len(checked.items) - refused
+                tally.add(taken, created=loaded.created, updated=loaded.updated, rejects=checked.rejects)
         return tally.report()
 
 
-async def store_chunk(workspace_id: UUID, patches: list[Patch], now: datetime) -> list[Stored]:
-    """What became of each patch, in one transaction."""
+async def write_profiles(workspace_id: UUID, rows: Sequence[ProfileRow], now: datetime) -> Loaded:
+    """What became of a chunk, in one transaction."""
 
-    async def once() -> list[Stored]:
+    async def once() -> Loaded:
         async with transaction(workspace_id) as connection:
-            return await store(connection, workspace_id=workspace_id, patches=patches, now=now)
+            return await load_profiles(connection, workspace_id=workspace_id, rows=rows, now=now)
 
     return await retried(once)
 
@@ -115,9 +116,20 @@ async def import_events(
         tally = Tally(progress, reject_file)
         async with aclosing(read_ahead(map(rows.convert, file.chunks(chunk_rows)))) as chunks:
             async for checked in chunks:
-                accepted = await events.write(workspace_id, checked.items, now=now)
-                tally.add(accepted=accepted, unchanged=len(checked.items) - accepted, rejects=checked.rejects)
+                created = await write_events(workspace_id, checked.items, rows.anonymous, now)
+                tally.add(len(checked.items), created=created, updated=0, rejects=checked.rejects)
         return tally.report()
+
+
+async def write_events(workspace_id: UUID, rows: Sequence[EventRow], anonymous: bool, now: datetime) -> int:
+    """How many events of a chunk were new, in one transaction, after making their months."""
+    await ensure_months(row.occurred_at for row in rows)
+
+    async def once() -> int:
+        async with transaction(workspace_id) as connection:
+            return await load_events(connection, workspace_id=workspace_id, rows=rows, anonymous=anonymous, now=now)
+
+    return await retried(once)
 
 
 async def read_ahead(pieces: Iterator[T]) -> AsyncGenerator[T, None]:
@@ -174,16 +186,23 @@ class Tally:
 
     def __init__(self, progress: Progress, reject_file: RejectFile | None) -> None:
         self.progress, self.reject_file = progress, reject_file
-        self.accepted = self.unchanged = self.rejected = 0
+        self.taken = self.created = self.updated = self.rejected = 0
 
-    def add(self, *, accepted: int, unchanged: int, rejects: list[Reject]) -> None:
-        self.accepted += accepted
-        self.unchanged += unchanged
+    def add(self, taken: int, *, created: int, updated: int, rejects: list[Reject]) -> None:
+        """A chunk of `taken` rows and those in `rejects`."""
+        self.taken += taken
+        self.created += created
+        self.updated += updated
         self.rejected += len(rejects)
         if self.reject_file is not None:
             self.reject_file.write(rejects)
-        self.progress(self.accepted + self.unchanged + self.rejected, self.accepted, self.rejected)
+        self.progress(self.taken + self.rejected, self.taken, self.rejected)
 
     def report(self) -> ImportReport:
-        rows = self.accepted + self.unchanged + self.rejected
-        return ImportReport(rows, self.accepted, self.unchanged, self.rejected)
+        return ImportReport(
+            rows=self.taken + self.rejected,
+            created=self.created,
+            updated=self.updated,
+            repeated=self.taken - self.created - self.updated,
+            rejected=self.rejected,
+        )

@@ -2,24 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
-from typing import Final, NamedTuple
 from uuid import UUID
 
+from db.unset import UNSET, Unset
 from profiles.addresses import AddressHasher, Channel, clean_email
 from profiles.errors import ProfileError
 from profiles.identities import clean_external_id
 from profiles.text import clean_country, clean_locale, clean_phone, clean_text, clean_time_zone
 from profiles.traits import Traits, TraitValue, clean_traits, merged, same_json
-
-
-class Unset(Enum):
-    """Stands for a value that was not given, as None stands for one to clear."""
-
-    UNSET = "UNSET"
-
-
-UNSET: Final = Unset.UNSET
 
 ColumnValue = str | bytes | None
 COLUMNS = ("email", "email_hash", "phone", "time_zone", "locale", "country", "city")
@@ -45,11 +35,9 @@ class ProfileInput:
     brand_ids: Sequence[UUID] | Unset | None = UNSET
 
 
-class Patch(NamedTuple):
-    """A checked ProfileInput: the columns to set, the traits to merge, the brands to have (None: as they are).
-
-    A tuple, since an import makes millions of them.
-    """
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """A checked ProfileInput: the columns to set, the traits to merge, the brands to have (None: as they are)."""
 
     external_id: str
     values: Mapping[str, ColumnValue]

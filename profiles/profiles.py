@@ -8,15 +8,16 @@ from uuid import UUID
 import asyncpg
 
 from db.transactions import Connection, across_workspaces, transaction
+from db.unset import UNSET, Unset
 from profiles.addresses import AddressHasher, Channel
 from profiles.contention import retried
 from profiles.errors import ProfileError, ProfileNotFound
 from profiles.identities import clean_external_id
-from profiles.patches import UNSET, Patch, ProfileInput, Unset, patch_or_refusal
+from profiles.patches import Patch, ProfileInput, patch_or_refusal
 from profiles.storing import store
 from profiles.traits import Traits
 
-__all__ = ["UNSET", "Profile", "ProfileInput", "Unset", "UpsertOutcome"]
+__all__ = ["Profile", "ProfileInput", "UpsertOutcome"]
 
 MOST_INPUTS = 1000
 MOST_PAGE = 1000

@@ -9,6 +9,7 @@ from itertools import repeat
 from typing import Generic, TypeVar
 from zoneinfo import ZoneInfo
 
+import orjson
 from pyroaring import BitMap
 
 from profiles.addresses import AddressHasher, Channel, clean_email
@@ -16,16 +17,15 @@ from profiles.csvfile import Chunk, Reject
 from profiles.errors import ProfileError
 from profiles.events import CONTEXT, clean_context, clean_message_id, clean_name, clean_time
 from profiles.identities import clean_anonymous_id, clean_external_id
-from profiles.ingestion import CleanEvent
+from profiles.loading import EventRow, ProfileRow
 from profiles.mapping import Target, converter_of, parse_mapping
-from profiles.patches import Patch, clean_city
+from profiles.patches import clean_city
 from profiles.text import clean_country, clean_locale, clean_phone, clean_time_zone
-from profiles.traits import MOST_BYTES, check_size
+from profiles.traits import MOST_BYTES
 
 T = TypeVar("T")
 Scalar = str | int | float | bool
 
-CONTEXT_COLUMNS = CleanEvent._fields[6:]
 NEEDED = frozenset({"external_id", "anonymous_id", "name", "occurred_at", "message_id"})
 """Targets whose cells must not be empty."""
 
@@ -76,8 +76,6 @@ class Columns:
         self._chunk = chunk
         self._columns = list(zip(*chunk.rows, strict=True))
         self._refused: dict[int, str] = {}
-        self._widest = 0
-        """Characters of a row at most, as far as its columns were read."""
 
     def read(self, cells: Sequence[Cell[T]]) -> dict[str, list[T | None]]:
         """The values by name, each as long as the chunk; None for an empty cell, and for one that is refused."""
@@ -87,9 +85,7 @@ class Columns:
         column = self._columns[cell.index]
         values: dict[str, T] = {}
         refused: dict[str, str] = {}
-        distinct = set(column)
-        self._widest += max(map(len, distinct), default=0)
-        for text in distinct:
+        for text in set(column):
             stripped = text.strip()
             if stripped or cell.needed:
                 try:
@@ -102,15 +98,25 @@ class Columns:
                     self._refused.setdefault(place, refused[text])
         return list(map(values.get, column))
 
-    def refuse_large(self, objects: Sequence[Mapping[str, object]]) -> None:
-        """Refuse the rows whose JSON object is too large."""
-        # JSON takes at most 6 bytes a character: measured only where it may matter.
-        if self._widest * 6 > MOST_BYTES:
-            for place, value in enumerate(objects):
-                try:
-                    check_size(value, field=())
-                except ProfileError as refusal:
-                    self._refused.setdefault(place, refusal.message)
+    def read_json(self, cells: Sequence[Cell[Scalar]]) -> list[str]:
+        """A JSON object of each row, as text; empty cells are left out. Too large ones are refused."""
+        columns = self.read(cells)
+        if not columns:
+            return ["{}"] * len(self._chunk.rows)
+        objects = list(map(dict, map(zip, repeat(tuple(columns)), zip(*columns.values(), strict=True))))
+        for name, column in columns.items():
+            if None in column:
+                for place, value in enumerate(column):
+                    if value is None:
+                        del objects[place][name]
+        texts = [orjson.dumps(one).decode() for one in objects]
+        # A character takes at most 4 bytes.
+        if max(map(len, texts), default=0) * 4 > MOST_BYTES:
+            for place, text in enumerate(texts):
+                if (size := len(text.encode())) > MOST_BYTES:
+                    reason = f"The mapped columns have {size} bytes as JSON: at most {MOST_BYTES} can be kept."
+                    self._refused.setdefault(place, reason)
+        return texts
 
     def checked(self, items: list[T]) -> Checked[T]:
         """The rows and items that were not refused."""
@@ -127,21 +133,8 @@ class Columns:
         )
 
 
-def objects_of(columns: Mapping[str, Sequence[T | None]], rows: int) -> list[dict[str, T]]:
-    """An object of each row, by the columns' names; what is None is left out."""
-    if not columns:
-        return [{} for _ in range(rows)]
-    objects = list(map(dict, map(zip, repeat(tuple(columns)), zip(*columns.values(), strict=True))))
-    for name, column in columns.items():
-        if None in column:
-            for place, value in enumerate(column):
-                if value is None:
-                    del objects[place][name]
-    return objects
-
-
 class ProfileRows:
-    """Makes a patch of each row. An empty cell leaves what it maps to as it is."""
+    """Says what each row says of a person. An empty cell leaves what it maps to as it is."""
 
     def __init__(self, mapping: Mapping[str, str], header: Sequence[str], *, hasher: AddressHasher) -> None:
         """Raises ProfileError for a mapping that does not fit the header or names no external id."""
@@ -163,18 +156,22 @@ class ProfileRows:
                 "NO_IDENTITY", "Map one column to external_id: it says whose row it is.", field=("mapping",)
             )
 
-    def convert(self, chunk: Chunk) -> Checked[Patch]:
+    def convert(self, chunk: Chunk) -> Checked[ProfileRow]:
+        """What the chunk's rows say."""
         columns = Columns(chunk)
         texts = columns.read(self._texts)
-        scalars = columns.read(self._traits)
-        traits = objects_of(scalars, len(chunk.rows))
-        columns.refuse_large(traits)
-        external_ids = texts.pop("external_id")
-        values: dict[str, Sequence[str | bytes | None]] = {**texts}
-        if "email" in texts:
-            values["email_hash"] = [email and self._hash(email) for email in texts["email"]]
-        rows = zip(external_ids, objects_of(values, len(chunk.rows)), traits, strict=True)
-        return columns.checked([Patch(external_id or "", some, other) for external_id, some, other in rows])
+        traits = columns.read_json(self._traits)
+        nothing: list[str | None] = [None] * len(chunk.rows)
+        emails = texts.get("email", nothing)
+        rows = zip(
+            texts["external_id"],
+            traits,
+            emails,
+            [email and self._hash(email) for email in emails],
+            *(texts.get(column, nothing) for column in ProfileRow._fields[4:]),
+            strict=True,
+        )
+        return columns.checked(list(map(ProfileRow._make, rows)))
 
 
 class EventRows:
@@ -208,6 +205,8 @@ class EventRows:
         self._name = None if name is None else clean_name(name)
         self._occurrences = Occurrences()
         mapped = {one.name for one in targets if not one.inside}
+        self.anonymous = "anonymous_id" in mapped
+        """Whether people are known by anonymous ids."""
         if len(mapped & {"external_id", "anonymous_id"}) != 1:
             raise ProfileError(
                 "NO_IDENTITY", "Map one column to external_id or to anonymous_id, not both.", field=("mapping",)
@@ -219,28 +218,22 @@ class EventRows:
                 "NO_NAME", "Map one column to name, or give one name for all events, not both.", field=("name",)
             )
 
-    def convert(self, chunk: Chunk) -> Checked[CleanEvent]:
-        """Chunks must come in the order of the file."""
+    def convert(self, chunk: Chunk) -> Checked[EventRow]:
+        """The chunk's events. Chunks must come in the order of the file."""
         columns = Columns(chunk)
         texts = columns.read(self._texts)
         times = columns.read(self._times)["occurred_at"]
-        scalars = columns.read(self._properties)
-        properties = objects_of(scalars, len(chunk.rows))
-        columns.refuse_large(properties)
-        message_ids = texts.get("message_id") or self._made_ids(chunk.rows)
         nothing: list[str | None] = [None] * len(chunk.rows)
-        names = texts.get("name") or [self._name] * len(chunk.rows)
         rows = zip(
-            message_ids,
-            texts.get("external_id", nothing),
-            texts.get("anonymous_id", nothing),
-            names,
+            texts.get("message_id") or self._made_ids(chunk.rows),
+            texts["anonymous_id" if self.anonymous else "external_id"],
+            texts.get("name") or [self._name] * len(chunk.rows),
             times,
-            properties,
-            *(texts.get(column, nothing) for column in CONTEXT_COLUMNS),
+            columns.read_json(self._properties),
+            *(texts.get(column, nothing) for column in EventRow._fields[5:]),
             strict=True,
         )
-        return columns.checked(list(map(CleanEvent._make, rows)))
+        return columns.checked(list(map(EventRow._make, rows)))
 
     def _made_ids(self, rows: Sequence[Sequence[str]]) -> list[str]:
         first = self._name or ""

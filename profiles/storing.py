@@ -18,8 +18,6 @@ from profiles.patches import COLUMNS, ColumnValue, Draft, Patch
 from profiles.traits import Traits
 
 MOST_ROUNDS = 20
-BULK = 1000
-"""Batches above this go by COPY into a temporary table, for row level security bars COPY into a tenant's table."""
 
 # Locked in one order, so that two batches cannot wait for each other. A merge waits, and so do we for one.
 LOCK_BY_EXTERNAL_ID = """
@@ -31,7 +29,7 @@ SELECT external_id, id, merged_into, identified, traits, email, email_hash, phon
 FROM profile WHERE workspace_id = $1 AND id = ANY($2::int[]) ORDER BY id FOR NO KEY UPDATE
 """
 # ON CONFLICT is for whoever is inserted by somebody else at this moment: not returned, found in the next round.
-INSERT_SOME = """
+INSERT_PROFILES = """
 INSERT INTO profile (workspace_id, external_id, traits, email, email_hash, phone, time_zone, locale, country, city,
   identified, created_at, updated_at)
 SELECT $1, u.external_id, u.traits, u.email, u.email_hash, u.phone, u.time_zone, u.locale, u.country, u.city,
@@ -40,31 +38,13 @@ FROM unnest($3::text[], $4::jsonb[], $5::text[], $6::bytea[], $7::text[], $8::te
   $11::text[]) AS u (external_id, traits, email, email_hash, phone, time_zone, locale, country, city)
 ON CONFLICT (workspace_id, external_id) DO NOTHING RETURNING external_id, id
 """
-UPDATE_SOME = """
+UPDATE_PROFILES = """
 UPDATE profile p SET traits = u.traits, email = u.email, email_hash = u.email_hash, phone = u.phone,
   time_zone = u.time_zone, locale = u.locale, country = u.country, city = u.city, identified = true, updated_at = $2
 FROM unnest($3::int[], $4::jsonb[], $5::text[], $6::bytea[], $7::text[], $8::text[], $9::text[], $10::text[],
   $11::text[]) AS u (id, traits, email, email_hash, phone, time_zone, locale, country, city)
 WHERE p.workspace_id = $1 AND p.id = u.id
 """
-CREATE_INCOMING = """
-CREATE TEMPORARY TABLE incoming_profile (id integer, external_id text, traits jsonb, email text, email_hash bytea,
-  phone text, time_zone text, locale text, country text, city text) ON COMMIT DROP
-"""
-INSERT_INCOMING = """
-INSERT INTO profile (workspace_id, external_id, traits, email, email_hash, phone, time_zone, locale, country, city,
-  identified, created_at, updated_at)
-SELECT $1, u.external_id, u.traits, u.email, u.email_hash, u.phone, u.time_zone, u.locale, u.country, u.city,
-  true, $2, $2
-FROM incoming_profile u
-ON CONFLICT (workspace_id, external_id) DO NOTHING RETURNING external_id, id
-"""
-UPDATE_INCOMING = """
-UPDATE profile p SET traits = u.traits, email = u.email, email_hash = u.email_hash, phone = u.phone,
-  time_zone = u.time_zone, locale = u.locale, country = u.country, city = u.city, identified = true, updated_at = $2
-FROM incoming_profile u WHERE p.workspace_id = $1 AND p.id = u.id
-"""
-DROP_INCOMING = "DROP TABLE incoming_profile"
 KNOWN_BRANDS = "SELECT id FROM brand WHERE workspace_id = $1 AND id = ANY($2::uuid[])"
 # The brands of these people become exactly the pairs given; answers whose brands changed.
 SET_BRANDS = """
@@ -200,35 +180,16 @@ async def write_drafts(connection: Connection, workspace_id: UUID, drafts: Seque
 
 async def insert(connection: Connection, workspace_id: UUID, drafts: Sequence[Draft], now: datetime) -> dict[str, int]:
     """Ids of the new rows by external id; one that exists already is left out."""
-    if len(drafts) > BULK:
-        await copy_incoming(connection, drafts)
-        rows = await connection.fetch(INSERT_INCOMING, workspace_id, now)
-        await connection.execute(DROP_INCOMING)
-    else:
-        names = [draft.external_id for draft in drafts]
-        rows = await connection.fetch(INSERT_SOME, workspace_id, now, names, *arrays(drafts))
+    names = [draft.external_id for draft in drafts]
+    rows = await connection.fetch(INSERT_PROFILES, workspace_id, now, names, *arrays(drafts))
     return {row["external_id"]: row["id"] for row in rows}
 
 
 async def update(connection: Connection, workspace_id: UUID, drafts: Sequence[Draft], now: datetime) -> None:
-    if len(drafts) > BULK:
-        await copy_incoming(connection, drafts)
-        await connection.execute(UPDATE_INCOMING, workspace_id, now)
-        await connection.execute(DROP_INCOMING)
-    else:
-        ids = [draft.id for draft in drafts]
-        await connection.execute(UPDATE_SOME, workspace_id, now, ids, *arrays(drafts))
+    ids = [draft.id for draft in drafts]
+    await connection.execute(UPDATE_PROFILES, workspace_id, now, ids, *arrays(drafts))
 
 
 def arrays(drafts: Sequence[Draft]) -> list[list[Traits] | list[ColumnValue]]:
     """Traits and COLUMNS, each as one array."""
     return [[draft.traits for draft in drafts], *[[draft.values[column] for draft in drafts] for column in COLUMNS]]
-
-
-async def copy_incoming(connection: Connection, drafts: Sequence[Draft]) -> None:
-    await connection.execute(CREATE_INCOMING)
-    await connection.copy_records_to_table(
-        "incoming_profile",
-        records=[(draft.id, draft.external_id, draft.traits, *draft.values.values()) for draft in drafts],
-        columns=["id", "external_id", "traits", *COLUMNS],
-    )

@@ -15,12 +15,12 @@ class SegmentError(MusterError):
 
 class SegmentNotFound(SegmentError):
     def __init__(self, *, field: tuple[str, ...] = ("id",)) -> None:
-        super().__init__("SEGMENT_NOT_FOUND", "No such segment in this workspace; check its id.", field=field)
+        super().__init__("NOT_FOUND", "No such segment in this workspace; check its id.", field=field)
 
 
 class EvaluationNotFound(SegmentError):
     def __init__(self, *, field: tuple[str, ...] = ("id",)) -> None:
-        super().__init__("EVALUATION_NOT_FOUND", "No such evaluation in this workspace; check its id.", field=field)
+        super().__init__("NOT_FOUND", "No such evaluation in this workspace; check its id.", field=field)
 
 
 class IllegalMove(SegmentError):

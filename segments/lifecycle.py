@@ -361,7 +361,7 @@ async def make_room(connection: Connection, workspace_id: UUID, *, most: int) ->
 async def require_brand(connection: Connection, workspace_id: UUID, brand_id: UUID | None) -> None:
     if brand_id is not None and not await connection.fetchval(BRAND_EXISTS, workspace_id, brand_id):
         message = "No such brand in this workspace; check the id, or create the brand first."
-        raise SegmentError("BRAND_NOT_FOUND", message, field=("brand_id",))
+        raise SegmentError("NOT_FOUND", message, field=("brand_id",))
 
 
 async def drop_foreign(connection: Connection, segment: Segment, *, brand_id: UUID, now: datetime) -> None:

@@ -18,6 +18,7 @@ from app.resources import Resources, open_resources
 from app.settings import Settings, SettingsError, load_settings
 from app.wakeups import QUEUE, connect, decode, encode
 from db.transactions import across_workspaces
+from segments.evaluation import LEASE
 from workers.jobs import deliver, evaluate
 from workers.ticks import tick
 
@@ -39,7 +40,7 @@ async def main(settings: Settings) -> None:
         announcing = asyncio.create_task(announce(resources))
         pool = await connect(settings.redis_url)
         worker = Worker(
-            functions=[func(deliver, max_tries=1), func(evaluate, max_tries=1)],  # type: ignore[arg-type]
+            functions=[func(deliver, max_tries=1), func(evaluate, max_tries=1, timeout=LEASE)],  # type: ignore[arg-type]
             cron_jobs=[cron(tick, second=set(range(60)), timeout=30, max_tries=1, unique=True)],  # type: ignore[arg-type]
             queue_name=QUEUE,
             redis_pool=pool,

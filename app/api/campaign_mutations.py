@@ -1,5 +1,6 @@
 """What people do with campaigns: write them, try them, start, stop and show them."""
 
+from contextlib import nullcontext
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -7,7 +8,7 @@ from strawberry import ID, Maybe
 
 from app.api import ids
 from app.api.campaigns import Campaign
-from app.api.content import CampaignContentInput, to_content
+from app.api.content import CampaignContentInput, content_paths, to_content
 from app.api.declare import about, input_type, mutation, output
 from app.api.deliveries import Dispatch
 from app.api.ids import Kind
@@ -264,15 +265,17 @@ class CampaignMutations:
     @mutation(needs=Scope.CAMPAIGNS)
     async def campaign_create(self, info: Info, input: CampaignCreateInput) -> CampaignCreatePayload:
         """Make a draft."""
-        row = await drafts.create(info.context.workspace_id, to_input(input), now=info.context.now)
+        with content_paths(input.content):
+            row = await drafts.create(info.context.workspace_id, to_input(input), now=info.context.now)
         return CampaignCreatePayload(campaign=Campaign.of(row))
 
     @mutation(needs=Scope.CAMPAIGNS)
     async def campaign_update(self, info: Info, input: CampaignUpdateInput) -> CampaignUpdatePayload:
         """Change a campaign; once it is being sent, only name, expiry and missed policy can change."""
-        row = await drafts.update(
-            info.context.workspace_id, ids.campaign_id(input.id), to_changes(input), now=info.context.now
-        )
+        with content_paths(input.content.value) if input.content is not None else nullcontext():
+            row = await drafts.update(
+                info.context.workspace_id, ids.campaign_id(input.id), to_changes(input), now=info.context.now
+            )
         return CampaignUpdatePayload(campaign=Campaign.of(row))
 
     @mutation(needs=Scope.CAMPAIGNS)

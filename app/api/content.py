@@ -1,18 +1,24 @@
 """What a campaign says: one content for each channel."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
 from typing import Annotated, Any
 
 import strawberry
 from strawberry import Maybe
 
 from app.api.declare import about, input_type, one_of, output
+from app.api.scalars import Json
+from app.problems import ApiError, camel
 from campaigns import content
 from campaigns.models import CampaignChannel
+from db.errors import MusterError
 
 
 @output
 class EmailContent:
-    """An email. Its texts are Jinja2 templates of a small, safe kind."""
+    """An email. All four texts are templates in a small, safe part of Jinja2."""
 
     subject: str = about("Subject line.")
     preheader: str = about("What mail programs show beside the subject.")
@@ -26,20 +32,37 @@ class EmailContent:
 
 @output
 class BannerContent:
-    """A banner. Apps draw it."""
+    """A banner. Apps draw it, so it has facts and no markup."""
 
     title: str = about("Its title.")
     body: str = about("Its text.")
     image_url: str | None = about("An image.")
-    action_url: str | None = about("Where it leads.")
+    dark_image_url: str | None = about("The image on a dark background.")
+    image_alt: str = about("What the image shows, for those who cannot see it.")
+    action_label: str = about("What its button says.")
+    action_url: str | None = about("Where it leads: a web address, or the app's own such as myapp://offers/1.")
+    background_color: str | None = about("Colour of its background, as #RRGGBB.")
+    text_color: str | None = about("Colour of its text, as #RRGGBB.")
+    data: Json = about("For the app alone: an object.")
 
     @classmethod
     def of(cls, row: content.BannerContent) -> "BannerContent":
-        return cls(title=row.title, body=row.body, image_url=row.image_url, action_url=row.action_url)
+        return cls(
+            title=row.title,
+            body=row.body,
+            image_url=row.image_url,
+            dark_image_url=row.dark_image_url,
+            image_alt=row.image_alt,
+            action_label=row.action_label,
+            action_url=row.action_url,
+            background_color=row.background_color,
+            text_color=row.text_color,
+            data=Json(row.data),
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The same as JSON, for GET /v1/banners."""
-        return {"title": self.title, "body": self.body, "imageUrl": self.image_url, "actionUrl": self.action_url}
+        return {camel(field.name): getattr(self, field.name) for field in fields(self)}
 
 
 CampaignContent = Annotated[
@@ -51,7 +74,7 @@ CONTENT_TYPES = (EmailContent, BannerContent)
 
 @input_type
 class EmailContentInput:
-    """An email."""
+    """An email. All four texts are templates in a small, safe part of Jinja2, such as {{ profile.external_id }}."""
 
     subject: str = about("Subject line.")
     preheader: str = about("What mail programs show beside the subject.", default="")
@@ -61,12 +84,20 @@ class EmailContentInput:
 
 @input_type
 class BannerContentInput:
-    """A banner."""
+    """A banner. Apps draw it, so it has facts and no markup."""
 
     title: str = about("Its title.")
     body: str = about("Its text.", default="")
-    image_url: str | None = about("An image.", default=None)
-    action_url: str | None = about("Where it leads.", default=None)
+    image_url: str | None = about("An image: a web address.", default=None)
+    dark_image_url: str | None = about("The image on a dark background.", default=None)
+    image_alt: str = about("What the image shows, for those who cannot see it.", default="")
+    action_label: str = about("What its button says.", default="")
+    action_url: str | None = about(
+        "Where it leads: a web address, or the app's own such as myapp://offers/1.", default=None
+    )
+    background_color: str | None = about("Colour of its background, as #RRGGBB.", default=None)
+    text_color: str | None = about("Colour of its text, as #RRGGBB.", default=None)
+    data: Json | None = about("For the app alone: an object of at most 4 KB.", default=None)
 
 
 @one_of
@@ -90,6 +121,30 @@ def to_content(wanted: CampaignContentInput) -> content.Content:
         return content.EmailContent(subject=email.subject, preheader=email.preheader, text=email.text, html=email.html)
     assert wanted.banner is not None  # GraphQL has made sure that exactly one is given
     banner = wanted.banner.value
+    data: object = {} if banner.data is None else banner.data
+    if not isinstance(data, dict):
+        raise ApiError("NOT_AN_OBJECT", "Data is an object of names and values.", field=("content", "data"))
     return content.BannerContent(
-        title=banner.title, body=banner.body, image_url=banner.image_url, action_url=banner.action_url
+        title=banner.title,
+        body=banner.body,
+        image_url=banner.image_url,
+        dark_image_url=banner.dark_image_url,
+        image_alt=banner.image_alt,
+        action_label=banner.action_label,
+        action_url=banner.action_url,
+        background_color=banner.background_color,
+        text_color=banner.text_color,
+        data=data,
     )
+
+
+@contextmanager
+def content_paths(wanted: CampaignContentInput) -> Iterator[None]:
+    """Refusals of a content as the client knows it: `content.html` of the domain is `content.email.html` here."""
+    try:
+        yield
+    except MusterError as refusal:
+        first, *rest = refusal.field or ("",)
+        if first == "content" and rest:
+            refusal.field = ("content", "email" if wanted.email is not None else "banner", *rest)
+        raise

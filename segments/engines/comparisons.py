@@ -10,7 +10,7 @@ from functools import cached_property
 import orjson
 from sqlglot import exp
 
-from segments.engines.queries import Query, function, text
+from segments.engines.queries import Query, both, cast, either, function, negated, text
 from segments.nodes import Operator, Scalar, Value
 
 ORDERED: dict[Operator, type[exp.Binary]] = {
@@ -67,26 +67,26 @@ class Member:
 
     def number(self, operator: Operator, limit: Scalar) -> exp.Expr:
         bound = self.query.bind(json(limit), "jsonb")
-        return exp.and_(self.is_a("number"), ORDERED[operator](this=self.value(), expression=bound))
+        return both(self.is_a("number"), ORDERED[operator](this=self.value(), expression=bound))
 
     def contains(self, value: Scalar) -> exp.Expr:
         at = function("strpos", self.text(), self.query.bind(value, "text"))
-        inside = exp.and_(self.is_a("string"), exp.GT(this=at, expression=exp.Literal.number(0)))
-        return exp.or_(inside, exp.and_(self.is_a("array"), self.has([value])))
+        inside = both(self.is_a("string"), exp.GT(this=at, expression=exp.Literal.number(0)))
+        return either(inside, both(self.is_a("array"), self.has([value])))
 
     def starts_with(self, value: Scalar) -> exp.Expr:
         start = function("starts_with", self.text(), self.query.bind(value, "text"))
-        return exp.and_(self.is_a("string"), start)
+        return both(self.is_a("string"), start)
 
     def ends_with(self, value: Scalar) -> exp.Expr:
         end = self.query.bind(value, "text")
         tail = function("right", self.text(), function("char_length", end))
-        return exp.and_(self.is_a("string"), exp.EQ(this=tail, expression=end.copy()))
+        return both(self.is_a("string"), exp.EQ(this=tail, expression=end.copy()))
 
     def summand(self) -> exp.Expr:
         """Its number, or 0. CASE decides before the cast is tried; a condition in WHERE need not."""
-        number = exp.cast(self.value(), "numeric")
-        return exp.Case().when(self.is_a("number"), number).else_(exp.Literal.number(0))
+        number = cast(self.value(), "numeric")
+        return exp.Case().when(self.is_a("number"), number, copy=False).else_(exp.Literal.number(0), copy=False)
 
 
 def compared(it: Member, operator: Operator, value: Value) -> exp.Expr:
@@ -99,14 +99,14 @@ def compared(it: Member, operator: Operator, value: Value) -> exp.Expr:
         case Operator.IN, tuple():
             return it.is_one_of(value)
         case Operator.NOT_IN, tuple():
-            return exp.and_(it.is_known(), exp.not_(it.is_one_of(value)))
+            return both(it.is_known(), negated(it.is_one_of(value)))
         case Operator.BETWEEN, (low, high):
             at_least, at_most = Operator.GREATER_OR_EQUAL, Operator.LESS_OR_EQUAL
-            return exp.and_(it.number(at_least, low), it.number(at_most, high))
+            return both(it.number(at_least, low), it.number(at_most, high))
         case Operator.EQUALS, str() | int() | float():
             return it.has(value)
         case Operator.NOT_EQUALS, str() | int() | float():
-            return exp.and_(it.is_known(), exp.not_(it.has(value)))
+            return both(it.is_known(), negated(it.has(value)))
         case Operator.CONTAINS, str():
             return it.contains(value)
         case Operator.STARTS_WITH, str():

@@ -10,7 +10,7 @@ from pyroaring import BitMap
 from sqlglot import exp
 
 from segments.engines.comparisons import ORDERED, Member, compared
-from segments.engines.queries import Query
+from segments.engines.queries import Query, both, where
 from segments.nodes import Amount, Event, Identified, Leaf, Seen, Side, Sight, Trait, Window
 
 
@@ -27,11 +27,11 @@ def universe(workspace_id: UUID, *, brand_id: UUID | None, only: BitMap | None) 
     query = Query(workspace_id)
     rows = query.ids_of("profile", "id", only=only)
     for column in ("merged_into", "erased_at"):
-        rows = rows.where(exp.Is(this=exp.column(column), expression=exp.Null()))
+        where(rows, exp.Is(this=exp.column(column), expression=exp.Null()))
     if brand_id is not None:
         of_brand = query.ids_of("profile_brand", "profile_id", only=None)
-        of_brand = of_brand.where(exp.EQ(this=exp.column("brand_id"), expression=query.bind(brand_id, "uuid")))
-        rows = rows.where(exp.In(this=exp.column("id"), query=of_brand.subquery()))
+        where(of_brand, exp.EQ(this=exp.column("brand_id"), expression=query.bind(brand_id, "uuid")))
+        where(rows, exp.In(this=exp.column("id"), query=of_brand.subquery(copy=False)))
     return Compiled(query.packed(rows), tuple(query.arguments))
 
 
@@ -40,14 +40,15 @@ def compile_leaf(leaf: Leaf, workspace_id: UUID, *, now: datetime, only: BitMap 
     query = Query(workspace_id)
     match leaf:
         case Trait(key, operator, value):
-            meets = compared(Member(query, "traits", key), operator, value)
-            rows = query.ids_of("profile", "id", only=only).where(meets)
+            rows = query.ids_of("profile", "id", only=only)
+            where(rows, compared(Member(query, "traits", key), operator, value))
         case Identified(value):
-            flag = exp.EQ(this=exp.column("identified"), expression=query.bind(value, "boolean"))
-            rows = query.ids_of("profile", "id", only=only).where(flag)
+            rows = query.ids_of("profile", "id", only=only)
+            where(rows, exp.EQ(this=exp.column("identified"), expression=query.bind(value, "boolean")))
         case Seen(sight, window):
+            rows = query.ids_of("profile", "id", only=only)
             column = "first_seen_at" if sight is Sight.FIRST else "last_seen_at"
-            rows = query.ids_of("profile", "id", only=only).where(in_window(query, column, window, now))
+            where(rows, in_window(query, column, window, now))
         case Event():
             rows = performers(query, leaf, now=now, only=only)
         case _:
@@ -62,17 +63,17 @@ def performers(query: Query, event: Event, *, now: datetime, only: BitMap | None
     instead of 320, but 250 million would pass the gigabyte a value may have.)
     """
     rows = query.ids_of("event", "profile_id", only=only)
-    rows = rows.where(exp.EQ(this=exp.column("name"), expression=query.bind(event.name, "text")))
+    where(rows, exp.EQ(this=exp.column("name"), expression=query.bind(event.name, "text")))
     if event.window is not None:
-        rows = rows.where(in_window(query, "occurred_at", event.window, now))
+        where(rows, in_window(query, "occurred_at", event.window, now))
     for test in event.where:
-        rows = rows.where(compared(Member(query, "properties", test.property), test.operator, test.value))
-    rows = rows.group_by("profile_id")
+        where(rows, compared(Member(query, "properties", test.property), test.operator, test.value))
+    rows.group_by("profile_id", copy=False)
     if event.count is not None:
-        rows = rows.having(measured(query, exp.Count(this=exp.Star()), event.count))
+        rows.having(measured(query, exp.Count(this=exp.Star()), event.count), copy=False)
     if event.total is not None:
         total = exp.Sum(this=Member(query, "properties", event.total.property).summand())
-        rows = rows.having(measured(query, total, event.total.amount))
+        rows.having(measured(query, total, event.total.amount), copy=False)
     return rows
 
 
@@ -86,7 +87,7 @@ def in_window(query: Query, column: str, window: Window, now: datetime) -> exp.E
     edge = query.bind(now - window.duration, "timestamptz")
     match window.side:
         case Side.WITHIN:
-            return exp.and_(
+            return both(
                 exp.GTE(this=exp.column(column), expression=edge),
                 exp.LTE(this=exp.column(column), expression=query.bind(now, "timestamptz")),
             )

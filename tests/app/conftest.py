@@ -70,13 +70,20 @@ async def running(settings: Settings) -> AsyncIterator[Starlette]:
         yield app
 
 
-@pytest.fixture
-async def http(settings: Settings) -> AsyncIterator[httpx2.AsyncClient]:
-    """A client of the API, in production."""
+@asynccontextmanager
+async def client_of(settings: Settings) -> AsyncIterator[httpx2.AsyncClient]:
+    """A client of the API as `settings` say."""
     async with running(settings) as app:
         transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
         async with httpx2.AsyncClient(transport=transport, base_url="https://muster.example") as client:
             yield client
+
+
+@pytest.fixture
+async def http(settings: Settings) -> AsyncIterator[httpx2.AsyncClient]:
+    """A client of the API, in production."""
+    async with client_of(settings) as client:
+        yield client
 
 
 MakeCaller = Callable[..., Awaitable[Caller]]

@@ -211,9 +211,7 @@ async def test_a_client_token_that_is_not_ours_opens_nothing(
     assert (await with_key.post(query)).status_code == 401
 
 
-async def test_a_client_token_of_another_workspace_does_not_fit_the_key(
-    foreigner: Caller, app_caller: Caller
-) -> None:
+async def test_a_client_token_of_another_workspace_does_not_fit_the_key(foreigner: Caller, app_caller: Caller) -> None:
     made = await foreigner.data("ClientTokenCreate", input={"externalId": "ada"})
     ada = app_caller.with_headers(x_muster_client_token=made["token"])
     assert (await ada.post('{ banners(placements: ["x"]) { maxAgeSeconds } }')).status_code == 401
@@ -221,9 +219,10 @@ async def test_a_client_token_of_another_workspace_does_not_fit_the_key(
 
 async def test_a_client_token_ends(console: Caller, http: httpx2.AsyncClient) -> None:
     for seconds in (0, 59, 86_401, -1):
-        assert await console.refusal(
-            "ClientTokenCreate", input={"externalId": "ada", "expiresInSeconds": seconds}
-        ) == ("OUT_OF_RANGE", ["input", "expiresInSeconds"])
+        assert await console.refusal("ClientTokenCreate", input={"externalId": "ada", "expiresInSeconds": seconds}) == (
+            "OUT_OF_RANGE",
+            ["input", "expiresInSeconds"],
+        )
     made = await console.data("ClientTokenCreate", input={"externalId": "ada", "expiresInSeconds": 60})
     ends = datetime.fromisoformat(made["expiresAt"])
     assert timedelta(0) < ends - datetime.now(UTC) <= timedelta(seconds=60)

@@ -38,7 +38,7 @@ HOSTILE = {
     "nothing": " ",
     "half a surrogate in a text": '{ segments(name: "\\uD800") { edges { cursor } } }',
     "U+0000 in a text": '{ segments(name: "\\u0000") { edges { cursor } } }',
-    "an undefined variable in a @oneOf": "mutation { segmentCreate(input: {name: \"a\", type: DYNAMIC,"
+    "an undefined variable in a @oneOf": 'mutation { segmentCreate(input: {name: "a", type: DYNAMIC,'
     " definition: {identified: $nope}}) { userErrors { code } } }",
 }
 
@@ -168,7 +168,8 @@ async def test_conditions_beyond_all_depth_are_the_clients_mistake(console: Call
     deep = {"name": "deep", "type": "DYNAMIC", "definition": nested(20)}
     code, field = await console.refusal("SegmentCreate", input=deep)
     assert code == "TOO_DEEP"
-    assert field is not None and field[:3] == ["input", "definition", "not"]
+    assert field is not None
+    assert field[:3] == ["input", "definition", "not"]
     answer = await console.ask("SegmentCreate", input=deep | {"definition": nested(300)})
     assert answer["data"] is None
     assert "INTERNAL" not in json.dumps(answer)

@@ -6,9 +6,13 @@ from uuid import UUID
 
 import pytest
 
+from app.settings import load_settings
+from profiles import keys
+from profiles.models import KeyKind
 from segments import evaluation, listing
 from segments.engines.postgres import PostgresEngine
 from tests.app.caller import Caller
+from tests.app.conftest import client_of
 
 PREMIUM = {"trait": {"key": "plan", "operator": "EQUALS", "value": "premium"}}
 NOWHERE = "seg_" + "0" * 32
@@ -50,7 +54,8 @@ async def test_a_dynamic_segment_goes_from_draft_to_members(console: Caller) -> 
     )["segment"]
     assert (made["status"], made["size"], made["lastEvaluatedAt"], made["nextRunAt"]) == ("DRAFT", None, None, None)
     assert made["definition"] == PREMIUM
-    assert "plan" in made["summary"] and "premium" in made["summary"]
+    assert "plan" in made["summary"]
+    assert "premium" in made["summary"]
     active = await console.data("SegmentActivate", input={"id": made["id"]})
     assert (active["segment"]["status"], active["segment"]["size"]) == ("ACTIVE", None)
     assert active["segment"]["nextRunAt"] is not None
@@ -74,7 +79,9 @@ async def test_changed_conditions_are_evaluated_anew(console: Caller) -> None:
     first = (await console.data("SegmentActivate", input={"id": one}))["evaluation"]["id"]
     await run(console, first)
     free = {"trait": {"key": "plan", "operator": "EQUALS", "value": "free"}}
-    changed = (await console.data("SegmentUpdate", input={"id": one, "definition": free, "cadence": "WEEKLY"}))["segment"]
+    changed = (await console.data("SegmentUpdate", input={"id": one, "definition": free, "cadence": "WEEKLY"}))[
+        "segment"
+    ]
     assert (changed["definitionVersion"], changed["cadence"]) == (2, "WEEKLY")
     page = (await console.data("SegmentEvaluations", id=one))["evaluations"]
     newest, oldest = (edge["node"] for edge in page["edges"])
@@ -181,31 +188,34 @@ EVENT = {"name": "purchase"}
         ({"type": "DYNAMIC", "definition": PREMIUM, "cron": "0 0 * * *"}, "CRON_NOT_ALLOWED", ["cron"]),
         ({"brandId": NOWHERE}, "INVALID_ID", ["brandId"]),
         ({"brandId": "brd_" + "0" * 32}, "NOT_FOUND", ["brandId"]),
-        ({"type": "DYNAMIC", "definition": {"all": []}}, "EMPTY_LIST", ["definition", "all"]),
+        ({"type": "DYNAMIC", "definition": {"all": []}}, "INVALID_VALUE", ["definition", "all"]),
         (
-            {"type": "DYNAMIC", "definition": {"any": [PREMIUM, {"not": {"trait": {"key": "", "operator": "EXISTS"}}}]}},
-            "BLANK",
+            {
+                "type": "DYNAMIC",
+                "definition": {"any": [PREMIUM, {"not": {"trait": {"key": "", "operator": "EXISTS"}}}]},
+            },
+            "INVALID_VALUE",
             ["definition", "any", "1", "not", "trait", "key"],
         ),
         (
             {"type": "DYNAMIC", "definition": {"trait": {"key": "age", "operator": "CONTAINS", "value": 5}}},
-            "OPERATOR_NOT_FOR_VALUE",
+            "WRONG_OPERATOR",
             ["definition", "trait", "operator"],
         ),
         (
             {"type": "DYNAMIC", "definition": {"event": EVENT | {"within": {"days": 0}}}},
-            "OUT_OF_RANGE",
+            "INVALID_WINDOW",
             ["definition", "event", "within", "days"],
         ),
         (
             {"type": "DYNAMIC", "definition": {"event": EVENT | {"count": {"operator": "EQUALS", "value": -1}}}},
-            "OUT_OF_RANGE",
+            "INVALID_VALUE",
             ["definition", "event", "count", "value"],
         ),
         (
             {"type": "DYNAMIC", "definition": {"event": EVENT | {"within": {"days": 1}, "before": {"days": 2}}}},
-            "TWO_WINDOWS",
-            ["definition", "event"],
+            "INVALID_CONDITION",
+            ["definition", "event", "before"],
         ),
     ],
 )
@@ -322,13 +332,19 @@ async def test_the_list_is_newest_first_and_stable_while_segments_are_made(conso
     assert (await console.data("Segments", name="LATE", status="ACTIVE"))["edges"] == []
 
 
-async def test_the_101st_segment_is_refused(console: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
-    """S2-22, with the limit of 100 set to 2."""
-    monkeypatch.setattr(type(console.http._transport.app.state.services.settings), "segment_limit", 2)  # type: ignore[attr-defined]
-    await make(console)
-    await make(console)
-    code, field = await console.refusal("SegmentCreate", input={"name": "third", "type": "STATIC"})
-    assert (code, field) == ("TOO_MANY_SEGMENTS", None)
+async def test_one_segment_above_the_limit_is_refused(environ: dict[str, str], workspace: UUID) -> None:
+    """S2-22, with the limit set to 2."""
+    settings = load_settings(environ | {"MUSTER_SEGMENT_LIMIT": "2"})
+    _, secret = await keys.create(workspace, name="of a test", kind=KeyKind.SECRET, scopes=["read", "segments"])
+    async with client_of(settings) as http:
+        console = Caller(http, workspace, secret)
+        first, _ = await make(console), await make(console)
+        for operation, wanted in (
+            ("SegmentCreate", {"name": "third", "type": "STATIC"}),
+            ("SegmentDuplicate", {"id": first}),
+        ):
+            code, field = await console.refusal(operation, input=wanted)
+            assert (code, field) == ("TOO_MANY_SEGMENTS", None)
 
 
 async def test_a_person_is_asked_about_for_experiments(console: Caller) -> None:

@@ -357,6 +357,10 @@ async def test_rows_of_a_dead_worker_go_back_or_into_doubt(
     await job
     assert await states(workspace, campaign.id) == dict.fromkeys(people.values(), (DeliveryState.SENT, None))
     assert len({m.recipient for m in channel.received + second.received}) == 4
+    # The dispatch was finished meanwhile: its stored counts are counted again.
+    assert await counts.verify(workspace) != []
+    await deliver_all(workspace, campaign.id, second, now)
+    assert await counts.verify(workspace) == []
 
 
 async def test_an_outcome_under_an_old_fence_is_not_written(

@@ -60,9 +60,11 @@ def test_a_published_operation_is_valid_within_the_limits_of_production(publishe
     document, errors = limits.prepared(published, file.read_text(encoding="utf-8"), False)
     assert errors == []
     (operation,) = [d for d in document.definitions if isinstance(d, OperationDefinitionNode)]
-    assert operation.name is not None and operation.name.value == file.stem
+    assert operation.name is not None
+    assert operation.name.value == file.stem
     (root,) = operation.selection_set.selections
-    assert isinstance(root, FieldNode) and root.alias is None
+    assert isinstance(root, FieldNode)
+    assert root.alias is None
     assert root.name.value.lower() == file.stem.lower() or file.stem in VIEWS
 
 

@@ -79,7 +79,7 @@ async def test_a_static_segment_has_its_size_from_the_start(workspace: UUID, now
         (dynamic(cadence=Cadence.DAILY, cron="0 0 * * *"), "CRON_NOT_ALLOWED", ("cron",)),
         (dynamic(time_zone="Mars/Olympus"), "UNKNOWN_TIME_ZONE", ("time_zone",)),
         (dynamic(time_zone="../etc/passwd"), "UNKNOWN_TIME_ZONE", ("time_zone",)),
-        (dynamic(brand_id=uuid4()), "BRAND_NOT_FOUND", ("brand_id",)),
+        (dynamic(brand_id=uuid4()), "NOT_FOUND", ("brand_id",)),
     ],
 )
 async def test_what_is_wrong_is_named_and_nothing_is_written(
@@ -95,7 +95,7 @@ async def test_another_tenants_brand_is_no_brand(workspace: UUID, other_workspac
     foreign = await factories.make_brand(other_workspace, "theirs")
     with pytest.raises(SegmentError) as refusal:
         await lifecycle.create(workspace, dynamic(brand_id=foreign), now=now)
-    assert refusal.value.code == "BRAND_NOT_FOUND"
+    assert refusal.value.code == "NOT_FOUND"
 
 
 async def test_the_limit_holds_for_many_creators_at_once(workspace: UUID, now: datetime) -> None:

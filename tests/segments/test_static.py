@@ -78,7 +78,7 @@ async def test_only_static_segments_that_are_in_use_take_members(workspace: UUID
         await factories.make_static(workspace, now=now),
     )
     await lifecycle.archive(workspace, archived.id, now=now)
-    for id, code in ((dynamic.id, "SEGMENT_NOT_STATIC"), (archived.id, "ILLEGAL_MOVE"), (uuid4(), "SEGMENT_NOT_FOUND")):
+    for id, code in ((dynamic.id, "SEGMENT_NOT_STATIC"), (archived.id, "ILLEGAL_MOVE"), (uuid4(), "NOT_FOUND")):
         for refused in (
             static.add_members(workspace, id, external_ids=["x"], now=now),
             static.remove_members(workspace, id, external_ids=["x"], now=now),

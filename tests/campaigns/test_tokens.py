@@ -1,0 +1,61 @@
+"""Signed tokens: what was signed comes back, anything else is None."""
+
+from uuid import UUID, uuid4
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from campaigns.tokens import Signer, UnsubscribeClaim, read_unsubscribe_token, unsubscribe_token
+
+SIGNER = Signer(b"a key of at least thirty-two bytes")
+CLAIM = UnsubscribeClaim(UUID(int=1), 2_147_483_647, UUID(int=2**128 - 1))
+
+
+def token_of(claim: UnsubscribeClaim, signer: Signer = SIGNER) -> str:
+    return unsubscribe_token(
+        signer, workspace_id=claim.workspace_id, profile_id=claim.profile_id, campaign_id=claim.campaign_id
+    )
+
+
+@given(st.binary(max_size=200), st.sampled_from(["unsubscribe", "viewer", "client"]))
+def test_what_was_signed_comes_back_for_the_same_purpose_only(payload: bytes, purpose: str) -> None:
+    token = SIGNER.sign(purpose, payload)
+    assert SIGNER.verify(purpose, token) == payload
+    assert SIGNER.verify(purpose + "x", token) is None
+    assert Signer(b"another key of thirty-two bytes!!!").verify(purpose, token) is None
+
+
+@given(st.data())
+def test_a_token_with_any_one_letter_changed_is_none_of_ours(data: st.DataObject) -> None:
+    token = token_of(CLAIM)
+    place = data.draw(st.integers(0, len(token) - 1))
+    letter = data.draw(st.characters().filter(lambda one: one != token[place]))
+    assert read_unsubscribe_token(SIGNER, token[:place] + letter + token[place + 1 :]) is None
+
+
+@given(st.text(max_size=200))
+def test_made_up_tokens_are_none_of_ours(token: str) -> None:
+    assert read_unsubscribe_token(SIGNER, token) is None
+
+
+@pytest.mark.parametrize(
+    "change", [lambda t: t[:-1], lambda t: t + "A", lambda t: t + "=", lambda t: " " + t, str.lower]
+)
+def test_a_token_cut_or_lengthened_is_none_of_ours(change: object) -> None:
+    assert callable(change)
+    assert read_unsubscribe_token(SIGNER, change(token_of(CLAIM))) is None
+
+
+def test_an_unsubscribe_token_names_its_person_and_campaign_and_no_address() -> None:
+    assert read_unsubscribe_token(SIGNER, token_of(CLAIM)) == CLAIM
+    assert token_of(CLAIM).replace("-", "").replace("_", "").isalnum()
+    assert len(token_of(CLAIM)) <= 80
+
+
+def test_a_payload_of_another_length_is_no_unsubscribe_claim() -> None:
+    assert read_unsubscribe_token(SIGNER, SIGNER.sign("unsubscribe", uuid4().bytes)) is None
+
+
+def test_the_key_stands_in_no_repr() -> None:
+    assert "thirty-two" not in repr(SIGNER)
