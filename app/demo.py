@@ -89,7 +89,6 @@ class Demo:
     campaigns: dict[str, dict[str, Any]] = field(default_factory=dict)
     tests: dict[str, Any] = field(default_factory=dict)
     shares: Counter[str] = field(default_factory=Counter)
-    known: Counter[str] = field(default_factory=Counter)
 
     async def segments(self) -> dict[str, str]:
         """Make the segments and wait until their sizes are known; ids by name."""
@@ -213,12 +212,11 @@ class Demo:
         await self.until_shown()
         for customer in customers[:KNOWN_VIEWERS]:
             token = await self.console.send("ClientTokenCreate", input={"externalId": customer})
-            title = await self.fetch({"X-Muster-Client-Token": token["token"]})
+            seen = await self.fetch({"X-Muster-Client-Token": token["token"]})
             again = await self.fetch({"X-Muster-Client-Token": token["token"]})
-            if title is None or title != again:
-                raise DemoFailed(f"customer {customer} saw {title!r}, then {again!r}")
-            self.known[title] += 1
-            self.say(f"  customer {customer} sees {title!r}")
+            if seen is None or seen != again:
+                raise DemoFailed(f"customer {customer} saw {seen!r}, then {again!r}")
+            self.say(f"  customer {customer} sees {seen!r}")
         for _ in range(VIEWERS):
             self.shares[await self.fetch({}) or "nothing"] += 1
 

@@ -77,7 +77,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
                 lease=settings.lease,
                 slots=Slots(settings.send_concurrency),
                 unsubscribe_url=unsubscribe_url,
-                pace=RatePace(settings.smtp_rate) if settings.smtp_rate else None,
+                pace=RatePace(settings.smtp_rate).take if settings.smtp_rate else None,
             ),
         )
 

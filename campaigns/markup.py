@@ -133,9 +133,11 @@ def inline_css(source: str) -> str:
     if not re.search("<style", source, re.IGNORECASE):
         return source
     masked = mask(source)
+    # A tag before the first element of a fragment would else end up before <html>, its end inside the body.
+    fragment = "" if re.search("<html|<body", source, re.IGNORECASE) else "<body>"
     try:
         # No network and no files: a stylesheet that is linked is not ours to fetch.
-        inlined = css_inline.inline(masked.commented(), load_remote_stylesheets=False, keep_at_rules=True)
+        inlined = css_inline.inline(fragment + masked.commented(), load_remote_stylesheets=False, keep_at_rules=True)
     except css_inline.InlineError as error:
         message = f"The CSS cannot be moved into the elements: {str(error)[:200]}."
         raise CampaignError("STYLE_NOT_READABLE", message, field=("content", "html")) from error

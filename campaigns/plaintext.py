@@ -18,12 +18,13 @@ def visible_text(source: str) -> str:
     what is not in here is not visible either.
     """
     masked = mask(source)
-    body = LexborHTMLParser(masked.commented()).body
+    # A tag before the first element would else stand before <html>, outside of the body.
+    body = LexborHTMLParser("<body>" + masked.commented()).body
     writer = TextWriter(masked)
     if body is not None:
         writer.children(body, 0)
-    text = re.sub(r"[ \t]+\n", "\n", "".join(writer.parts)).strip()
-    return masked.restore(text) + "\n"
+    text = re.sub(r"\n{3,}", "\n\n", re.sub(r"[ \t]+\n", "\n", "".join(writer.parts)))
+    return masked.restore(text.strip()) + "\n"
 
 
 PARAGRAPHS = frozenset(
@@ -42,25 +43,32 @@ SPACE = re.compile(r"[ \t\r\n\f]+")
 class TextWriter:
     """Collects text; line breaks and spaces wait until something follows them, so that none is doubled.
 
-    A block tag takes its place at once and leaves breaks waiting: `<p>A</p>{% if x %}<p>B</p>{% endif %}<p>C</p>`
-    becomes "A{% if x %}\\n\\nB{% endif %}\\n\\nC", right with and without B.
+    An `{% if %}` takes its place at once and leaves breaks waiting: `<p>A</p>{% if x %}<p>B</p>{% endif %}<p>C</p>`
+    becomes "A{% if x %}\n\nB{% endif %}\n\nC", right with and without B. A loop has its break at the end of a round.
     """
 
     def __init__(self, masked: Masked) -> None:
         self.masked = masked
         self.parts: list[str] = []
+        self.ended = 2
+        """Line ends that the text so far ends with; nothing needs a break before it."""
         self.breaks = 0
         self.space = False
-        self.waiting: list[int] = []
-        """The breaks that waited where each open block tag began."""
+        self.open: list[tuple[str, int]] = []
+        """The block tags around this place, each with the breaks that waited where it began."""
 
     def say(self, text: str) -> None:
         if self.breaks:
-            self.parts.append("\n" * self.breaks if self.parts else "")
-        elif self.space:
+            self.break_now()
+        elif self.space and not self.ended:
             self.parts.append(" ")
-        self.breaks, self.space = 0, False
+        self.breaks, self.space, self.ended = 0, False, 0
         self.parts.append(text)
+
+    def break_now(self) -> None:
+        self.parts.append("\n" * (self.breaks - self.ended))
+        self.ended = max(self.ended, self.breaks)
+        self.breaks, self.space = 0, False
 
     def text(self, text: str) -> None:
         """Running text: white space of any length is one space."""
@@ -74,19 +82,22 @@ class TextWriter:
         self.breaks, self.space = max(self.breaks, breaks), False
 
     def block_tag(self, mark: str) -> None:
-        """A `{% %}`: in running text its place is after the space before it, else before the breaks that wait."""
+        """A `{% %}`: in running text its place is after the space before it."""
         words = self.masked.tags[int(mark.strip(OPEN + CLOSE))].strip("{}%-+ \t\n").split(maxsplit=1)
         word = words[0] if words else ""
-        if self.space and not self.breaks:
+        around, waited = self.open[-1] if self.open else ("", 0)
+        if self.space and not self.breaks and not self.ended:
             self.parts.append(" ")
             self.space = False
+        if word == "for" or (around == "for" and word in ("else", "endfor")):
+            self.break_now()
         self.parts.append(mark)
         if word in ("if", "for"):
-            self.waiting.append(self.breaks)
-        elif word in ("elif", "else") and self.waiting:
-            self.breaks = max(self.breaks, self.waiting[-1])
-        elif word.startswith("end") and self.waiting:
-            self.breaks = max(self.breaks, self.waiting.pop())
+            self.open.append((word, self.breaks))
+        elif word.startswith("end") and self.open:
+            self.open.pop()
+        if word in ("elif", "else", "endif"):
+            self.breaks = max(self.breaks, waited)
 
     def children(self, node: LexborNode, depth: int) -> None:
         if depth > MOST_NESTING:
@@ -105,8 +116,9 @@ class TextWriter:
             if mark := MARK.fullmatch(node.comment_content or ""):
                 self.block_tag(mark[0])
         elif tag == "br":
-            self.parts.append("\n" * self.breaks if self.parts else "")
-            self.breaks, self.space = 1, False
+            self.break_now()
+            self.parts.append("\n")
+            self.ended += 1
         elif tag == "img":
             self.text(node.attributes.get("alt") or "")
         elif tag not in UNSEEN and not hidden(node):
@@ -114,8 +126,7 @@ class TextWriter:
 
     def block(self, node: LexborNode, tag: str, depth: int) -> None:
         if tag in ("td", "th"):  # cells of a row stand beside each other
-            if self.parts and not self.breaks:
-                self.space = True
+            self.space = not self.breaks
             self.children(node, depth)
             return
         self.line_break(2 if tag in PARAGRAPHS else 1)

@@ -26,7 +26,6 @@ from campaigns.errors import RenderError
 from campaigns.ledger import Claimed, Intent, Result, SkipReason
 from campaigns.models import DeliveryState
 from channels.base import Channel, EmailMessage, Outcome, OutcomeKind, OutcomeScope
-from channels.pace import RatePace
 from db.transactions import transaction
 from profiles import consent
 
@@ -84,7 +83,8 @@ class Carrier:
     slots: Slots
     unsubscribe_url: Callable[[UUID, int, UUID], str]
     """(workspace, profile, campaign) -> the link of one person's mail."""
-    pace: RatePace | None = None
+    pace: Callable[[int], Awaitable[None]] | None = None
+    """Waits until so many messages may leave; None sets no limit."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set on SIGTERM: nothing more is claimed, what is under way ends."""
 
@@ -208,7 +208,7 @@ class Turn:
     async def send_group(self) -> None:
         """Commit the intents of as many messages as slots are free, then let them go."""
         if self.carrier.pace:
-            await self.carrier.pace.take(1)
+            await self.carrier.pace(1)
         # The slots are taken before the commit: from its first moment on these rows could be in doubt.
         taken = await self.carrier.slots.take(1 if self.carrier.pace else len(self.ready))
         leaving: set[tuple[int, int]] = set()

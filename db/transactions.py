@@ -5,7 +5,7 @@ models used inside are in the same transaction. Nested use joins the outer trans
 """
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, TypeAlias
 from urllib.parse import unquote, urlsplit
 from uuid import UUID
@@ -69,13 +69,9 @@ async def begun() -> AsyncIterator[BaseDBAsyncClient]:
             context.client._finalized = True
             await context.__aexit__(type(e), e, e.__traceback__)
         raise
-    try:
+    async with AsyncExitStack() as stack:
+        stack.push_async_exit(context)
         yield client
-    except BaseException as e:
-        await context.__aexit__(type(e), e, e.__traceback__)
-        raise
-    else:
-        await context.__aexit__(None, None, None)
 
 
 def raw_connection(client: BaseDBAsyncClient) -> Connection:

@@ -214,7 +214,10 @@ async def alter(
 
 
 async def forget(connection: Connection, *, workspace_id: UUID, segment_id: UUID) -> None:
-    """Delete a segment's history, before the segment itself is deleted."""
+    """Delete the history of a segment that is deleted.
+
+    Reads the whole table: deleting is rare, and an index over closed intervals would be paid by everyone who enters.
+    """
     await connection.execute(FORGET, workspace_id, segment_id)
 
 

@@ -11,12 +11,12 @@ from app.api.campaigns import Campaign
 from app.api.content import CampaignContentInput, content_paths, to_content
 from app.api.declare import about, input_type, mutation, output
 from app.api.deliveries import Dispatch
+from app.api.enums import CampaignClass, MissedPolicy
 from app.api.ids import Kind
 from app.api.payloads import Payload, converted, given
 from app.context import Info
 from campaigns import control, drafts, rehearsal, sending
 from campaigns.drafts import CampaignChanges, CampaignInput
-from campaigns.models import CampaignClass, MissedPolicy
 from profiles.keys import Scope
 
 

@@ -9,8 +9,9 @@ from strawberry import ID
 
 from app.api import ids, paging
 from app.api.content import CampaignContent, content_of
-from app.api.declare import about, argument, enum, output, query, resolved
+from app.api.declare import about, argument, output, query, resolved
 from app.api.deliveries import CampaignProgress, Delivery, DeliveryStatus, Dispatch, delivery_page
+from app.api.enums import CampaignChannel, CampaignClass, CampaignStatus, MissedPolicy
 from app.api.ids import Kind
 from app.api.nodes import Node
 from app.api.paging import After, Connection, First
@@ -22,45 +23,7 @@ from app.auth import require
 from app.context import Info
 from campaigns import counts, listing, rehearsal
 from campaigns.models import Campaign as CampaignRow
-from campaigns.models import CampaignChannel, CampaignClass, CampaignStatus, MissedPolicy
 from profiles.keys import Scope
-
-enum(
-    CampaignChannel,
-    "How a campaign reaches people.",
-    EMAIL="By email.",
-    PUSH="By push notification.",
-    BANNER="By a banner inside an app.",
-)
-enum(
-    CampaignStatus,
-    "How far a campaign is.",
-    DRAFT="Being written.",
-    PENDING_APPROVAL="Waits for a second person.",
-    SCHEDULED="Starts by itself at its time.",
-    PREPARING="The audience is frozen and the messages are being listed.",
-    SENDING="Messages leave.",
-    PAUSED="Held until somebody resumes it.",
-    SENT="Done.",
-    ACTIVE="A banner that is shown.",
-    ENDED="A banner whose time is over.",
-    CANCELLED="Stopped for good; a banner can be reactivated.",
-    FAILED="Could not start; `statusReason` and `statusDetail` say why.",
-)
-enum(
-    CampaignClass,
-    "What kind of message it is by law.",
-    MARKETING="Needs consent, a visible unsubscribe link and a postal address.",
-    TRANSACTIONAL="Belongs to something the recipient did; ignores consent, never suppression.",
-)
-enum(
-    MissedPolicy,
-    "What happens to a schedule that is found later than its maximum lateness.",
-    name="MissedSchedulePolicy",
-    SEND="It is sent late.",
-    SKIP="It is cancelled.",
-    HOLD="It waits for a person.",
-)
 
 
 @output

@@ -4,30 +4,9 @@ from typing import Any
 
 from strawberry import Maybe
 
-from app.api.declare import about, enum, input_type, one_of
+from app.api.declare import about, input_type, one_of
+from app.api.enums import Operator
 from app.api.scalars import TraitValue
-from segments.nodes import Operator
-
-enum(
-    Operator,
-    "How a value is compared. A comparison with a missing trait or property is false; counts and sums take EQUALS to"
-    " LESS_OR_EQUAL.",
-    name="ConditionOperator",
-    EQUALS="Is the value.",
-    NOT_EQUALS="Is there and is another value.",
-    GREATER_THAN="Is a number above the value.",
-    GREATER_OR_EQUAL="Is the number or above it.",
-    LESS_THAN="Is a number below the value.",
-    LESS_OR_EQUAL="Is the number or below it.",
-    BETWEEN="Is between two numbers, both included.",
-    CONTAINS="Is a text that holds the value.",
-    STARTS_WITH="Is a text that begins with the value.",
-    ENDS_WITH="Is a text that ends with the value.",
-    IN="Is one of a list.",
-    NOT_IN="Is there and is none of a list.",
-    EXISTS="Is there; takes no value.",
-    MISSING="Is not there; takes no value.",
-)
 
 
 @one_of

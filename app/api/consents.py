@@ -5,32 +5,16 @@ from datetime import datetime
 from strawberry import ID
 
 from app.api import ids
-from app.api.declare import about, enum, input_type, mutation, output
+from app.api.declare import about, input_type, mutation, output
+from app.api.enums import Channel, ConsentStatus, Platform, Provider
 from app.api.ids import Kind
 from app.api.nodes import Node
 from app.api.payloads import Payload
 from app.context import Info
 from profiles import consent, devices
-from profiles.addresses import Channel, clean_address
-from profiles.consent import ConsentStatus, SuppressionReason
-from profiles.devices import Platform, Provider
+from profiles.addresses import clean_address
+from profiles.consent import SuppressionReason
 from profiles.keys import Scope
-
-enum(
-    Channel,
-    "What an address is for; consent and suppression are kept for each.",
-    name="AddressChannel",
-    EMAIL="Email addresses.",
-    PUSH="Tokens of devices.",
-)
-enum(
-    ConsentStatus,
-    "What a person said about a topic.",
-    SUBSCRIBED="Yes.",
-    UNSUBSCRIBED="No.",
-)
-enum(Provider, "Who hands notifications to a device.", name="PushProvider", FCM="Google.", APNS="Apple.")
-enum(Platform, "What a device runs.", name="DevicePlatform", IOS="iOS.", ANDROID="Android.", WEB="A browser.")
 
 
 @output

@@ -9,10 +9,10 @@ import strawberry
 from strawberry import Maybe
 
 from app.api.declare import about, input_type, one_of, output
+from app.api.enums import CampaignChannel
 from app.api.scalars import Json
 from app.problems import ApiError, camel
 from campaigns import content
-from campaigns.models import CampaignChannel
 from db.errors import MusterError
 
 

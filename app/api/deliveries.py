@@ -8,6 +8,7 @@ import strawberry
 
 from app.api import ids, paging
 from app.api.declare import about, enum, output, resolved
+from app.api.enums import DispatchKind
 from app.api.ids import Kind
 from app.api.nodes import Node
 from app.api.paging import Connection, Edge
@@ -17,7 +18,7 @@ from campaigns import counts, deliveries
 from campaigns.counts import Progress
 from campaigns.deliveries import Delivery as DeliveryRow
 from campaigns.deliveries import DeliveryKey
-from campaigns.models import DeliveryState, DispatchKind
+from campaigns.models import DeliveryState
 from campaigns.models import Dispatch as DispatchRow
 
 
@@ -50,7 +51,6 @@ enum(
     FAILED="Could not be sent; `reason` says why.",
     IN_DOUBT="May have left when a worker or connection broke; never sent again by itself.",
 )
-enum(DispatchKind, "What a run of a campaign was for.", SEND="The real send.", TEST="A test send.")
 
 STATUSES: dict[DeliveryState, DeliveryStatus] = {
     DeliveryState.PENDING: DeliveryStatus.PENDING,

@@ -9,6 +9,7 @@ from strawberry import ID
 
 from app.api import ids
 from app.api.declare import about, input_type, mutation, output
+from app.api.enums import Platform, Provider
 from app.api.ids import Kind
 from app.api.payloads import Payload
 from app.api.scalars import Json
@@ -16,7 +17,7 @@ from app.auth import Caller, own_profile
 from app.context import Info
 from app.problems import ApiError, UserError, user_error
 from profiles import devices, events
-from profiles.devices import DeviceInput, Platform, Provider
+from profiles.devices import DeviceInput
 from profiles.events import EventInput
 from profiles.keys import Scope
 

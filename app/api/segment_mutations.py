@@ -7,6 +7,7 @@ from strawberry import ID, Maybe
 from app.api import ids
 from app.api.conditions import SegmentConditionInput, to_definition
 from app.api.declare import about, input_type, mutation, output
+from app.api.enums import Cadence, EvaluationCause, SegmentType
 from app.api.ids import Kind
 from app.api.payloads import Payload, converted, given
 from app.api.segments import Segment, SegmentEvaluation
@@ -15,7 +16,6 @@ from profiles.keys import Scope
 from segments import evaluation, lifecycle, static
 from segments.lifecycle import SegmentChanges
 from segments.lifecycle import SegmentInput as SegmentWanted
-from segments.models import Cadence, EvaluationCause, SegmentType
 
 
 @output

@@ -8,7 +8,8 @@ import strawberry
 from strawberry import ID
 
 from app.api import ids, paging
-from app.api.declare import about, argument, enum, output, query, resolved
+from app.api.declare import about, argument, output, query, resolved
+from app.api.enums import Cadence, EvaluationCause, EvaluationStatus, SegmentStatus, SegmentType
 from app.api.ids import Kind
 from app.api.nodes import Node
 from app.api.paging import After, Connection, First, PageInfo
@@ -21,56 +22,8 @@ from profiles import profiles
 from profiles.keys import Scope
 from segments import conditions, evaluation, listing, membership
 from segments.errors import SegmentNotFound
-from segments.models import Cadence, EvaluationCause, EvaluationStatus, SegmentStatus, SegmentType
 from segments.models import Evaluation as EvaluationRow
 from segments.models import Segment as SegmentRow
-
-enum(
-    SegmentType,
-    "Where a segment's members come from.",
-    STATIC="Curated by hand; never changes by itself.",
-    DYNAMIC="Whoever meets its conditions.",
-    EVERYONE="Built in, one a workspace: everybody, anonymous visitors too.",
-)
-enum(
-    SegmentStatus,
-    "Whether a segment is evaluated and can be targeted.",
-    DRAFT="Never evaluated, cannot be targeted.",
-    ACTIVE="Evaluated as its cadence says, can be targeted.",
-    PAUSED="Keeps its members and stands still, cannot be targeted.",
-    ARCHIVED="Put away.",
-)
-enum(
-    Cadence,
-    "How often a segment is evaluated in full.",
-    name="RefreshCadence",
-    NEVER="Once, on activation.",
-    HOURLY="Every hour.",
-    DAILY="Every day.",
-    WEEKLY="Every week.",
-    MONTHLY="Every month.",
-    QUARTERLY="Every three months.",
-    YEARLY="Every year.",
-    CRON="As the field `cron` says.",
-)
-enum(
-    EvaluationStatus,
-    "How far an evaluation is.",
-    QUEUED="Waits for a worker.",
-    RUNNING="A worker is at it.",
-    SUCCEEDED="The members are as it found them.",
-    HELD="It would change too much and waits for a person.",
-    FAILED="The members are as before; `error` says why.",
-)
-enum(
-    EvaluationCause,
-    "Who asked for an evaluation.",
-    REQUEST="A person or program, with segmentEvaluate.",
-    CADENCE="The clock.",
-    ACTIVATION="The segment became active.",
-    DEFINITION="Its conditions changed.",
-    CAMPAIGN="A campaign that is about to be sent.",
-)
 
 
 @output

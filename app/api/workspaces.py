@@ -3,7 +3,8 @@
 from datetime import datetime, timedelta
 
 from app.api import ids
-from app.api.declare import about, enum, input_type, mutation, output, query
+from app.api.declare import about, input_type, mutation, output, query
+from app.api.enums import ConsentDefault
 from app.api.ids import Kind
 from app.api.nodes import Node
 from app.api.payloads import Payload
@@ -14,15 +15,7 @@ from profiles import brands, workspaces
 from profiles.identities import clean_external_id
 from profiles.keys import Scope
 from profiles.models import Brand as BrandRow
-from profiles.models import ConsentDefault
 from profiles.models import Workspace as WorkspaceRow
-
-enum(
-    ConsentDefault,
-    "What holds for a person who never said yes or no.",
-    OPT_IN="Silence is no.",
-    OPT_OUT="Silence is yes.",
-)
 
 
 @output

@@ -181,7 +181,8 @@ async def test_a_dynamic_segment_is_evaluated_before_its_campaign_starts(stack: 
     await console.data("SegmentActivate", input={"id": segment_id})
 
     async def evaluated() -> bool:
-        return (await console.data("Segment", id=segment_id))["size"] == 0
+        size: int | None = (await console.data("Segment", id=segment_id))["size"]
+        return size == 0
 
     await until("the first evaluation", evaluated)
     await console.data(
@@ -208,7 +209,8 @@ async def test_every_connection_of_the_processes_is_of_the_login_that_owns_nothi
     owner = await asyncpg.connect(stack.owner_url)
     try:
         rows = await owner.fetch(
-            "SELECT DISTINCT usename FROM pg_stat_activity WHERE application_name = 'muster' AND pid <> pg_backend_pid()"
+            "SELECT DISTINCT usename FROM pg_stat_activity"
+            " WHERE application_name = 'muster' AND pid <> pg_backend_pid()"
         )
     finally:
         await owner.close()

@@ -19,7 +19,7 @@ from segments import lifecycle as segment_lifecycle
 from segments import static
 from segments.lifecycle import SegmentInput
 from segments.models import SegmentType
-from tests.campaigns.factories import ACCEPTED, ScriptedChannel, carrier, everyone_id, make_campaign, make_people
+from tests.campaigns.factories import ACCEPTED, ScriptedChannel, carrier, make_campaign, make_people
 
 NAMES = [f"p{place:03}" for place in range(30)]
 
@@ -397,7 +397,7 @@ async def test_a_test_send_leaves_state_and_counts_alone(workspace: UUID, now: d
 
 
 async def test_a_campaign_that_lacks_something_is_refused_by_field(workspace: UUID, now: datetime) -> None:
-    cases = {
+    cases: dict[tuple[str, tuple[str, ...]], dict[str, object]] = {
         ("SEGMENT_MISSING", ("segment_ids",)): {"segment_ids": ()},
         ("SENDER_MISSING", ("sender_id",)): {"sender_id": None},
     }
@@ -427,4 +427,3 @@ async def test_the_audience_is_frozen_when_sending_starts(
     channel = ScriptedChannel()
     await deliver_all(workspace, campaign.id, channel, now)
     assert channel.recipients == [f"{name}@example.com" for name in NAMES[:3]]
-    assert await everyone_id(workspace)

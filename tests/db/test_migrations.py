@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import asyncpg
 from tortoise import Tortoise
@@ -80,7 +80,7 @@ async def test_two_migrations_at_once_apply_each_step_once(servers: Servers) -> 
         await on_server(servers.postgres.url, f"DROP DATABASE {name} WITH (FORCE)")
 
 
-async def test_the_owner_backfills_a_filled_table(database: Database, workspace: object) -> None:
+async def test_the_owner_backfills_a_filled_table(database: Database, workspace: UUID) -> None:
     """Under FORCE ROW LEVEL SECURITY an owner without a policy would say UPDATE 0 and a backfill do nothing."""
     async with across_workspaces() as connection:
         second = await connection.fetchval("SELECT create_workspace('second', 'UTC', 'OPT_OUT')")
