@@ -56,5 +56,9 @@ class Context:
             self.made_loaders = Loaders(self.workspace_id)
         return self.made_loaders
 
+    def forget_reads(self) -> None:
+        """Read everything anew from here on, because something is about to change."""
+        self.made_loaders = None
+
 
 Info = StrawberryInfo[Context, None]

@@ -18,6 +18,7 @@ from strawberry.asgi import GraphQL
 from strawberry.http import GraphQLRequestData
 from strawberry.types import ExecutionResult
 
+from app import graphiql
 from app.auth import unauthenticated
 from app.context import Context, Services
 from app.limits import holds_nul
@@ -53,6 +54,9 @@ class Endpoint(GraphQL[Context, None]):
         if context.caller is None and not services.settings.graphiql:
             raise unauthenticated()
         return context
+
+    async def render_graphql_ide(self, request: Request) -> Response:
+        return graphiql.page()
 
     async def parse_http_body(self, request: AsyncHTTPRequestAdapter) -> GraphQLRequestData:
         if request.method != "POST":

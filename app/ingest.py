@@ -23,6 +23,7 @@ from profiles.keys import Scope
 
 STATUS = {"UNAUTHENTICATED": 401, "FORBIDDEN": 403}
 """Of refusals that concern the whole request; others are 400."""
+VARY = "Authorization, X-Muster-Client-Token, X-Muster-Viewer"
 TEXTS = (
     "message_id", "name", "external_id", "anonymous_id", "page_path", "device_type", "browser", "country", "city",
     "session_id",
@@ -152,5 +153,5 @@ async def banners(request: Request) -> Response:
         return answer(refusal)
     return JSONResponse(
         made.to_json(),
-        headers={"Cache-Control": f"private, max-age={made.max_age_seconds}", "Vary": "Authorization"},
+        headers={"Cache-Control": f"private, max-age={made.max_age_seconds}", "Vary": VARY},
     )

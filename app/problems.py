@@ -63,6 +63,8 @@ class AsUserErrors(FieldExtension):
         self.field = field
 
     async def resolve_async(self, next_: Any, source: Any, info: Info[Any, Any], **kwargs: Any) -> Any:
+        # Several mutations of one request run one after the other: none may see what was read before its turn.
+        info.context.forget_reads()
         try:
             return await next_(source, info, **kwargs)
         except MusterError as refusal:

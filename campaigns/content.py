@@ -117,8 +117,8 @@ def check_email(content: EmailContent, *, class_: CampaignClass) -> None:
     if class_ is CampaignClass.MARKETING:
         if content.text.strip():
             check_marketing("text", content.text)
-        if content.html.strip():
-            check_marketing("html", visible_text(finished.html))
+        if finished.html:
+            check_marketing("html", finished.seen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,15 +128,18 @@ class Finished:
     text: str
     html: str
     """Empty: a mail of plain text."""
+    seen: str
+    """What of the HTML a reader sees, as text."""
 
 
 def finish(content: EmailContent) -> Finished:
     """CSS moved into the elements, plain text made where there is none, the preheader put first."""
-    html = inline_css(content.html) if content.html.strip() else ""
-    text = content.text if content.text.strip() else visible_text(html)
+    html = inline_css(content.html).rstrip() if content.html.strip() else ""
+    seen = visible_text(html) if html else ""
+    text = content.text if content.text.strip() else seen
     if html and content.preheader.strip():
         html = with_preheader(html, content.preheader.strip())
-    return Finished(text.rstrip(), html.rstrip())
+    return Finished(text.rstrip(), html, seen)
 
 
 def check_marketing(name: str, source: str) -> None:

@@ -12,7 +12,7 @@ from db.transactions import Connection, transaction
 # Stored counts of what is finished, a GROUP BY of what is not. Naming the dispatches keeps the GROUP BY to their
 # partitions.
 DISPATCHES = """
-SELECT id, campaign_id, audience_size, planned_through, planned_at, no_address, counts, finished_at, created_at
+SELECT id, campaign_id, audience_size, planned_at, no_address, finished_at, CASE WHEN NOT dirty THEN counts END AS counts
 FROM dispatch WHERE workspace_id = $1 AND campaign_id = ANY($2) AND kind = $3
 """
 LIVE = """

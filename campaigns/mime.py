@@ -12,6 +12,7 @@ from datetime import datetime
 from email.utils import format_datetime
 from functools import lru_cache
 from hashlib import sha256
+from html import escape
 
 from campaigns.errors import RenderError
 from campaigns.program import Encoding, Program, Value
@@ -20,21 +21,19 @@ from channels.base import wire_address
 
 # Bodies
 
-CONTROLS = {code: None for code in (*range(0x20), 0x7F) if chr(code) not in "\t\n\r"}
+CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 """Nothing that a text needs, and NUL must not be in a mail at all (RFC 5322 4)."""
 SHORT_TEXT = re.compile(r"[ -<>-~]{0,70}")
 """Printable ASCII without `=`, short: quoted-printable as it stands."""
 SHORT_HTML = re.compile(r"[ !#-%(-;?-~]{0,70}")
 """The same without what HTML escapes."""
-ESCAPES = {ord("&"): "&amp;", ord("<"): "&lt;", ord(">"): "&gt;", ord('"'): "&quot;", ord("'"): "&#39;"}
 
 
 def quoted(text: str) -> bytes:
     """Text as a piece of quoted-printable UTF-8; line ends of any kind become CRLF. Empty text is an empty piece."""
-    if not text:
-        return b""
-    clean = text.replace("\r\n", "\n").replace("\r", "\n").translate(CONTROLS)
-    encoded = b2a_qp(clean.encode("utf-8", "replace"))
+    if not text.isprintable():  # an empty text is printable
+        text = CONTROLS.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
+    encoded = b2a_qp(text.encode("utf-8", "replace"))
     if not encoded or encoded.endswith(b"\n"):
         return encoded.replace(b"\n", b"\r\n")
     # b2a_qp fills the last line up to 76, which leaves no room for the `=` of a soft break.
@@ -55,7 +54,7 @@ def quoted_html(value: str) -> bytes:
     """A recipient's value in HTML, escaped for text and for attributes in quotes."""
     if SHORT_HTML.fullmatch(value):
         return value.encode() + b"=\r\n" if value else b""
-    return quoted(value.translate(ESCAPES))
+    return quoted(escape(value, quote=True))
 
 
 TEXT_BODY = Encoding(quoted, quoted_text)

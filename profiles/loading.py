@@ -5,7 +5,8 @@ with it (tests say so), at a third of their cost a row; they are for small batch
 more than it saves.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
@@ -16,9 +17,11 @@ import orjson
 
 from db.transactions import Connection
 from profiles.errors import ProfileError
-from profiles.identities import resolve
+from profiles.identities import contended, resolve
 from profiles.patches import COLUMNS, Patch
 from profiles.storing import store
+
+MOST_ROUNDS = 20
 
 
 class ProfileRow(NamedTuple):
@@ -60,21 +63,35 @@ class Loaded:
     refused: dict[str, ProfileError] = field(default_factory=dict)
 
 
-# A temporary table has no statistics: the planner would rather read all of `profile` than look up 20,000 rows of it.
-LOOK_UP_ONLY = "SELECT set_config('enable_hashjoin', $1, true), set_config('enable_mergejoin', $1, true)"
+# Nothing here may depend on the planner's idea of how many rows a workspace has: during an import it is old, and
+# one wrong nested loop took 10 minutes for what takes 100 ms. So people are looked up one by one (LATERAL with LIMIT
+# is never turned into another join) or by arrays of ids (an index takes the whole array).
 
 CREATE_INCOMING_PROFILES = """
 CREATE TEMPORARY TABLE incoming_profile (external_id text, traits jsonb, email text, email_hash bytea, phone text,
   time_zone text, locale text, country text, city text) ON COMMIT DROP
 """
+CREATE_KNOWN_PROFILES = """
+CREATE TEMPORARY TABLE known_profile (external_id text, id integer, odd boolean, changes boolean) ON COMMIT DROP
+"""
 # Odd are tombstones, whose winner it is about, and people with so many traits that the bounds may be passed: below
 # 1,000 bytes nobody has more than 120.
-FIND_KNOWN = """
-SELECT count(*) AS known, array_agg(u.external_id) FILTER (WHERE p.merged_into IS NOT NULL
-  OR pg_column_size(p.traits) > 1000 OR pg_column_compression(p.traits) IS NOT NULL) AS odd
-FROM incoming_profile u JOIN profile p ON p.workspace_id = $1 AND p.external_id = u.external_id
+INSERT_KNOWN = """
+INSERT INTO known_profile (external_id, id, odd, changes)
+SELECT u.external_id, p.id,
+  p.merged_into IS NOT NULL OR pg_column_size(p.traits) > 1000 OR pg_column_compression(p.traits) IS NOT NULL,
+  NOT p.identified OR p.traits || u.traits <> p.traits
+    OR u.email <> coalesce(p.email, '') OR u.email_hash <> coalesce(p.email_hash, '')
+    OR u.phone <> coalesce(p.phone, '') OR u.time_zone <> coalesce(p.time_zone, '')
+    OR u.locale <> coalesce(p.locale, '') OR u.country <> coalesce(p.country, '') OR u.city <> coalesce(p.city, '')
+FROM incoming_profile u CROSS JOIN LATERAL (
+  SELECT * FROM profile WHERE workspace_id = $1 AND external_id = u.external_id LIMIT 1) AS p
 """
-REMOVE_ODD = "DELETE FROM incoming_profile WHERE external_id = ANY($1::text[])"
+DROP_KNOWN_PROFILES = "DROP TABLE known_profile"
+LIST_KNOWN = """
+SELECT array_agg(external_id) FILTER (WHERE odd) AS odd, array_agg(id) FILTER (WHERE changes AND NOT odd) AS changed
+FROM known_profile
+"""
 INSERT_ALL = """
 WITH made AS (
   INSERT INTO profile (workspace_id, external_id, traits, email, email_hash, phone, time_zone, locale, country, city,
@@ -92,29 +109,22 @@ WITH made AS (
     identified, created_at, updated_at)
   SELECT $1, u.external_id, u.traits, u.email, u.email_hash, u.phone, u.time_zone, u.locale, u.country, u.city,
     true, $2, $2
-  FROM incoming_profile u
-  WHERE NOT EXISTS (SELECT 1 FROM profile p WHERE p.workspace_id = $1 AND p.external_id = u.external_id)
+  FROM incoming_profile u WHERE NOT EXISTS (SELECT 1 FROM known_profile k WHERE k.external_id = u.external_id)
   ON CONFLICT (workspace_id, external_id) DO NOTHING RETURNING id),
 told AS (
   INSERT INTO profile_change (workspace_id, profile_id, kind, changed_at) SELECT $1, id, 'touched', $2 FROM made)
 SELECT count(*) FROM made
 """
+INDEX_INCOMING = "CREATE INDEX incoming_profile_external_id ON incoming_profile (external_id)"
 UPDATE_CHANGED = """
 WITH changed AS (
-  UPDATE profile p SET traits = p.traits || u.traits, email = coalesce(u.email, p.email),
-    email_hash = coalesce(u.email_hash, p.email_hash), phone = coalesce(u.phone, p.phone),
-    time_zone = coalesce(u.time_zone, p.time_zone), locale = coalesce(u.locale, p.locale),
-    country = coalesce(u.country, p.country), city = coalesce(u.city, p.city), identified = true, updated_at = $2
-  FROM incoming_profile u
-  WHERE p.workspace_id = $1 AND p.external_id = u.external_id AND p.merged_into IS NULL
-    AND (p.traits || u.traits <> p.traits OR NOT p.identified
-      OR (u.email, u.email_hash) IS DISTINCT FROM (p.email, p.email_hash) AND u.email IS NOT NULL
-      OR u.phone IS DISTINCT FROM p.phone AND u.phone IS NOT NULL
-      OR u.time_zone IS DISTINCT FROM p.time_zone AND u.time_zone IS NOT NULL
-      OR u.locale IS DISTINCT FROM p.locale AND u.locale IS NOT NULL
-      OR u.country IS DISTINCT FROM p.country AND u.country IS NOT NULL
-      OR u.city IS DISTINCT FROM p.city AND u.city IS NOT NULL)
-  RETURNING p.id),
+  UPDATE profile p SET identified = true, updated_at = $2,
+    (traits, email, email_hash, phone, time_zone, locale, country, city) = (
+      SELECT p.traits || u.traits, coalesce(u.email, p.email), coalesce(u.email_hash, p.email_hash),
+        coalesce(u.phone, p.phone), coalesce(u.time_zone, p.time_zone), coalesce(u.locale, p.locale),
+        coalesce(u.country, p.country), coalesce(u.city, p.city)
+      FROM incoming_profile u WHERE u.external_id = p.external_id)
+  WHERE p.workspace_id = $1 AND p.id = ANY($3::int[]) AND p.merged_into IS NULL RETURNING p.id),
 told AS (
   INSERT INTO profile_change (workspace_id, profile_id, kind, changed_at) SELECT $1, id, 'touched', $2 FROM changed)
 SELECT count(*) FROM changed
@@ -144,19 +154,18 @@ SELECT $1, $2, p.id, u.message_id, u.name, u.occurred_at, u.properties, u.page_p
 FROM incoming_event u JOIN incoming_person p ON p.person = u.person
 """
 CREATE_INCOMING_SEEN = """
-CREATE TEMPORARY TABLE incoming_seen (id integer, earliest timestamptz, latest timestamptz) ON COMMIT DROP
+CREATE TEMPORARY TABLE incoming_seen (id integer PRIMARY KEY, earliest timestamptz, latest timestamptz) ON COMMIT DROP
 """
-# In the order of their ids: so they are then locked, as other writers do.
 INSERT_SEEN = """
 INSERT INTO incoming_seen (id, earliest, latest)
 SELECT p.id, least(min(u.occurred_at), $1), least(max(u.occurred_at), $1)
-FROM incoming_event u JOIN incoming_person p ON p.person = u.person GROUP BY p.id ORDER BY p.id
+FROM incoming_event u JOIN incoming_person p ON p.person = u.person GROUP BY p.id
 """
 WRITE_SEEN = """
 UPDATE profile p SET first_seen_at = least(p.first_seen_at, s.earliest),
   last_seen_at = greatest(p.last_seen_at, s.latest)
 FROM incoming_seen s
-WHERE p.workspace_id = $1 AND p.id = s.id
+WHERE p.workspace_id = $1 AND p.id = ANY($2::int[]) AND s.id = p.id
   AND (p.first_seen_at IS NULL OR p.first_seen_at > s.earliest OR p.last_seen_at IS NULL OR p.last_seen_at < s.latest)
 """
 TELL = """
@@ -170,26 +179,58 @@ async def load_profiles(
     """Upsert a person for each row; several rows of one person count as one, in which the later ones win."""
     people = rows_by_person(rows)
     loaded = Loaded()
+    if not people:
+        return loaded
     await connection.execute(CREATE_INCOMING_PROFILES)
     await connection.copy_records_to_table("incoming_profile", records=people.values())
-    await connection.execute(LOOK_UP_ONLY, "off")
-    found = await connection.fetchrow(FIND_KNOWN, workspace_id)
-    if found["odd"]:
-        await connection.execute(REMOVE_ODD, found["odd"])
-        await store_odd(connection, workspace_id, [people[name] for name in found["odd"]], now, loaded)
-    if found["known"]:
-        loaded.created += await connection.fetchval(INSERT_MISSING, workspace_id, now)
-        loaded.updated += await connection.fetchval(UPDATE_CHANGED, workspace_id, now)
+    for _ in range(MOST_ROUNDS):
+        await connection.execute(CREATE_KNOWN_PROFILES)
+        known = rows_of(await connection.execute(INSERT_KNOWN, workspace_id))
+        missing = len(people) - known
+        made = await insert(connection, workspace_id, known, now) if missing else 0
+        loaded.created += made
+        if made == missing:
+            await update_known(connection, workspace_id, people, now, loaded)
+            return loaded
+        # Somebody else made some of them at this moment: they are known in the next round.
+        await connection.execute(DROP_KNOWN_PROFILES)
+    raise contended()
+
+
+async def insert(connection: Connection, workspace_id: UUID, known: int, now: datetime) -> int:
+    """How many of the missing people were inserted."""
+    made: int = 0
+    if known:
+        made = await connection.fetchval(INSERT_MISSING, workspace_id, now)
     else:
-        try:
+        # Plain, which costs a fifth less than looking for conflicts; one undoes it all.
+        with suppress(asyncpg.UniqueViolationError):
             async with connection.transaction():
-                loaded.created += await connection.fetchval(INSERT_ALL, workspace_id, now)
-        except asyncpg.UniqueViolationError:
-            # Somebody else is making one of them at this moment.
-            loaded.created += await connection.fetchval(INSERT_MISSING, workspace_id, now)
-            loaded.updated += await connection.fetchval(UPDATE_CHANGED, workspace_id, now)
-    await connection.execute(LOOK_UP_ONLY, "on")
-    return loaded
+                made = await connection.fetchval(INSERT_ALL, workspace_id, now)
+    return made
+
+
+async def update_known(
+    connection: Connection, workspace_id: UUID, people: Mapping[str, ProfileRow], now: datetime, loaded: Loaded
+) -> None:
+    """Update those who were known before and differ."""
+    known = await connection.fetchrow(LIST_KNOWN)
+    if known["changed"]:
+        await connection.execute(INDEX_INCOMING)
+        loaded.updated += await connection.fetchval(UPDATE_CHANGED, workspace_id, now, known["changed"])
+    if known["odd"]:
+        odd = [people[external_id] for external_id in known["odd"]]
+        stored = await store(connection, workspace_id=workspace_id, patches=list(map(patch_of, odd)), now=now)
+        for row, done in zip(odd, stored, strict=True):
+            loaded.created += done.created
+            loaded.updated += done.changed and not done.created
+            if done.error is not None:
+                loaded.refused[row.external_id] = done.error
+
+
+def rows_of(status: str) -> int:
+    """How many rows a statement changed, of its status: "INSERT 0 5" is 5."""
+    return int(status.rpartition(" ")[2])
 
 
 def rows_by_person(rows: Sequence[ProfileRow]) -> dict[str, ProfileRow]:
@@ -208,20 +249,6 @@ def joined(earlier: ProfileRow, later: ProfileRow) -> ProfileRow:
     traits = orjson.dumps(orjson.loads(earlier.traits) | orjson.loads(later.traits)).decode()
     rest = (old if new is None else new for old, new in zip(earlier[2:], later[2:], strict=True))
     return ProfileRow(later.external_id, traits, *rest)  # type: ignore[arg-type]
-
-
-async def store_odd(
-    connection: Connection, workspace_id: UUID, rows: Sequence[ProfileRow], now: datetime, loaded: Loaded
-) -> None:
-    """Store these one by one in memory, where merges and bounds are looked at."""
-    patches = [patch_of(row) for row in rows]
-    for row, done in zip(
-        rows, await store(connection, workspace_id=workspace_id, patches=patches, now=now), strict=True
-    ):
-        if done.error is not None:
-            loaded.refused[row.external_id] = done.error
-        loaded.created += done.created
-        loaded.updated += done.changed and not done.created
 
 
 def patch_of(row: ProfileRow) -> Patch:
@@ -257,9 +284,7 @@ async def load_events(
     await connection.execute(INSERT_EVENTS, workspace_id, now)
     await connection.execute(CREATE_INCOMING_SEEN)
     await connection.execute(INSERT_SEEN, now)
-    await connection.execute(LOOK_UP_ONLY, "off")
-    await connection.execute(WRITE_SEEN, workspace_id)
-    await connection.execute(LOOK_UP_ONLY, "on")
+    await connection.execute(WRITE_SEEN, workspace_id, sorted(set(known.values())))
     await connection.execute(TELL, workspace_id, now)
     return fresh
 
@@ -274,6 +299,5 @@ async def insert_keys(
             await connection.execute(INSERT_ALL_KEYS, workspace_id, now)
         return {row.person for row in rows}, len(rows)
     except asyncpg.UniqueViolationError:
-        status: str = await connection.execute(INSERT_MISSING_KEYS, workspace_id, now)
-        people = {row["person"] for row in await connection.fetch(LIST_PEOPLE)}
-        return people, len(rows) - int(status.removeprefix("DELETE "))
+        repeated = rows_of(await connection.execute(INSERT_MISSING_KEYS, workspace_id, now))
+        return {row["person"] for row in await connection.fetch(LIST_PEOPLE)}, len(rows) - repeated

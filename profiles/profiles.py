@@ -8,7 +8,6 @@ from uuid import UUID
 import asyncpg
 
 from db.transactions import Connection, across_workspaces, transaction
-from db.unset import UNSET, Unset
 from profiles.addresses import AddressHasher, Channel
 from profiles.contention import retried
 from profiles.errors import ProfileError, ProfileNotFound

@@ -172,22 +172,22 @@ async def test_no_or_too_many_placements_are_refused(app_caller: Caller) -> None
     assert (await app_caller.http.get("/v1/banners", params={"placement": "x"})).status_code == 401
 
 
-@pytest.mark.parametrize(
-    ("wrong", "code", "field"),
-    [
-        ({"key": "Home Top"}, "INVALID_KEY", "key"),
-        ({"key": ""}, "INVALID_KEY", "key"),
-        ({"key": "taken"}, "TAKEN", "key"),
-        ({"name": ""}, "INVALID_NAME", "name"),
-        ({"rotationWindowSeconds": 0}, "OUT_OF_RANGE", "rotationWindowSeconds"),
-        ({"rotationWindowSeconds": 2**31 - 1}, "OUT_OF_RANGE", "rotationWindowSeconds"),
-    ],
-)
-async def test_a_wrong_placement_is_refused(console: Caller, wrong: dict[str, Any], code: str, field: str) -> None:
-    await placement(console, "taken")
-    wanted = {"key": "home-top", "name": "Top"} | wrong
-    assert await console.refusal("PlacementCreate", input=wanted) == (code, ["input", field])
-    assert [one["key"] for one in await console.data("Placements")] == ["taken"]
+WRONG_PLACEMENTS: list[tuple[dict[str, Any], str, str]] = [
+    ({"key": "Home Top"}, "INVALID_KEY", "key"),
+    ({"key": ""}, "INVALID_KEY", "key"),
+    ({"key": "taken"}, "TAKEN", "key"),
+    ({"name": ""}, "INVALID_NAME", "name"),
+    ({"rotationWindowSeconds": 0}, "OUT_OF_RANGE", "rotationWindowSeconds"),
+    ({"rotationWindowSeconds": 2**31 - 1}, "OUT_OF_RANGE", "rotationWindowSeconds"),
+]
+
+
+async def test_a_wrong_placement_is_refused(console: Caller) -> None:
+    for wrong, code, field in WRONG_PLACEMENTS:
+        await placement(console, "taken")
+        wanted = {"key": "home-top", "name": "Top"} | wrong
+        assert await console.refusal("PlacementCreate", input=wanted) == (code, ["input", field])
+        assert [one["key"] for one in await console.data("Placements")] == ["taken"]
 
 
 async def test_a_placement_is_changed_field_by_field(console: Caller) -> None:
@@ -201,19 +201,22 @@ async def test_a_placement_is_changed_field_by_field(console: Caller) -> None:
     assert await console.refusal("PlacementUpdate", input={"id": "plc_" + "0" * 32}) == ("NOT_FOUND", ["input", "id"])
 
 
-@pytest.mark.parametrize(
-    ("wrong", "code", "field"),
-    [
-        ({"weight": 101}, "OUT_OF_RANGE", "weight"),
-        ({"weight": -1}, "OUT_OF_RANGE", "weight"),
-        ({"weight": None}, "OUT_OF_RANGE", "weight"),
-        ({"placementId": "plc_" + "0" * 32}, "NOT_FOUND", "placementId"),
-        ({"placementId": "brd_" + "0" * 32}, "INVALID_ID", "placementId"),
-    ],
-)
-async def test_a_banner_needs_a_placement_and_a_weight(
-    console: Caller, wrong: dict[str, Any], code: str, field: str
-) -> None:
-    wanted = {"name": "a", "content": {"banner": {"title": "a"}}, "weight": 1, "placementId": await placement(console)}
-    assert await console.refusal("CampaignCreate", input=wanted | wrong) == (code, ["input", field])
-    assert (await console.data("Campaigns"))["edges"] == []
+WRONG_BANNERS: list[tuple[dict[str, Any], str, str]] = [
+    ({"weight": 101}, "OUT_OF_RANGE", "weight"),
+    ({"weight": -1}, "OUT_OF_RANGE", "weight"),
+    ({"weight": None}, "OUT_OF_RANGE", "weight"),
+    ({"placementId": "plc_" + "0" * 32}, "NOT_FOUND", "placementId"),
+    ({"placementId": "brd_" + "0" * 32}, "INVALID_ID", "placementId"),
+]
+
+
+async def test_a_banner_needs_a_placement_and_a_weight(console: Caller) -> None:
+    for wrong, code, field in WRONG_BANNERS:
+        wanted = {
+            "name": "a",
+            "content": {"banner": {"title": "a"}},
+            "weight": 1,
+            "placementId": await placement(console),
+        }
+        assert await console.refusal("CampaignCreate", input=wanted | wrong) == (code, ["input", field])
+        assert (await console.data("Campaigns"))["edges"] == []

@@ -5,8 +5,6 @@ from time import monotonic
 from typing import Any
 from uuid import UUID
 
-import pytest
-
 from campaigns import sending
 from tests.app.caller import Caller
 from tests.campaigns.factories import ScriptedChannel, carrier
@@ -114,25 +112,23 @@ async def test_a_test_send_leaves_the_campaign_as_it_was(console: Caller) -> Non
     assert (await console.data("Node", id=run["id"]))["__typename"] == "Dispatch"
 
 
-@pytest.mark.parametrize(
-    ("more", "code", "field"),
-    [
-        ({}, "TEST_RECIPIENTS", None),
-        ({"externalIds": []}, "TEST_RECIPIENTS", None),
-        ({"externalIds": ["ada", "nobody"]}, "NOT_FOUND", ["externalIds", "1"]),
-        ({"segmentId": "seg_" + NOWHERE}, "NOT_FOUND", ["segmentId"]),
-        ({"segmentId": "snd_" + NOWHERE}, "INVALID_ID", ["segmentId"]),
-    ],
-)
-async def test_a_test_without_recipients_is_refused(
-    console: Caller, more: dict[str, Any], code: str, field: list[str] | None
-) -> None:
-    await people(console, "ada")
-    one = await make(console)
-    found, path = await console.refusal("CampaignTestSend", input={"id": one} | more)
-    assert found == code
-    assert field is None or path == ["input", *field]
-    assert (await console.data("Campaign", id=one))["tests"] == []
+WRONG_RECIPIENTS: list[tuple[dict[str, Any], str, list[str] | None]] = [
+    ({}, "TEST_RECIPIENTS", None),
+    ({"externalIds": []}, "TEST_RECIPIENTS", None),
+    ({"externalIds": ["ada", "nobody"]}, "NOT_FOUND", ["externalIds", "1"]),
+    ({"segmentId": "seg_" + NOWHERE}, "NOT_FOUND", ["segmentId"]),
+    ({"segmentId": "snd_" + NOWHERE}, "INVALID_ID", ["segmentId"]),
+]
+
+
+async def test_a_test_without_recipients_is_refused(console: Caller) -> None:
+    for more, code, field in WRONG_RECIPIENTS:
+        await people(console, "ada")
+        one = await make(console)
+        found, path = await console.refusal("CampaignTestSend", input={"id": one} | more)
+        assert found == code
+        assert field is None or path == ["input", *field]
+        assert (await console.data("Campaign", id=one))["tests"] == []
 
 
 async def test_a_schedule_is_made_changed_and_taken_back(console: Caller) -> None:
@@ -146,23 +142,21 @@ async def test_a_schedule_is_made_changed_and_taken_back(console: Caller) -> Non
     assert (back["campaign"]["status"], back["campaign"]["scheduledAt"]) == ("DRAFT", None)
 
 
-@pytest.mark.parametrize(
-    ("more", "code", "field"),
-    [
-        ({"at": instant(hours=-1)}, "IN_THE_PAST", "at"),
-        ({"at": "0001-01-01T00:00:00Z"}, "IN_THE_PAST", "at"),
-        ({"at": instant(days=3)}, "EXPIRES_BEFORE_START", "at"),
-        ({"at": instant(hours=1), "timeZone": "Mars/Olympus"}, "UNKNOWN_TIME_ZONE", "timeZone"),
-        ({"at": instant(hours=1), "maximumLatenessSeconds": -1}, "OUT_OF_RANGE", "maximumLatenessSeconds"),
-    ],
-)
-async def test_a_schedule_that_cannot_be_kept_is_refused(
-    console: Caller, more: dict[str, Any], code: str, field: str
-) -> None:
-    one = await make(console, expiresAt=instant(days=2))
-    assert await console.refusal("CampaignSchedule", input={"id": one} | more) == (code, ["input", field])
-    campaign = await console.data("Campaign", id=one)
-    assert (campaign["status"], campaign["scheduledAt"]) == ("DRAFT", None)
+WRONG_SCHEDULES: list[tuple[dict[str, Any], str, str]] = [
+    ({"at": instant(hours=-1)}, "IN_THE_PAST", "at"),
+    ({"at": "0001-01-01T00:00:00Z"}, "IN_THE_PAST", "at"),
+    ({"at": instant(days=3)}, "EXPIRES_BEFORE_START", "at"),
+    ({"at": instant(hours=1), "timeZone": "Mars/Olympus"}, "UNKNOWN_TIME_ZONE", "timeZone"),
+    ({"at": instant(hours=1), "maximumLatenessSeconds": -1}, "OUT_OF_RANGE", "maximumLatenessSeconds"),
+]
+
+
+async def test_a_schedule_that_cannot_be_kept_is_refused(console: Caller) -> None:
+    for more, code, field in WRONG_SCHEDULES:
+        one = await make(console, expiresAt=instant(days=2))
+        assert await console.refusal("CampaignSchedule", input={"id": one} | more) == (code, ["input", field])
+        campaign = await console.data("Campaign", id=one)
+        assert (campaign["status"], campaign["scheduledAt"]) == ("DRAFT", None)
 
 
 async def test_a_time_without_an_offset_is_no_time(console: Caller) -> None:
@@ -176,45 +170,43 @@ async def test_a_time_without_an_offset_is_no_time(console: Caller) -> None:
 BANNER = {"title": "Sale"}
 
 
-@pytest.mark.parametrize(
-    ("more", "code", "field"),
-    [
-        ({"name": ""}, "BLANK", ["name"]),
-        ({"content": {"email": EMAIL | {"subject": " "}}}, "SUBJECT_MISSING", ["content", "email", "subject"]),
-        ({"content": {"email": {"subject": "a"}}}, "CONTENT_EMPTY", ["content", "email", "html"]),
-        ({"content": {"email": EMAIL | {"html": HTML + "{{ open"}}}, None, ["content", "email", "html"]),
-        ({"content": {"email": EMAIL | {"subject": "{% for %}"}}}, None, ["content", "email", "subject"]),
-        ({"content": {"email": EMAIL | {"html": HTML + "{{ ''.__class__ }}"}}}, None, ["content", "email", "html"]),
-        ({"content": {"email": EMAIL | {"text": "no link"}}}, "UNSUBSCRIBE_LINK_MISSING", ["content", "email", "text"]),
-        ({"content": {"banner": {"title": " "}}}, "TITLE_MISSING", ["content", "banner", "title"]),
-        (
-            {"content": {"banner": BANNER | {"actionUrl": "javascript:alert(1)"}}},
-            "NOT_A_URL",
-            ["content", "banner", "actionUrl"],
-        ),
-        ({"content": {"banner": BANNER | {"data": [1]}}}, "NOT_AN_OBJECT", ["content", "banner", "data"]),
-        ({"content": {"banner": BANNER}}, "PLACEMENT_MISSING", ["placementId"]),
-        ({"weight": 5}, "NOT_FOR_THIS_CHANNEL", ["placementId"]),
-        ({"topic": "*"}, "INVALID_TOPIC", ["topic"]),
-        ({"timeZone": "Mars/Olympus"}, "UNKNOWN_TIME_ZONE", ["timeZone"]),
-        ({"expiresAt": instant(hours=-1)}, "IN_THE_PAST", ["expiresAt"]),
-        ({"senderId": "snd_" + NOWHERE}, "NOT_FOUND", ["senderId"]),
-        ({"senderId": "seg_" + NOWHERE}, "INVALID_ID", ["senderId"]),
-        ({"brandId": "brd_" + NOWHERE}, "NOT_FOUND", ["brandId"]),
-        ({"segmentIds": ["x"]}, "INVALID_ID", ["segmentIds"]),
-        ({"excludedSegmentIds": ["cmp_" + NOWHERE]}, "INVALID_ID", ["excludedSegmentIds"]),
-    ],
-)
-async def test_a_wrong_campaign_is_refused_and_nothing_is_made(
-    console: Caller, more: dict[str, Any], code: str | None, field: list[str]
-) -> None:
-    wanted = await complete(console)
-    if "banner" in more.get("content", {}):
-        del wanted["senderId"]
-    found, path = await console.refusal("CampaignCreate", input=wanted | more)
-    assert path == ["input", *field]
-    assert code is None or found == code
-    assert (await console.data("Campaigns"))["edges"] == []
+WRONG_CAMPAIGNS: list[tuple[dict[str, Any], str | None, list[str]]] = [
+    ({"name": ""}, "BLANK", ["name"]),
+    ({"content": {"email": EMAIL | {"subject": " "}}}, "SUBJECT_MISSING", ["content", "email", "subject"]),
+    ({"content": {"email": {"subject": "a"}}}, "CONTENT_EMPTY", ["content", "email", "html"]),
+    ({"content": {"email": EMAIL | {"html": HTML + "{{ open"}}}, None, ["content", "email", "html"]),
+    ({"content": {"email": EMAIL | {"subject": "{% for %}"}}}, None, ["content", "email", "subject"]),
+    ({"content": {"email": EMAIL | {"html": HTML + "{{ ''.__class__ }}"}}}, None, ["content", "email", "html"]),
+    ({"content": {"email": EMAIL | {"text": "no link"}}}, "UNSUBSCRIBE_LINK_MISSING", ["content", "email", "text"]),
+    ({"content": {"banner": {"title": " "}}}, "TITLE_MISSING", ["content", "banner", "title"]),
+    (
+        {"content": {"banner": BANNER | {"actionUrl": "javascript:alert(1)"}}},
+        "NOT_A_URL",
+        ["content", "banner", "actionUrl"],
+    ),
+    ({"content": {"banner": BANNER | {"data": [1]}}}, "NOT_AN_OBJECT", ["content", "banner", "data"]),
+    ({"content": {"banner": BANNER}}, "PLACEMENT_MISSING", ["placementId"]),
+    ({"weight": 5}, "NOT_FOR_THIS_CHANNEL", ["placementId"]),
+    ({"topic": "*"}, "INVALID_TOPIC", ["topic"]),
+    ({"timeZone": "Mars/Olympus"}, "UNKNOWN_TIME_ZONE", ["timeZone"]),
+    ({"expiresAt": instant(hours=-1)}, "IN_THE_PAST", ["expiresAt"]),
+    ({"senderId": "snd_" + NOWHERE}, "NOT_FOUND", ["senderId"]),
+    ({"senderId": "seg_" + NOWHERE}, "INVALID_ID", ["senderId"]),
+    ({"brandId": "brd_" + NOWHERE}, "NOT_FOUND", ["brandId"]),
+    ({"segmentIds": ["x"]}, "INVALID_ID", ["segmentIds"]),
+    ({"excludedSegmentIds": ["cmp_" + NOWHERE]}, "INVALID_ID", ["excludedSegmentIds"]),
+]
+
+
+async def test_a_wrong_campaign_is_refused_and_nothing_is_made(console: Caller) -> None:
+    for more, code, field in WRONG_CAMPAIGNS:
+        wanted = await complete(console)
+        if "banner" in more.get("content", {}):
+            del wanted["senderId"]
+        found, path = await console.refusal("CampaignCreate", input=wanted | more)
+        assert path == ["input", *field]
+        assert code is None or found == code
+        assert (await console.data("Campaigns"))["edges"] == []
 
 
 async def test_unknown_segments_are_refused_and_nothing_is_half_written(console: Caller) -> None:
@@ -225,23 +217,21 @@ async def test_unknown_segments_are_refused_and_nothing_is_half_written(console:
     assert (await console.data("Campaigns"))["edges"] == []
 
 
-@pytest.mark.parametrize(
-    ("more", "code", "field"),
-    [
-        ({"segmentIds": []}, None, "segmentIds"),
-        ({"senderId": None}, "SENDER_MISSING", "senderId"),
-    ],
-)
-async def test_an_incomplete_campaign_stays_a_draft(
-    console: Caller, more: dict[str, Any], code: str | None, field: str
-) -> None:
+INCOMPLETE: list[tuple[dict[str, Any], str | None, str]] = [
+    ({"segmentIds": []}, None, "segmentIds"),
+    ({"senderId": None}, "SENDER_MISSING", "senderId"),
+]
+
+
+async def test_an_incomplete_campaign_stays_a_draft(console: Caller) -> None:
     """S3-11: without a segment there is nobody to send to."""
-    one = await make(console, **more)
-    for operation, when in (("CampaignSend", {}), ("CampaignSchedule", {"at": instant(hours=1)})):
-        found, path = await console.refusal(operation, input={"id": one} | when)
-        assert path == ["input", field]
-        assert code is None or found == code
-    assert (await console.data("Campaign", id=one))["status"] == "DRAFT"
+    for more, code, field in INCOMPLETE:
+        one = await make(console, **more)
+        for operation, when in (("CampaignSend", {}), ("CampaignSchedule", {"at": instant(hours=1)})):
+            found, path = await console.refusal(operation, input={"id": one} | when)
+            assert path == ["input", field]
+            assert code is None or found == code
+        assert (await console.data("Campaign", id=one))["status"] == "DRAFT"
 
 
 async def test_a_draft_or_paused_segment_cannot_be_targeted(console: Caller) -> None:
@@ -330,30 +320,30 @@ VERBS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("operation", VERBS)
-async def test_ids_of_nothing_or_of_another_kind_are_refused_in_words(console: Caller, operation: str) -> None:
-    more = VERBS[operation]
-    assert await console.refusal(operation, input={"id": "cmp_" + NOWHERE} | more) == ("NOT_FOUND", ["input", "id"])
-    for text in ("seg_" + NOWHERE, "cmp_x", "cmp_", "", "prf_1"):
-        assert await console.refusal(operation, input={"id": text} | more) == ("INVALID_ID", ["input", "id"])
+async def test_ids_of_nothing_or_of_another_kind_are_refused_in_words(console: Caller) -> None:
+    for operation in VERBS:
+        more = VERBS[operation]
+        assert await console.refusal(operation, input={"id": "cmp_" + NOWHERE} | more) == ("NOT_FOUND", ["input", "id"])
+        for text in ("seg_" + NOWHERE, "cmp_x", "cmp_", "", "prf_1"):
+            assert await console.refusal(operation, input={"id": text} | more) == ("INVALID_ID", ["input", "id"])
 
 
-@pytest.mark.parametrize(
-    ("wrong", "code", "field"),
-    [
-        ({"fromAddress": "nobody"}, "INVALID_EMAIL", "fromAddress"),
-        ({"fromAddress": "a@b\r\nBcc: c@d.example"}, "INVALID_EMAIL", "fromAddress"),
-        ({"replyTo": "nobody@"}, "INVALID_EMAIL", "replyTo"),
-        ({"fromName": ""}, "INVALID_NAME", "fromName"),
-        ({"fromName": "a\r\nBcc: c@d.example"}, "INVALID_NAME", "fromName"),
-        ({"postalAddress": " "}, "POSTAL_ADDRESS_MISSING", "postalAddress"),
-        ({"brandId": "brd_" + NOWHERE}, "NOT_FOUND", "brandId"),
-    ],
-)
-async def test_a_sender_needs_real_addresses(console: Caller, wrong: dict[str, Any], code: str, field: str) -> None:
-    wanted = {"fromName": "Shop", "fromAddress": "news@shop.example.com", "postalAddress": "1 Main St"} | wrong
-    assert await console.refusal("SenderCreate", input=wanted) == (code, ["input", field])
-    assert await console.data("Senders") == []
+WRONG_SENDERS: list[tuple[dict[str, Any], str, str]] = [
+    ({"fromAddress": "nobody"}, "INVALID_EMAIL", "fromAddress"),
+    ({"fromAddress": "a@b\r\nBcc: c@d.example"}, "INVALID_EMAIL", "fromAddress"),
+    ({"replyTo": "nobody@"}, "INVALID_EMAIL", "replyTo"),
+    ({"fromName": ""}, "INVALID_NAME", "fromName"),
+    ({"fromName": "a\r\nBcc: c@d.example"}, "INVALID_NAME", "fromName"),
+    ({"postalAddress": " "}, "POSTAL_ADDRESS_MISSING", "postalAddress"),
+    ({"brandId": "brd_" + NOWHERE}, "NOT_FOUND", "brandId"),
+]
+
+
+async def test_a_sender_needs_real_addresses(console: Caller) -> None:
+    for wrong, code, field in WRONG_SENDERS:
+        wanted = {"fromName": "Shop", "fromAddress": "news@shop.example.com", "postalAddress": "1 Main St"} | wrong
+        assert await console.refusal("SenderCreate", input=wanted) == (code, ["input", field])
+        assert await console.data("Senders") == []
 
 
 async def test_campaigns_are_listed_newest_first_and_filtered(console: Caller) -> None:

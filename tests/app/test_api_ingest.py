@@ -3,7 +3,6 @@
 from typing import Any
 
 import httpx2
-import pytest
 
 from tests.app.caller import Caller
 
@@ -38,35 +37,33 @@ async def test_a_batch_is_accepted_and_a_repeat_adds_nothing(console: Caller, ap
     assert visitor["node"]["externalId"] is None
 
 
-@pytest.mark.parametrize(
-    ("event", "code", "field"),
-    [
-        ("text", "NOT_AN_OBJECT", None),
-        (VISIT | {"nmae": "x"}, "UNKNOWN_FIELD", ["nmae"]),
-        (VISIT | {"name": 5}, "NOT_TEXT", ["name"]),
-        ({"name": "visit", "anonymousId": "v1"}, "BLANK", ["messageId"]),
-        ({"messageId": "m", "anonymousId": "v1"}, "BLANK", ["name"]),
-        ({"messageId": "m", "name": "visit"}, "ONE_IDENTITY", None),
-        (VISIT | {"occurredAt": "yesterday"}, "INVALID_TIME", ["occurredAt"]),
-        (VISIT | {"occurredAt": "2026-01-01T00:00:00"}, "INVALID_TIME", ["occurredAt"]),
-        (VISIT | {"occurredAt": 1}, "INVALID_TIME", ["occurredAt"]),
-        (VISIT | {"occurredAt": "2999-01-01T00:00:00Z"}, "IN_THE_FUTURE", ["occurredAt"]),
-        (VISIT | {"properties": [1]}, "NOT_AN_OBJECT", ["properties"]),
-        (VISIT | {"country": "Atlantis"}, "UNKNOWN_COUNTRY", ["country"]),
-        ({"messageId": "m", "name": "visit", "externalId": "ada"}, "FORBIDDEN", ["externalId"]),
-    ],
-)
-async def test_a_bad_event_is_named_and_the_others_are_written(
-    app_caller: Caller, event: Any, code: str, field: list[str] | None
-) -> None:
-    good = VISIT | {"messageId": "good"}
-    response = await send(app_caller, [event, good])
-    assert response.status_code == 202
-    answer = response.json()
-    assert (answer["accepted"], answer["duplicates"]) == (1, 0)
-    (error,) = answer["errors"]
-    assert (error["index"], error["code"], error["field"]) == (0, code, field)
-    assert error["message"].endswith(".")
+WRONG_EVENTS: list[tuple[Any, str, list[str] | None]] = [
+    ("text", "NOT_AN_OBJECT", None),
+    (VISIT | {"nmae": "x"}, "UNKNOWN_FIELD", ["nmae"]),
+    (VISIT | {"name": 5}, "NOT_TEXT", ["name"]),
+    ({"name": "visit", "anonymousId": "v1"}, "BLANK", ["messageId"]),
+    ({"messageId": "m", "anonymousId": "v1"}, "BLANK", ["name"]),
+    ({"messageId": "m", "name": "visit"}, "ONE_IDENTITY", None),
+    (VISIT | {"occurredAt": "yesterday"}, "INVALID_TIME", ["occurredAt"]),
+    (VISIT | {"occurredAt": "2026-01-01T00:00:00"}, "INVALID_TIME", ["occurredAt"]),
+    (VISIT | {"occurredAt": 1}, "INVALID_TIME", ["occurredAt"]),
+    (VISIT | {"occurredAt": "2999-01-01T00:00:00Z"}, "IN_THE_FUTURE", ["occurredAt"]),
+    (VISIT | {"properties": [1]}, "NOT_AN_OBJECT", ["properties"]),
+    (VISIT | {"country": "Atlantis"}, "UNKNOWN_COUNTRY", ["country"]),
+    ({"messageId": "m", "name": "visit", "externalId": "ada"}, "FORBIDDEN", ["externalId"]),
+]
+
+
+async def test_a_bad_event_is_named_and_the_others_are_written(app_caller: Caller) -> None:
+    for place, (event, code, field) in enumerate(WRONG_EVENTS):
+        good = VISIT | {"messageId": f"good {place}"}
+        response = await send(app_caller, [event, good])
+        assert response.status_code == 202
+        answer = response.json()
+        assert (answer["accepted"], answer["duplicates"]) == (1, 0)
+        (error,) = answer["errors"]
+        assert (error["index"], error["code"], error["field"]) == (0, code, field)
+        assert error["message"].endswith(".")
 
 
 async def test_a_secret_key_may_name_anybody(console: Caller) -> None:
@@ -85,21 +82,21 @@ async def test_no_key_is_401_and_a_key_without_the_scope_403(
     assert (reader.status_code, reader.json()["error"]["code"]) == (403, "FORBIDDEN")
 
 
-@pytest.mark.parametrize(
-    ("body", "code"),
-    [
-        (b"{", "INVALID_JSON"),
-        (b"[]", "NO_EVENTS"),
-        (b'{"events": {}}', "NO_EVENTS"),
-        (b'{"events": [{"messageId": "\\u0000"}]}', "UNSTORABLE_TEXT"),
-        (b'{"events": [{"messageId": "\\ud800"}]}', "INVALID_JSON"),
-        (b"[" * 100_000, "INVALID_JSON"),
-    ],
-)
-async def test_a_broken_body_is_answered_in_words(app_caller: Caller, body: bytes, code: str) -> None:
-    headers = app_caller.all_headers() | {"Content-Type": "application/json"}
-    response = await app_caller.http.post("/v1/events", content=body, headers=headers)
-    assert (response.status_code, response.json()["error"]["code"]) == (400, code)
+BROKEN: list[tuple[bytes, str]] = [
+    (b"{", "INVALID_JSON"),
+    (b"[]", "NO_EVENTS"),
+    (b'{"events": {}}', "NO_EVENTS"),
+    (b'{"events": [{"messageId": "\\u0000"}]}', "UNSTORABLE_TEXT"),
+    (b'{"events": [{"messageId": "\\ud800"}]}', "INVALID_JSON"),
+    (b"[" * 100_000, "INVALID_JSON"),
+]
+
+
+async def test_a_broken_body_is_answered_in_words(app_caller: Caller) -> None:
+    for body, code in BROKEN:
+        headers = app_caller.all_headers() | {"Content-Type": "application/json"}
+        response = await app_caller.http.post("/v1/events", content=body, headers=headers)
+        assert (response.status_code, response.json()["error"]["code"]) == (400, code)
 
 
 async def test_more_than_a_thousand_events_are_refused_as_a_whole(console: Caller, app_caller: Caller) -> None:

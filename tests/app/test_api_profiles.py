@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import pytest
-
 from tests.app.caller import Caller
 
 ADA = {
@@ -42,29 +40,27 @@ async def test_a_person_is_found_by_either_id(console: Caller) -> None:
     assert await console.error("Profile", id="seg_" + "0" * 32) == {"code": "INVALID_ID", "field": ["id"]}
 
 
-@pytest.mark.parametrize(
-    ("wrong", "code", "field"),
-    [
-        ({"externalId": " "}, "BLANK", ["externalId"]),
-        ({"email": "not an address"}, "INVALID_EMAIL", ["email"]),
-        ({"email": "a@b@c"}, "INVALID_EMAIL", ["email"]),
-        ({"phone": "call me"}, "INVALID_PHONE", ["phone"]),
-        ({"timeZone": "Mars/Olympus"}, "UNKNOWN_TIME_ZONE", ["timeZone"]),
-        ({"locale": "???"}, "INVALID_LOCALE", ["locale"]),
-        ({"country": "ZZ"}, "UNKNOWN_COUNTRY", ["country"]),
-        ({"traits": [1]}, "NOT_AN_OBJECT", ["traits"]),
-        ({"traits": {"my_key": {"deep": 1}}}, "INVALID_VALUE", ["traits", "my_key"]),
-        ({"brandIds": ["seg_" + "0" * 32]}, "INVALID_ID", ["brandIds"]),
-        ({"brandIds": ["brd_" + "0" * 32]}, "NOT_FOUND", ["brandIds"]),
-    ],
-)
-async def test_a_wrong_field_is_named_and_nothing_is_written(
-    console: Caller, wrong: dict[str, Any], code: str, field: list[str]
-) -> None:
-    wanted = {"externalId": "ada", "email": "ada@example.com"} | wrong
-    found, path = await console.refusal("ProfileUpsert", input=wanted)
-    assert (found, path[: len(field) + 1] if path else None) == (code, ["input", *field])
-    assert (await console.data("Profiles"))["edges"] == []
+WRONG_FIELDS: list[tuple[dict[str, Any], str, list[str]]] = [
+    ({"externalId": " "}, "BLANK", ["externalId"]),
+    ({"email": "not an address"}, "INVALID_EMAIL", ["email"]),
+    ({"email": "a@b@c"}, "INVALID_EMAIL", ["email"]),
+    ({"phone": "call me"}, "INVALID_PHONE", ["phone"]),
+    ({"timeZone": "Mars/Olympus"}, "UNKNOWN_TIME_ZONE", ["timeZone"]),
+    ({"locale": "???"}, "INVALID_LOCALE", ["locale"]),
+    ({"country": "ZZ"}, "UNKNOWN_COUNTRY", ["country"]),
+    ({"traits": [1]}, "NOT_AN_OBJECT", ["traits"]),
+    ({"traits": {"my_key": {"deep": 1}}}, "INVALID_VALUE", ["traits", "my_key"]),
+    ({"brandIds": ["seg_" + "0" * 32]}, "INVALID_ID", ["brandIds"]),
+    ({"brandIds": ["brd_" + "0" * 32]}, "NOT_FOUND", ["brandIds"]),
+]
+
+
+async def test_a_wrong_field_is_named_and_nothing_is_written(console: Caller) -> None:
+    for wrong, code, field in WRONG_FIELDS:
+        wanted = {"externalId": "ada", "email": "ada@example.com"} | wrong
+        found, path = await console.refusal("ProfileUpsert", input=wanted)
+        assert (found, path[: len(field) + 1] if path else None) == (code, ["input", *field])
+        assert (await console.data("Profiles"))["edges"] == []
 
 
 async def test_a_batch_says_what_became_of_each(console: Caller) -> None:
