@@ -200,7 +200,8 @@ def up() -> None:
         typer.echo(addresses(stack.api_url, stack.mailbox_url))
         typer.echo("Make a workspace and a key in another terminal:")
         typer.echo(f"  {sys.argv[0]} workspace create acme")
-        typer.echo(f"  {sys.argv[0]} key create --workspace acme --kind secret --scope admin")
+        scopes = "--scope ingest --scope segments --scope campaigns --scope send"
+        typer.echo(f"  {sys.argv[0]} key create --workspace acme --kind secret {scopes}")
         typer.echo("Ctrl-C stops everything.")
         try:
             stack.wait()

@@ -233,6 +233,8 @@ def why_not(mode: Mode, programs: Path, folder: Path) -> str:
         give(folder, mode)
     except KeyError:
         return "there is no user nobody"
+    except OSError as trouble:
+        return str(trouble)
     if mode is Mode.DEMOTE and not nobody_reaches(folder):
         return f"user nobody cannot reach {folder}"
     probe = subprocess.run(
@@ -295,7 +297,9 @@ def initialise(data: Path, programs: Path, mode: Mode, *, password_file: Path, d
     command = [
         str(programs / "initdb"),
         *("-D", str(fresh), "-U", "postgres", "-A", "scram-sha-256", f"--pwfile={password_file}"),
-        *("--encoding=UTF8", "--locale-provider=builtin", "--locale=C.UTF-8", "--data-checksums"),
+        # PostgreSQL's own C.UTF-8: the system's is not on every system.
+        *("--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"),
+        "--data-checksums",
         # Stretching slows the guessing of weak passwords; this one has 256 random bits, and every connection pays.
         *("-c", "scram_iterations=1"),
         *(() if durable else ("--no-sync",)),

@@ -77,6 +77,9 @@ class Stack:
     def start(self) -> None:
         """Start everything and wait until it answers. Raises CannotStart; then nothing is left running."""
         self._lock = take(self.folder)
+        if os.geteuid() == 0:
+            # PostgreSQL may have to run as nobody, who must pass here; what is secret in here is closed by itself.
+            self.folder.chmod(0o711)
         try:
             self.start_servers()
             self.environ = self.settings()
@@ -162,7 +165,7 @@ class Stack:
 
     def log_file(self, name: str) -> Path:
         logs = self.folder / "logs"
-        logs.mkdir(exist_ok=True)
+        logs.mkdir(mode=0o700, exist_ok=True)
         return logs / f"{name}.log"
 
     def wait_until_ready(self, name: str, *, port: str, path: str) -> None:
