@@ -261,23 +261,31 @@ class Demo:
         """What happened, in rows."""
         lines = ["", "Segment                 type      members  evaluated in"]
         lines += [f"{name:<23} {kind:<9} {size:>7}  {ms}" for name, kind, size, ms in self.sizes]
-        lines += ["", "Campaign        state    audience   sent skipped failed in doubt   sink received"]
+        lines += ["", "Campaign        state    audience   sent skipped failed in doubt   mails/s  sink received"]
         for campaign in self.campaigns.values():
             progress = campaign["progress"]
             if progress is None:
-                lines.append(f"{campaign['name']:<15} {campaign['status']:<8}        -      -       -      -        -")
+                lines.append(f"{campaign['name']:<15} {campaign['status']:<8} {'-':>8}")
                 continue
             received = f"{campaign['received']['messages']}"
             if campaign["tests_sent"]:
                 received += f" (with {campaign['tests_sent']} tests)"
             lines.append(
                 f"{campaign['name']:<15} {campaign['status']:<8} {progress['audience']:>8} {progress['sent']:>6}"
-                f" {progress['skipped']:>7} {progress['failed']:>6} {progress['inDoubt']:>8}   {received}"
+                f" {progress['skipped']:>7} {progress['failed']:>6} {progress['inDoubt']:>8}"
+                f" {rate(progress):>9,.0f}  {received}"
             )
         lines += ["", f"Banner          weight  share of {self.shares.total()} anonymous viewers"]
         for title, weight in (("New records", 80), ("Gift cards", 20)):
             lines.append(f"{title:<15} {weight:>6}  {100 * self.shares[title] / self.shares.total():.1f} %")
         return "\n".join(lines)
+
+
+def rate(progress: dict[str, Any]) -> float:
+    """Mails a second, from the moment the ledger was written to the last answer."""
+    began, ended = (datetime.fromisoformat(progress[name]) for name in ("plannedAt", "finishedAt"))
+    seconds = (ended - began).total_seconds()
+    return float(progress["sent"]) / seconds if seconds > 0 else 0.0
 
 
 async def run(

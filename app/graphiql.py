@@ -87,7 +87,7 @@ Promise.all(FILES.map(load)).then(() => {
   if (place("key").value || !place("answer").hidden) return;
   ReactDOM.createRoot(place("graphiql")).render(React.createElement(GraphiQL, {
     fetcher: GraphiQL.createFetcher({ url }),
-    defaultQuery: '# Give your key below, under Headers: {"Authorization": "Bearer msk_..."}\\n' + EXAMPLE,
+    defaultQuery: '# Your key goes below, under Headers:\\n# {"Authorization": "Bearer msk_..."}\\n' + EXAMPLE,
     defaultEditorToolsVisibility: "headers",
     shouldPersistHeaders: true,
   }));

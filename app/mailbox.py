@@ -55,7 +55,7 @@ LIST_PAGE = TEMPLATES.from_string(
 <input name="subject" value="{{ subject }}" placeholder="subject"> <button>Search</button></form>
 <table><tr><th>Received (UTC)<th>To<th>Subject</tr>
 {% for message in messages %}
-<tr><td>{{ message.at[:19] }}<td>{{ message.recipients | join(", ") }}
+<tr><td>{{ message.at[:19] | replace("T", " ") }}<td>{{ message.recipients | join(", ") }}
 <td><a href="/messages/{{ message.id }}">{{ message.subject or "(no subject)" }}</a></tr>
 {% else %}<tr><td colspan="3">No message.</tr>
 {% endfor %}</table>
@@ -66,7 +66,8 @@ MESSAGE_PAGE = TEMPLATES.from_string(
     STYLE
     + """<title>{{ message.subject }}</title><p><a href="/">Mailbox</a></p>
 <h1>{{ message.subject or "(no subject)" }}</h1>
-<p>{{ message.at }}, from {{ message.sender or "&lt;&gt;" | safe }} to {{ message.recipients | join(", ") }}</p>
+<p>{{ message.at[:19] | replace("T", " ") }} UTC, from {{ message.sender or "&lt;&gt;" | safe }}
+to {{ message.recipients | join(", ") }}</p>
 {% if html %}<iframe sandbox="allow-popups allow-popups-to-escape-sandbox" src="/messages/{{ message.id }}/html"
   title="HTML part"></iframe>{% endif %}
 {% if plain %}<h2>Text</h2><pre>{{ plain }}</pre>{% endif %}

@@ -1,11 +1,9 @@
-"""The GraphQL schema: every subject put together, and its export to graphql/schema.graphql.
+"""The GraphQL schema: every subject put together, and its export.
 
-`python -m app.schema` writes the file; a test fails when it is not current.
+`make schema` writes graphql/schema.graphql; a test fails when it is not current.
 """
 
-import sys
 from functools import cache
-from pathlib import Path
 
 import strawberry
 from graphql import GraphQLError
@@ -28,8 +26,6 @@ from app.api.segments import SegmentQueries
 from app.api.senders import SenderMutations, SenderQueries
 from app.api.workspaces import WorkspaceMutations, WorkspaceQueries
 from app.limits import Prepare, PrepareWithoutIntrospection
-
-FILE = Path(__file__).parents[1] / "graphql" / "schema.graphql"
 
 
 @output
@@ -82,8 +78,3 @@ def build_schema(*, development: bool) -> Schema:
 def export() -> str:
     """The schema in GraphQL's own language, as published."""
     return build_schema(development=True).as_str().rstrip() + "\n"
-
-
-if __name__ == "__main__":
-    FILE.write_text(export(), encoding="utf-8")
-    sys.stdout.write(f"wrote {FILE}\n")

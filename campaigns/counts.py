@@ -12,7 +12,8 @@ from db.transactions import Connection, transaction
 # Stored counts of what is finished, a GROUP BY of what is not. Naming the dispatches keeps the GROUP BY to their
 # partitions.
 DISPATCHES = """
-SELECT id, campaign_id, audience_size, planned_at, no_address, finished_at, CASE WHEN NOT dirty THEN counts END AS counts
+SELECT id, campaign_id, audience_size, planned_at, no_address, finished_at,
+  CASE WHEN NOT dirty THEN counts END AS counts
 FROM dispatch WHERE workspace_id = $1 AND campaign_id = ANY($2) AND kind = $3
 """
 LIVE = """
@@ -36,8 +37,8 @@ class Progress:
     """Where the messages of a dispatch are. `audience` = `no_address` + all states, once it is planned."""
 
     audience: int
-    planned: bool
-    """Whether the ledger is fully written; until then the counts still grow."""
+    planned_at: datetime | None
+    """When the ledger was fully written; until then the counts still grow, and nothing is sent."""
     no_address: int
     pending: int
     """Waiting, or claimed by a worker and not begun."""
@@ -58,7 +59,7 @@ def progress(row: asyncpg.Record, states: dict[str, int]) -> Progress:
     s = DeliveryState
     return Progress(
         audience=row["audience_size"],
-        planned=row["planned_at"] is not None,
+        planned_at=row["planned_at"],
         no_address=row["no_address"],
         pending=states.get(s.PENDING, 0) + states.get(s.CLAIMED, 0),
         sending=states.get(s.SENDING, 0),

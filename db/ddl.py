@@ -579,7 +579,10 @@ BEGIN
   END IF;
   IF to_regclass(child) IS NOT NULL THEN RETURN; END IF;
   PERFORM pg_advisory_xact_lock(hashtext('ensure_month'));
-  IF to_regclass(child) IS NOT NULL THEN RETURN; END IF;
+  -- Not to_regclass again: it may answer from a cache that has not heard yet of what the other one committed.
+  IF EXISTS (SELECT FROM pg_class WHERE relname = child AND relnamespace = 'public'::regnamespace) THEN
+    RETURN;
+  END IF;
   -- Made apart and then attached: CREATE ... PARTITION OF would lock the parent against every reader.
   EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING ALL EXCLUDING IDENTITY)', child, parent);
   IF parent = 'delivery' THEN

@@ -69,10 +69,12 @@ STATUSES: dict[DeliveryState, DeliveryStatus] = {
 
 @output
 class CampaignProgress:
-    """Where the messages are. `audience` is `noAddress` and all states together, once `planned` is true."""
+    """Where the messages are. `audience` is `noAddress` and all states together, once `plannedAt` is set."""
 
     audience: int = about("Profiles the audience was frozen with.")
-    planned: bool = about("Whether every message is listed; until then the counts still grow.")
+    planned_at: datetime | None = about(
+        "When every message was listed and sending could begin; until then the counts still grow."
+    )
     no_address: int = about("Profiles without an address for the channel.")
     pending: int = about("Messages that wait.")
     sending: int = about("Messages that leave now.")
@@ -90,7 +92,7 @@ class CampaignProgress:
     def of(cls, row: Progress) -> "CampaignProgress":
         return cls(
             audience=row.audience,
-            planned=row.planned,
+            planned_at=row.planned_at,
             no_address=row.no_address,
             pending=row.pending,
             sending=row.sending,

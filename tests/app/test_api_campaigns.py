@@ -86,7 +86,7 @@ async def test_a_campaign_is_written_sent_and_followed_to_every_recipient(consol
     assert campaign["sender"]["id"] == wanted["senderId"]
     progress = campaign["progress"]
     assert (progress["audience"], progress["noAddress"], progress["sent"], progress["pending"]) == (3, 1, 2, 0)
-    assert progress["planned"] is True
+    assert progress["plannedAt"] is not None
     assert progress["finishedAt"] is not None
     page = await console.data("Deliveries", campaignId=made["id"], first=1)
     (edge,) = page["edges"]

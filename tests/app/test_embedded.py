@@ -58,7 +58,10 @@ async def test_postgres_is_durable_unless_asked_otherwise(tmp_path: Path, folder
         for setting in ("fsync", "full_page_writes", "synchronous_commit"):
             assert await ask(durable.url, f"SHOW {setting}") == "on"
         assert str(await ask(durable.url, "SHOW server_version")).startswith("18")
-        assert await ask(durable.url, "SELECT lower('ÄÉ') || (SELECT datlocprovider FROM pg_database LIMIT 1)") == "äéb"
+        assert (
+            await ask(durable.url, "SELECT lower('ÄÉ') || (SELECT datlocprovider::text FROM pg_database LIMIT 1)")
+            == "äéb"
+        )
     with start_postgres(folder, durable=False) as volatile:
         assert await ask(volatile.url, "SHOW fsync") == "off"
 

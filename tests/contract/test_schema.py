@@ -19,9 +19,10 @@ from graphql import (
 from app import limits
 from app.api.declare import Requires
 from app.problems import AsUserErrors
-from app.schema import FILE, Mutation, Query, export
+from app.schema import Mutation, Query, export
 from tests.app.caller import OPERATIONS
 
+FILE = OPERATIONS.parent / "schema.graphql"
 FILES = sorted(OPERATIONS.glob("*/*.graphql"))
 
 
