@@ -238,7 +238,12 @@ class Turn:
         self.handed_over += 1
         key = f"{self.run.dispatch_id.hex}.{one.profile_id}.{one.device_id}"
         message = EmailMessage(sender=self.run.envelope_sender, recipient=address, data=data, key=key)
-        outcome = await self.carrier.channel.send(message)
+        try:
+            outcome = await self.carrier.channel.send(message)
+        except Exception:
+            # A channel never raises, so this is a mistake of ours; what left is unknown, and the slot must come back.
+            logger.exception("channel failed", extra={"dispatch_id": self.run.dispatch_id})
+            outcome = Outcome(OutcomeKind.IN_DOUBT, "CHANNEL_FAILED", "unknown", "Our own mistake; see the log.")
         if outcome.scope is not OutcomeScope.RECIPIENT:
             self.halted = outcome
         self.outcomes.put_nowait((settle(one, outcome), outcome.bad_address))

@@ -8,6 +8,7 @@ from uuid import UUID
 from app.resources import Resources
 from campaigns import sending, waiting
 from segments import evaluation
+from segments.errors import EvaluationNotFound
 
 TURN_S = 25.0
 """A turn of sending: under arq's job timeout, which would cancel it."""
@@ -28,6 +29,9 @@ async def deliver(ctx: JobContext, workspace_id: str, campaign_id: str) -> None:
 async def evaluate(ctx: JobContext, workspace_id: str, evaluation_id: str) -> None:
     """Evaluate one segment, then wake the campaigns that waited for it."""
     r = ctx["resources"]
-    done = await evaluation.run(UUID(workspace_id), UUID(evaluation_id), engine=r.engine, now=datetime.now(UTC))
+    try:
+        done = await evaluation.run(UUID(workspace_id), UUID(evaluation_id), engine=r.engine, now=datetime.now(UTC))
+    except EvaluationNotFound:
+        return  # its segment was deleted while the bell rang
     for campaign_id in await waiting.campaigns_for(UUID(workspace_id), done.segment_id):
         await r.wakeups.deliver(workspace_id=UUID(workspace_id), campaign_id=campaign_id)

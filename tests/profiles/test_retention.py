@@ -1,0 +1,60 @@
+"""What is forgotten by itself."""
+
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import pytest
+
+from profiles import events, retention
+from profiles.events import EventInput, TrackReport
+from profiles.retention import Forgotten
+from tests.profiles import people
+
+KEYS = "SELECT message_id FROM event_key ORDER BY message_id"
+EVENTS = "SELECT count(*) FROM event"
+SECOND = timedelta(seconds=1)
+OLD_KEYS, OLD_CHANGES = retention.EVENT_KEYS_KEPT, retention.CHANGES_KEPT
+
+
+async def happen(workspace_id: UUID, name: str, *, now: datetime) -> TrackReport:
+    return await events.track(workspace_id, [EventInput(name, "seen", external_id=name)], now=now)
+
+
+async def test_keys_are_forgotten_after_35_days_and_changes_after_one(
+    workspace: UUID, other_workspace: UUID, now: datetime
+) -> None:
+    for age, name in [
+        (OLD_KEYS + SECOND, "old key"),
+        (OLD_KEYS, "key"),
+        (OLD_CHANGES + SECOND, "old change"),
+        (OLD_CHANGES, "change"),
+    ]:
+        await happen(workspace, name, now=now - age)
+    await happen(other_workspace, "theirs", now=now - OLD_KEYS - SECOND)
+    assert await retention.forget(workspace, now=now) == Forgotten(event_keys=1, profile_changes=3)
+    assert await people.rows(workspace, KEYS) == [("change",), ("key",), ("old change",)]
+    assert await people.touched(workspace) == [(await people.find(workspace, "change")).id]
+    # Events themselves stay, and nobody else's anything goes.
+    assert await people.rows(workspace, EVENTS) == [(4,)]
+    assert await people.rows(other_workspace, KEYS) == [("theirs",)]
+    assert len(await people.touched(other_workspace)) == 1
+    assert await retention.forget(workspace, now=now) == Forgotten(0, 0)
+
+
+async def test_an_event_is_recognised_as_long_as_its_key_is_kept(workspace: UUID, now: datetime) -> None:
+    await happen(workspace, "m1", now=now - OLD_KEYS)
+    await retention.forget(workspace, now=now)
+    assert await happen(workspace, "m1", now=now) == TrackReport(0, 1, ())
+    await retention.forget(workspace, now=now + SECOND)
+    assert await happen(workspace, "m1", now=now) == TrackReport(1, 0, ())
+
+
+async def test_much_is_forgotten_in_batches_until_none_is_left(
+    workspace: UUID, now: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = [EventInput(f"m{at}", "seen", external_id=f"p{at}") for at in range(25)]
+    await events.track(workspace, batch, now=now - OLD_KEYS - SECOND)
+    monkeypatch.setattr(retention, "BATCH", 10)
+    monkeypatch.setattr(retention, "MOST_BATCHES", 2)
+    assert await retention.forget(workspace, now=now) == Forgotten(event_keys=20, profile_changes=20)
+    assert await retention.forget(workspace, now=now) == Forgotten(event_keys=5, profile_changes=5)
