@@ -239,6 +239,7 @@ CREATE TABLE evaluation (
 );
 -- At most one open evaluation a segment: asking again while one waits gives that one.
 CREATE UNIQUE INDEX evaluation_open ON evaluation (workspace_id, segment_id) WHERE status IN ('QUEUED', 'RUNNING');
+CREATE INDEX evaluation_waiting ON evaluation (queued_at) WHERE status IN ('QUEUED', 'RUNNING');
 CREATE INDEX evaluation_history ON evaluation (workspace_id, segment_id, id);
 
 -- Current members as roaring bitmaps: base, and two small deltas folded into it now and then. No row: never evaluated.
@@ -537,7 +538,8 @@ $$;
 CREATE FUNCTION open_evaluations(most integer) RETURNS TABLE (workspace_id uuid, evaluation_id uuid)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
   SELECT e.workspace_id, e.id FROM evaluation e
-  WHERE e.status = 'QUEUED' OR (e.status = 'RUNNING' AND e.lease_until < now()) ORDER BY e.queued_at LIMIT most
+  WHERE e.status IN ('QUEUED', 'RUNNING') AND (e.status = 'QUEUED' OR e.lease_until < now())
+  ORDER BY e.queued_at LIMIT most
 $$;
 
 -- Scheduled campaigns whose time has come, and live ones whose end has.

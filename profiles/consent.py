@@ -11,6 +11,8 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
+import asyncpg
+
 from db.transactions import Connection, transaction
 from profiles.addresses import Channel
 from profiles.errors import ProfileError, ProfileNotFound
@@ -124,7 +126,7 @@ async def set_consent(
         row = await connection.fetchrow(
             SET_CONSENT, workspace_id, living, channel.value, topic, status.value, source, now
         )
-    return Consent(*row)
+    return consent_of(row)
 
 
 async def unsubscribe(
@@ -147,7 +149,7 @@ async def of_profiles(workspace_id: UUID, profile_ids: Collection[int]) -> dict[
     said: dict[int, list[Consent]] = {}
     async with transaction(workspace_id) as connection:
         for row in await connection.fetch(OF_PROFILES, workspace_id, list(profile_ids)):
-            said.setdefault(row["profile_id"], []).append(Consent(*row))
+            said.setdefault(row["profile_id"], []).append(consent_of(row))
     return said
 
 
@@ -184,7 +186,22 @@ async def list_suppressions(
         raise ProfileError("INVALID_LIMIT", f"Ask for 1 to {MOST_PAGE} suppressions at a time.", field=("limit",))
     async with transaction(workspace_id) as connection:
         rows = await connection.fetch(LIST_SUPPRESSIONS, workspace_id, channel.value, after or b"", limit)
-    return [Suppression(*row) for row in rows]
+    return [
+        Suppression(Channel(row["channel"]), row["address_hash"], SuppressionReason(row["reason"]), row["created_at"])
+        for row in rows
+    ]
+
+
+def consent_of(row: asyncpg.Record) -> Consent:
+    """A Consent of a row of SET_CONSENT or OF_PROFILES."""
+    return Consent(
+        row["profile_id"],
+        Channel(row["channel"]),
+        row["topic"],
+        ConsentStatus(row["status"]),
+        row["source"],
+        row["changed_at"],
+    )
 
 
 def check_hash(address_hash: bytes) -> None:

@@ -231,7 +231,7 @@ def open_csv(source: Path | BinaryIO, *, delimiter: str = ",") -> Iterator[CsvFi
     binary = open_binary(source)
     try:
         start = peek(binary)
-        if start.startswith(UTF_16_MARKS) or b"\0" in start:
+        if start.startswith(UTF_16_MARKS) or b"\0" in start[:2]:
             raise ProfileError("WRONG_ENCODING", "The file is not UTF-8 (it looks like UTF-16): save it as UTF-8.")
         text = TextIOWrapper(binary, encoding="utf-8-sig", errors="surrogateescape", newline="")
         try:

@@ -6,6 +6,8 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
+import asyncpg
+
 from db.transactions import Connection, transaction
 from profiles.addresses import Channel, clean_address
 from profiles.contention import retried
@@ -113,7 +115,7 @@ async def register(workspace_id: UUID, device: DeviceInput, *, now: datetime) ->
             await connection.execute(
                 DISABLE_SURPLUS, workspace_id, profile_id, now, MOST_DEVICES, DisabledReason.SURPLUS.value
             )
-        return Device(*row)
+        return device_of(row)
 
     return await retried(write)
 
@@ -144,8 +146,13 @@ async def of_profiles(workspace_id: UUID, profile_ids: Collection[int]) -> dict[
     devices: dict[int, list[Device]] = {}
     async with transaction(workspace_id) as connection:
         for row in await connection.fetch(OF_PROFILES, workspace_id, list(profile_ids)):
-            devices.setdefault(row["profile_id"], []).append(Device(*row))
+            devices.setdefault(row["profile_id"], []).append(device_of(row))
     return devices
+
+
+def device_of(row: asyncpg.Record) -> Device:
+    """A Device of a row of REGISTER or OF_PROFILES."""
+    return Device(**{**row, "provider": Provider(row["provider"]), "platform": Platform(row["platform"])})
 
 
 def clean_token(token: object) -> str:

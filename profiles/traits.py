@@ -74,11 +74,21 @@ def clean_json(value: object, depth: int, *, field: tuple[str, ...]) -> JsonValu
 def clean_scalar(value: str | int | float | bool | None, *, field: tuple[str, ...]) -> str | int | float | bool | None:
     if isinstance(value, str):
         check_storable(value, field=field)
-    elif isinstance(value, float) and not isfinite(value):
-        raise ProfileError("INVALID_VALUE", "A number must be finite: leave it out instead.", field=field)
+    elif isinstance(value, float):
+        if not isfinite(value):
+            raise ProfileError("INVALID_VALUE", "A number must be finite: leave it out instead.", field=field)
+        return as_read(value)
     elif isinstance(value, int) and abs(value) > MOST_INTEGER:
         raise ProfileError("INVALID_VALUE", "A whole number must fit 64 bits: send it as text.", field=field)
     return value
+
+
+def as_read(value: float) -> int | float:
+    """`value` as jsonb gives it back, so that the same sent again is no change: 1e16 comes back as a whole number,
+    -0.0 without its sign."""
+    if value == 0:
+        return 0.0
+    return int(value) if abs(value) >= 1e16 and -(2**63) <= value < 2**64 else value
 
 
 def clean_keys(value: object, *, field: tuple[str, ...]) -> Mapping[str, object]:

@@ -1,6 +1,7 @@
 """People in the state a test needs, and what the tables say of them."""
 
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from db.transactions import transaction
@@ -35,7 +36,8 @@ async def find(workspace_id: UUID, external_id: str) -> Profile:
 
 
 def refusals(outcomes: list[UpsertOutcome]) -> list[Refusal | None]:
-    return [outcome.error and (outcome.error.code, outcome.error.field) for outcome in outcomes]
+    errors = [outcome.error for outcome in outcomes]
+    return [None if error is None else (error.code, error.field) for error in errors]
 
 
 async def merge(workspace_id: UUID, *, loser: int, winner: int) -> None:
@@ -48,12 +50,12 @@ async def erase(workspace_id: UUID, profile_id: int) -> None:
         await connection.execute(ERASE, profile_id)
 
 
-async def rows(workspace_id: UUID, query: str, *arguments: object) -> list[tuple[object, ...]]:
+async def rows(workspace_id: UUID, query: str, *arguments: object) -> list[tuple[Any, ...]]:
     """What `query` answers inside the workspace."""
     async with transaction(workspace_id) as connection:
         return [tuple(row) for row in await connection.fetch(query, *arguments)]
 
 
-async def touched(workspace_id: UUID) -> list[object]:
+async def touched(workspace_id: UUID) -> list[int]:
     """Whose changes the packages above were told of, in that order."""
     return [row[0] for row in await rows(workspace_id, TOUCHED)]

@@ -172,7 +172,6 @@ async def test_events_of_a_merged_person_are_the_winners(workspace: UUID, hasher
     first, second, winner = await people.put_named(workspace, "first", "second", "winner", hasher=hasher, now=now)
     await events.track(workspace, [visited("m0", "visitor")], now=now - DAY)
     [(_, visitor)] = await people.rows(workspace, ALIASES)
-    assert isinstance(visitor, int)
     for loser, into in [(first, second), (second, winner), (visitor, second)]:
         await people.merge(workspace, loser=loser, winner=into)
     batch = [bought("m1", "first"), bought("m2", "second"), bought("m3", "winner"), visited("m4", "visitor")]
@@ -186,7 +185,8 @@ async def test_events_of_a_merged_person_are_the_winners(workspace: UUID, hasher
 async def test_first_and_last_seen_only_move_apart_and_never_past_now(workspace: UUID, now: datetime) -> None:
     """S2-05, S2-06."""
     seen = []
-    for at, times in enumerate([[-5, -3, -4], [-4], [-9], [-1], [0.9], [-2]]):
+    rounds: list[list[float]] = [[-5, -3, -4], [-4], [-9], [-1], [0.9], [-2]]
+    for at, times in enumerate(rounds):
         batch = [bought(f"m{at}.{days}", at=now + days * DAY) for days in times]
         assert (await events.track(workspace, batch, now=now)).accepted == len(batch)
         seen += await people.rows(workspace, SEEN)
