@@ -1,12 +1,19 @@
 """The boards of this process: one a workspace, read again when older than a second."""
 
 import asyncio
+import logging
 from datetime import datetime, timedelta
 from uuid import UUID
 
+import asyncpg
+
 from campaigns.board import Board, load_board
 
+logger = logging.getLogger(__name__)
+
 OLDEST = timedelta(seconds=1)
+OLDEST_WITHOUT_DATABASE = timedelta(hours=1)
+"""While PostgreSQL is away the last picture is shown, for as long as this; expiries in it still hold."""
 
 
 class Boards:
@@ -24,5 +31,10 @@ class Boards:
         async with self.reading.setdefault(workspace_id, asyncio.Lock()):
             kept = self.kept.get(workspace_id)
             if kept is None or now - kept.made_at >= OLDEST:
-                kept = self.kept[workspace_id] = await load_board(workspace_id, now=now)
+                try:
+                    kept = self.kept[workspace_id] = await load_board(workspace_id, now=now)
+                except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                    if kept is None or now - kept.made_at > OLDEST_WITHOUT_DATABASE:
+                        raise
+                    logger.warning("board not read again: PostgreSQL is away", exc_info=True)
         return kept

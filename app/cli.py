@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
 
 import asyncpg
 import typer
@@ -24,6 +24,9 @@ from app.settings import (
 )
 from db.errors import MusterError
 
+if TYPE_CHECKING:
+    from app.stack import Stack
+
 # Commands import what they run when they run it: `muster --help` and `muster migrate` need no GraphQL schema.
 
 FAILED = 1
@@ -32,7 +35,7 @@ Kind = TypeVar("Kind", bound=ProcessSettings)
 
 app = typer.Typer(
     name="muster",
-    help="Audiences and campaigns: segments, banners, email blasts and push behind one GraphQL API.",
+    help="Audiences and campaigns: segments, banners, email blasts behind one GraphQL API.",
     no_args_is_help=True,
     rich_markup_mode=None,
     add_completion=False,
@@ -197,16 +200,24 @@ def up() -> None:
 
     interruptible()
     with Stack(folder, environ=os.environ, logs_to_terminal=True, report=typer.echo) as stack:
-        typer.echo(addresses(stack.api_url, stack.mailbox_url))
-        typer.echo("Make a workspace and a key in another terminal:")
-        typer.echo(f"  {sys.argv[0]} workspace create acme")
         scopes = "--scope ingest --scope segments --scope campaigns --scope send"
-        typer.echo(f"  {sys.argv[0]} key create --workspace acme --kind secret {scopes}")
-        typer.echo("Ctrl-C stops everything.")
-        try:
-            stack.wait()
-        except KeyboardInterrupt:
-            typer.echo("stopping")
+        wait(
+            stack,
+            addresses(stack.api_url, stack.mailbox_url),
+            "Make a workspace and a key in another terminal:",
+            f"  {sys.argv[0]} workspace create acme",
+            f"  {sys.argv[0]} key create --workspace acme --kind secret {scopes}",
+        )
+
+
+def wait(stack: "Stack", *lines: str) -> None:
+    """Print `lines`, then wait for Ctrl-C. Raises CannotStart when a process ends by itself."""
+    try:
+        for line in (*lines, "Ctrl-C stops everything."):
+            typer.echo(line)
+        stack.wait()
+    except KeyboardInterrupt:
+        typer.echo("stopping")
 
 
 def addresses(api_url: str, mailbox_url: str) -> str:
@@ -240,12 +251,8 @@ def demo(
         )
         typer.echo(f"{time.monotonic() - began:.0f} s in all.")
         if keep:
-            typer.echo(addresses(stack.api_url, stack.mailbox_url))
-            typer.echo(f"  Workspace {loaded.workspace}, secret key {loaded.secret_key}\n\nCtrl-C stops everything.")
-            try:
-                stack.wait()
-            except KeyboardInterrupt:
-                typer.echo("stopping")
+            key = f"  Workspace {loaded.workspace}, secret key {loaded.secret_key}\n"
+            wait(stack, addresses(stack.api_url, stack.mailbox_url), key)
     if not agreed:
         sys.exit(FAILED)
 

@@ -235,8 +235,10 @@ class Demo:
         return banner["content"]["title"] if banner else None
 
     async def compare(self) -> list[str]:
-        """Sentences about what differs between ledger and sink; empty when they agree."""
-        wrong = []
+        """Sentences about what is not as it must be: ledger against sink, sizes, shares; empty when all is well."""
+        wrong = [f"{name} has no members" for name, _, size, _ in self.sizes if not size]
+        if self.shares["nothing"] or abs(self.shares["New records"] / self.shares.total() - 0.8) > 0.1:
+            wrong.append(f"banners were not shown 80 to 20: {dict(self.shares)}")
         for campaign_id, campaign in self.campaigns.items():
             progress = campaign["progress"]
             if progress is None:
@@ -244,6 +246,8 @@ class Demo:
             received = await self.received(campaign_id)
             tests = self.tests.get(campaign_id, {}).get("sent", 0)
             campaign["received"], campaign["tests_sent"] = received, tests
+            if not progress["sent"]:
+                wrong.append(f"{campaign['name']} was sent to nobody")
             if received["messages"] != progress["sent"] + tests or received["duplicates"]:
                 wrong.append(
                     f"{campaign['name']}: the ledger says {progress['sent']} sent and {tests} tests, the sink has"

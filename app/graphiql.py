@@ -49,8 +49,8 @@ const FILES = [
   ["graphiql@3.8.3/graphiql.min.js",
    "sha384-HbRVEFG0JGJZeAHCJ9Xm2+tpknBQ7QZmNlO/DgZtkZ0aJSypT96YYGRNod99l9Ie"],
 ];
-const EXAMPLE = "{\\n  segments(first: 10) {\\n    edges {\\n      node {\\n        name\\n        type\\n        size\\n"
-  + "      }\\n    }\\n  }\\n}\\n";
+const EXAMPLE = "{\\n  segments(first: 10) {\\n    edges {\\n      node {\\n        name\\n        type\\n"
+  + "        size\\n      }\\n    }\\n  }\\n}\\n";
 const place = (id) => document.getElementById(id);
 const url = location.pathname;
 

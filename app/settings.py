@@ -311,7 +311,7 @@ def broken_rules(values: Mapping[str, str]) -> Iterator[str]:
             "passes row level security; give it a name of its own, `muster migrate` makes it."
         )
     if values.get("MUSTER_ENV") == Environment.PRODUCTION:
-        if values.get("MUSTER_PUBLIC_URL", "https://").startswith("http://"):
+        if values.get("MUSTER_PUBLIC_URL", "https://").lower().startswith("http://"):
             yield "MUSTER_PUBLIC_URL must be https in production: mail readers and servers refuse plain http."
         if values.get("MUSTER_GRAPHIQL", "false").lower() in ("1", "true", "yes", "on", "t", "y"):
             yield "MUSTER_GRAPHIQL must be false in production, or left out."

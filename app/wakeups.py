@@ -58,14 +58,18 @@ class Wakeups:
     async def deliver(self, *, workspace_id: UUID, campaign_id: UUID) -> None:
         """Ring for one campaign: once for every 2,000 open messages, at most as often as workers are alive."""
         try:
-            open_rows = await counts.open_rows(workspace_id, campaign_id)
             async with across_workspaces() as connection:
-                alive = await connection.fetchval(ALIVE)
+                alive: int = await connection.fetchval(ALIVE)
+            open_rows = await counts.open_rows(workspace_id, campaign_id, limit=alive * ROWS_A_BELL)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             logger.warning("bell not rung; the sweeper will", extra={"job": "deliver"}, exc_info=True)
             return
         for _ in range(max(1, min(alive, open_rows // ROWS_A_BELL))):
             await self.ring("deliver", str(workspace_id), str(campaign_id))
+
+    async def deliver_on(self, *, workspace_id: UUID, campaign_id: UUID) -> None:
+        """Ring once for a campaign that has been rung for: a turn that is over brings the next, and no more."""
+        await self.ring("deliver", str(workspace_id), str(campaign_id))
 
     async def evaluate(self, *, workspace_id: UUID, evaluation_id: UUID) -> None:
         """Ring for one evaluation."""

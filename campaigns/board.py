@@ -57,10 +57,11 @@ async def load_board(workspace_id: UUID, *, now: datetime) -> Board:
     to be spared and is paused hides the banner from everybody, for safety.
     """
     async with transaction(workspace_id) as connection:
-        placements = {p.id: p for p in await Placement.filter(workspace_id=workspace_id).limit(1_000)}
         live = await Campaign.filter(
             workspace_id=workspace_id, channel=CampaignChannel.BANNER, status=CampaignStatus.ACTIVE
         ).order_by("id")
+        named_places = [c.placement_id for c in live]
+        placements = {p.id: p for p in await Placement.filter(workspace_id=workspace_id, id__in=named_places)}
         targets = await targets_of(connection, workspace_id=workspace_id, campaign_ids=[c.id for c in live])
         named = {one for t in targets.values() for one in (*t.included, *t.excluded)}
         segments = {s.id: s for s in await Segment.filter(workspace_id=workspace_id, id__in=list(named))}

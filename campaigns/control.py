@@ -16,6 +16,8 @@ UPDATE campaign SET scheduled_at = $3, time_zone = $4, missed_policy = $5, maxim
 WHERE workspace_id = $1 AND id = $2
 """
 UNSCHEDULE = "UPDATE campaign SET scheduled_at = NULL WHERE workspace_id = $1 AND id = $2"
+LIVE = (S.SCHEDULED, S.PREPARING, S.SENDING, S.PAUSED, S.ACTIVE)
+"""What can expire."""
 LONGEST_LATENESS = timedelta(days=30)
 
 
@@ -138,25 +140,25 @@ async def act_on_time(workspace_id: UUID, campaign_id: UUID, *, now: datetime) -
             to = S.CANCELLED if campaign.missed_policy is MissedPolicy.SKIP else S.PAUSED
             detail = f"Due at {campaign.scheduled_at.isoformat()}, found at {now.isoformat()}."
             return await lifecycle.move(connection, campaign, to, now=now, reason="MISSED", detail=detail)
-    return await start_due(workspace_id, campaign_id, now=now)
+        return await start_due(connection, campaign, now=now)
 
 
-async def start_due(workspace_id: UUID, campaign_id: UUID, *, now: datetime) -> Campaign | None:
-    """Start a campaign whose time has come; what stands in the way is written on it as FAILED, with the reason."""
+async def start_due(connection: Connection, campaign: Campaign, *, now: datetime) -> Campaign:
+    """Start a locked campaign whose time has come; what stands in the way is written on it as FAILED, with why."""
     try:
-        return await sending.start(workspace_id, campaign_id, now=now, scheduled=True)
+        async with transaction(campaign.workspace_id):  # a savepoint: a refusal leaves nothing of the start behind
+            return await sending.start_locked(connection, campaign, now=now)
     except CampaignError as refusal:
-        async with transaction(workspace_id) as connection:
-            campaign = await lifecycle.find_locked(workspace_id, campaign_id)
-            if campaign is None or campaign.status is not S.SCHEDULED:
-                return None  # another process was first
-            return await lifecycle.move(
-                connection, campaign, S.FAILED, now=now, reason=refusal.code, detail=refusal.message
-            )
+        campaign = await lifecycle.get_locked(campaign.workspace_id, campaign.id)
+        return await lifecycle.move(
+            connection, campaign, S.FAILED, now=now, reason=refusal.code, detail=refusal.message
+        )
 
 
 async def expire(connection: Connection, campaign: Campaign, *, now: datetime) -> Campaign | None:
     """The end of a campaign's time: a banner ends, one not begun has failed, one being sent skips what is left."""
+    if campaign.status not in LIVE:
+        return None  # another process was first, or a person
     detail = f"It expired at {campaign.expires_at.isoformat()}." if campaign.expires_at else None
     if campaign.channel is CampaignChannel.BANNER:
         to = S.ENDED if campaign.status in (S.ACTIVE, S.PAUSED) else S.FAILED
@@ -169,4 +171,4 @@ async def expire(connection: Connection, campaign: Campaign, *, now: datetime) -
     if campaign.status is S.PAUSED:
         # Nothing leaves an expired campaign: the workers skip what is open, and it ends as SENT.
         return await go_on(connection, campaign, now=now)
-    return campaign
+    return None  # being prepared or sent: nothing leaves any more, and the workers close it

@@ -103,8 +103,9 @@ async def recount(workspace_id: UUID, campaign_id: UUID) -> None:
     """Count finished dispatches again whose ledger changed afterwards: an outcome that came late."""
     async with transaction(workspace_id) as connection:
         dirty = [row["id"] for row in await connection.fetch(DIRTY, workspace_id, campaign_id)]
-        for dispatch_id, states in (await states_of(connection, workspace_id, dirty)).items():
-            await connection.execute(STORE, workspace_id, dispatch_id, states)
+        states = await states_of(connection, workspace_id, dirty)
+        for dispatch_id in dirty:
+            await connection.execute(STORE, workspace_id, dispatch_id, states.get(dispatch_id, {}))
 
 
 async def verify(workspace_id: UUID) -> list[str]:
@@ -120,13 +121,15 @@ async def verify(workspace_id: UUID) -> list[str]:
 
 
 OPEN_ROWS = """
-SELECT count(*) FROM delivery d WHERE d.workspace_id = $1 AND d.state = 'pending' AND d.dispatch_id IN (
-  SELECT id FROM dispatch WHERE workspace_id = $1 AND campaign_id = $2 AND finished_at IS NULL)
+SELECT count(*) FROM (
+  SELECT 1 FROM delivery d WHERE d.workspace_id = $1 AND d.state = 'pending' AND d.dispatch_id IN (
+    SELECT id FROM dispatch WHERE workspace_id = $1 AND campaign_id = $2 AND finished_at IS NULL)
+  LIMIT $3) AS waiting
 """
 
 
-async def open_rows(workspace_id: UUID, campaign_id: UUID) -> int:
-    """Messages of a campaign that wait to be claimed."""
+async def open_rows(workspace_id: UUID, campaign_id: UUID, *, limit: int) -> int:
+    """Messages of a campaign that wait to be claimed, counted up to `limit`."""
     async with transaction(workspace_id) as connection:
-        rows: int = await connection.fetchval(OPEN_ROWS, workspace_id, campaign_id)
+        rows: int = await connection.fetchval(OPEN_ROWS, workspace_id, campaign_id, limit)
     return rows

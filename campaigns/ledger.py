@@ -44,6 +44,7 @@ class Claimed:
     first_attempt_at: datetime | None
     external_id: str | None
     email: str | None
+    email_hash: bytes | None
     traits: dict[str, Any]
     locale: str | None
     time_zone: str | None
@@ -60,6 +61,8 @@ class Intent:
     fence: int
     message_id: str
     first_attempt_at: datetime
+    email_hash: bytes | None
+    """Of the address it is made out to: one who moved meanwhile is claimed again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,18 +101,22 @@ seen AS (UPDATE dispatch d SET heartbeat_at = now() FROM alive WHERE d.workspace
 SELECT count(*) = 1 FROM alive
 """
 # KEY SHARE on the claim keeps the sweeper from taking it away underneath. The campaign's state is read, not locked: a
-# pause that commits meanwhile is seen by the intent.
+# pause that commits meanwhile is seen by the intent. Nothing is claimed of a campaign that is paused, cancelled or
+# expired, else its rows would be claimed and given back in a circle.
 CLAIM = """
 WITH held AS (SELECT id FROM claim WHERE workspace_id = $1 AND id = $3 AND lease_until > now() FOR KEY SHARE),
 picked AS (
   SELECT d.ctid AS place FROM delivery d
-  WHERE d.dispatch_id = $2 AND d.state = 'pending' AND EXISTS (SELECT 1 FROM held)
+  WHERE d.dispatch_id = $2 AND d.state = 'pending' AND EXISTS (SELECT 1 FROM held) AND EXISTS (
+    SELECT 1 FROM dispatch r JOIN campaign c ON c.workspace_id = r.workspace_id AND c.id = r.campaign_id
+    WHERE r.workspace_id = $1 AND r.id = $2
+      AND (r.kind = 'TEST' OR (c.status = 'SENDING' AND (c.expires_at IS NULL OR c.expires_at > now()))))
   ORDER BY d.profile_id LIMIT $4 FOR UPDATE SKIP LOCKED),
 taken AS (
   UPDATE delivery d SET state = 'claimed', fence = d.fence + 1, claim_id = $3, updated_at = now()
   FROM picked WHERE d.dispatch_id = $2 AND d.ctid = picked.place
   RETURNING d.profile_id, d.device_id, d.fence, d.attempt, d.message_id, d.first_attempt_at)
-SELECT taken.*, p.external_id, p.email, p.traits, p.locale, p.time_zone, p.country, p.city
+SELECT taken.*, p.external_id, p.email, p.email_hash, p.traits, p.locale, p.time_zone, p.country, p.city
 FROM taken JOIN profile p ON p.workspace_id = $1 AND p.id = taken.profile_id ORDER BY taken.profile_id
 """
 GIVE_BACK = """
@@ -158,19 +165,19 @@ async def close_claim(connection: Connection, *, workspace_id: UUID, dispatch_id
 # --- intents and outcomes ---------------------------------------------------------------------------------------
 
 # The last look before a message leaves, for the whole group about to leave: each row goes to sending, to skipped
-# with its reason, or back to pending when the campaign is paused. $8: consent matters, $9: a test, which no state of
-# the campaign holds up.
+# with its reason, or back to pending when the campaign is paused or the address has changed since the claim. $8:
+# consent matters, $9: a test, which no state of the campaign holds up.
 INTEND = """
 WITH ready AS (
-  SELECT r.* FROM unnest($4::int[], $5::bigint[], $6::int[], $7::text[], $10::timestamptz[])
-    AS r (profile_id, device_id, fence, message_id, first_attempt_at)),
+  SELECT r.* FROM unnest($4::int[], $5::bigint[], $6::int[], $7::text[], $10::timestamptz[], $11::bytea[])
+    AS r (profile_id, device_id, fence, message_id, first_attempt_at, email_hash)),
 held AS (SELECT id FROM claim WHERE workspace_id = $1 AND id = $3 AND lease_until > now() FOR KEY SHARE),
 run AS (
   SELECT c.status, c.topic, c.expires_at IS NOT NULL AND c.expires_at <= now() AS expired, w.consent_default
   FROM dispatch d JOIN campaign c ON c.workspace_id = d.workspace_id AND c.id = d.campaign_id
   JOIN workspace w ON w.id = d.workspace_id WHERE d.workspace_id = $1 AND d.id = $2),
 mine AS (
-  SELECT d.ctid AS place, d.profile_id, ready.message_id, ready.first_attempt_at FROM ready
+  SELECT d.ctid AS place, d.profile_id, ready.message_id, ready.first_attempt_at, ready.email_hash FROM ready
   JOIN delivery d ON d.dispatch_id = $2 AND d.profile_id = ready.profile_id AND d.device_id = ready.device_id
   WHERE d.profile_id = ANY($4) AND d.state = 'claimed' AND d.fence = ready.fence AND EXISTS (SELECT 1 FROM held)
   ORDER BY d.profile_id FOR UPDATE OF d),
@@ -184,6 +191,7 @@ decided AS (
     WHEN $8 AND 'UNSUBSCRIBED' IN (topic.status, everything.status) THEN 'UNSUBSCRIBED'
     WHEN $8 AND run.consent_default = 'OPT_IN' AND topic.status IS NULL AND everything.status IS NULL
       THEN 'NO_CONSENT'
+    WHEN p.email_hash IS DISTINCT FROM mine.email_hash THEN 'HELD'
   END AS reason
   FROM mine CROSS JOIN run
   JOIN profile p ON p.workspace_id = $1 AND p.id = mine.profile_id
@@ -206,9 +214,10 @@ RETURNING d.profile_id, d.device_id, d.state
 """
 # Ordered by id before they are locked, so that two groups cannot wait for each other. Found by key, not by ctid: when
 # the sweeper parks a row while this waits for its lock, the row has moved, and a known outcome would be lost. `late`:
-# the dispatch was finished already, so its stored counts are counted again.
+# the dispatch was finished already (KEY SHARE waits for one that is being finished), so its counts are counted again.
 RECORD = """
-WITH result AS (
+WITH run AS (SELECT finished_at FROM dispatch WHERE workspace_id = $1 AND id = $2 FOR KEY SHARE),
+result AS (
   SELECT r.* FROM unnest($3::int[], $4::bigint[], $5::int[], $6::text[], $7::text[], $8::text[], $9::text[],
     $10::interval[]) AS r (profile_id, device_id, fence, state, reason, detail, provider_id, retry_in)),
 mine AS (
@@ -224,7 +233,7 @@ done AS (
   FROM mine WHERE d.dispatch_id = $2 AND d.profile_id = mine.profile_id AND d.device_id = mine.device_id
   RETURNING 1),
 late AS (
-  UPDATE dispatch SET dirty = true WHERE workspace_id = $1 AND id = $2 AND finished_at IS NOT NULL)
+  UPDATE dispatch r SET dirty = true FROM run WHERE r.workspace_id = $1 AND r.id = $2 AND run.finished_at IS NOT NULL)
 SELECT count(*) FROM done
 """
 
@@ -255,6 +264,7 @@ async def intend(
         consent_matters,
         test,
         [one.first_attempt_at for one in ready],
+        [one.email_hash for one in ready],
     )
     return {(row["profile_id"], row["device_id"]) for row in rows if row["state"] == DeliveryState.SENDING}
 
@@ -307,21 +317,31 @@ WHERE workspace_id = $1 AND dispatch_id = $2 AND claim_id = $3 AND state IN ('cl
 """
 FORGET_CLAIM = "DELETE FROM claim WHERE workspace_id = $1 AND id = $2"
 WAKE_DEFERRED = """
-UPDATE delivery SET state = 'pending', not_before = NULL, updated_at = now()
-WHERE workspace_id = $1 AND dispatch_id = $2 AND state = 'deferred' AND not_before <= now()
+WITH due AS (
+  SELECT ctid AS place FROM delivery WHERE dispatch_id = $2 AND state = 'deferred' AND not_before <= now()
+  ORDER BY not_before LIMIT $3 FOR UPDATE SKIP LOCKED)
+UPDATE delivery d SET state = 'pending', not_before = NULL, updated_at = now()
+FROM due WHERE d.workspace_id = $1 AND d.dispatch_id = $2 AND d.ctid = due.place
 """
 # Skipping the rest of a cancelled or expired dispatch, some at a time: a million at once would be a long transaction.
 CLOSE_PENDING = """
-WITH picked AS (
-  SELECT profile_id, device_id FROM delivery WHERE dispatch_id = $2 AND state IN ('pending', 'deferred')
-  ORDER BY profile_id LIMIT $4 FOR UPDATE SKIP LOCKED),
+WITH waiting AS (
+  SELECT ctid AS place FROM delivery WHERE dispatch_id = $2 AND state = 'pending' LIMIT $4 FOR UPDATE SKIP LOCKED),
+deferred AS (
+  SELECT ctid AS place FROM delivery WHERE dispatch_id = $2 AND state = 'deferred' LIMIT $4 FOR UPDATE SKIP LOCKED),
+picked AS (SELECT place FROM waiting UNION ALL SELECT place FROM deferred),
 closed AS (
   UPDATE delivery d SET reason = $3, not_before = NULL, updated_at = now(),
     state = CASE WHEN d.state = 'deferred' THEN 'failed' ELSE 'skipped' END
-  FROM picked WHERE d.workspace_id = $1 AND d.dispatch_id = $2 AND d.profile_id = picked.profile_id
-    AND d.device_id = picked.device_id
+  FROM picked WHERE d.workspace_id = $1 AND d.dispatch_id = $2 AND d.ctid = picked.place
   RETURNING 1)
 SELECT count(*) FROM closed
+"""
+# Three looks at partial indexes; counting everything is for the end.
+HAS_OPEN = """
+SELECT EXISTS (SELECT 1 FROM delivery WHERE dispatch_id = $1 AND state = 'pending')
+  OR EXISTS (SELECT 1 FROM delivery WHERE dispatch_id = $1 AND state = 'deferred')
+  OR EXISTS (SELECT 1 FROM delivery WHERE dispatch_id = $1 AND state IN ('claimed', 'sending'))
 """
 COUNT_STATES = "SELECT state, count(*) AS deliveries FROM delivery WHERE dispatch_id = $1 GROUP BY state"
 
@@ -337,17 +357,23 @@ async def release_expired(connection: Connection, *, workspace_id: UUID, claim_i
     return True
 
 
-async def wake_deferred(connection: Connection, *, workspace_id: UUID, dispatch_id: UUID) -> None:
-    """Deferred deliveries whose time has come are pending again."""
-    await connection.execute(WAKE_DEFERRED, workspace_id, dispatch_id)
+async def wake_deferred(connection: Connection, *, workspace_id: UUID, dispatch_id: UUID, limit: int) -> None:
+    """Up to `limit` deferred deliveries whose time has come are pending again, those due first."""
+    await connection.execute(WAKE_DEFERRED, workspace_id, dispatch_id, limit)
 
 
 async def close_pending(
     connection: Connection, *, workspace_id: UUID, dispatch_id: UUID, reason: SkipReason, limit: int
 ) -> int:
-    """Settle up to `limit` messages that will not be tried (any more); answers how many."""
+    """Settle messages that will not be tried (any more), up to `limit` of each state; answers how many."""
     closed: int = await connection.fetchval(CLOSE_PENDING, workspace_id, dispatch_id, reason.value, limit)
     return closed
+
+
+async def has_open(connection: Connection, dispatch_id: UUID) -> bool:
+    """Whether a message of the dispatch still waits, is on its way, or will be tried again."""
+    found: bool = await connection.fetchval(HAS_OPEN, dispatch_id)
+    return found
 
 
 async def count_states(connection: Connection, dispatch_id: UUID) -> dict[str, int]:

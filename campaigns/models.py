@@ -66,10 +66,6 @@ class DeliveryState(StrEnum):
     IN_DOUBT = "in_doubt"
 
 
-OPEN_STATES = (DeliveryState.PENDING, DeliveryState.CLAIMED, DeliveryState.SENDING, DeliveryState.DEFERRED)
-"""A dispatch is finished when no row is in one of these."""
-
-
 # Whom an email campaign comes from.
 class Sender(Model):
     id = fields.UUIDField(primary_key=True)

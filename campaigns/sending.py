@@ -14,7 +14,6 @@ from campaigns.content import CompiledEmail, EmailContent
 from campaigns.errors import CampaignError, IllegalMove, TargetError
 from campaigns.ledger import SkipReason
 from campaigns.models import (
-    OPEN_STATES,
     Campaign,
     CampaignChannel,
     CampaignClass,
@@ -24,7 +23,7 @@ from campaigns.models import (
     Sender,
 )
 from campaigns.senders import SenderInfo
-from campaigns.transmission import Carrier, Run, Transmitted, transmit
+from campaigns.transmission import Carrier, Run, transmit
 from channels.base import OutcomeScope
 from db.transactions import Connection, transaction
 from segments import evaluation
@@ -65,17 +64,14 @@ WHERE workspace_id = $1 AND id = $2
 # --- starting -----------------------------------------------------------------------------------------------------
 
 
-async def start(workspace_id: UUID, campaign_id: UUID, *, now: datetime, scheduled: bool = False) -> Campaign:
+async def start(workspace_id: UUID, campaign_id: UUID, *, now: datetime) -> Campaign:
     """Begin to send, or to show when it is a banner; from here on content and audience are frozen.
 
     Answers at once for any audience: the ledger is written by the workers. Raises CampaignNotFound, IllegalMove,
-    TargetError (a segment cannot be used now) and CampaignError (something is missing or too late). `scheduled`
-    starts only a campaign that is SCHEDULED still: the clock never starts a draft.
+    TargetError (a segment cannot be used now) and CampaignError (something is missing or too late).
     """
     async with transaction(workspace_id) as connection:
         campaign = await lifecycle.get_locked(workspace_id, campaign_id)
-        if scheduled and campaign.status is not S.SCHEDULED:
-            raise IllegalMove(campaign, S.PREPARING, [])
         return await start_locked(connection, campaign, now=now)
 
 
@@ -201,14 +197,19 @@ async def work_on(
     else:
         return False
     await begin_sending(workspace_id, campaign_id, dispatch_id, now=now)
-    run = await prepare_run(workspace_id, dispatch_id)
+    try:
+        run = await prepare_run(workspace_id, dispatch_id)
+    except CampaignError as refusal:
+        # Frozen content that this version refuses to compile: a person has to look, nobody has failed.
+        await hold(workspace_id, campaign_id, reason=refusal.code, detail=refusal.message, now=now)
+        return True
     async with transaction(workspace_id) as connection:
-        await ledger.wake_deferred(connection, workspace_id=workspace_id, dispatch_id=dispatch_id)
+        await ledger.wake_deferred(connection, workspace_id=workspace_id, dispatch_id=dispatch_id, limit=CLOSE_BATCH)
         campaign = await Campaign.get(workspace_id=workspace_id, id=campaign_id)
     if run.test or campaign.status is S.SENDING:
         sent = await transmit(run, carrier, until=until)
         if sent.halted and sent.halted.scope is OutcomeScope.CHANNEL and not run.test:
-            await hold(workspace_id, campaign_id, sent, now=now)
+            await hold(workspace_id, campaign_id, reason=sent.halted.code, detail=sent.halted.detail, now=now)
         elif monotonic() >= until or carrier.stopping.is_set():
             return False
     await close_rest(workspace_id, campaign_id, dispatch_id, test=run.test, now=now, until=until)
@@ -226,15 +227,12 @@ async def begin_sending(workspace_id: UUID, campaign_id: UUID, dispatch_id: UUID
             await lifecycle.move(connection, campaign, S.SENDING, now=now)
 
 
-async def hold(workspace_id: UUID, campaign_id: UUID, sent: Transmitted, *, now: datetime) -> None:
-    """Pause a campaign whose channel refuses all of it (a wrong login, a message too large), with the reason."""
-    assert sent.halted is not None
+async def hold(workspace_id: UUID, campaign_id: UUID, *, reason: str, detail: str, now: datetime) -> None:
+    """Pause a campaign of which nothing can leave (a wrong login, a message too large), with the reason."""
     async with transaction(workspace_id) as connection:
         campaign = await lifecycle.find_locked(workspace_id, campaign_id)
         if campaign is not None and campaign.status is S.SENDING:
-            await lifecycle.move(
-                connection, campaign, S.PAUSED, now=now, reason=sent.halted.code, detail=sent.halted.detail
-            )
+            await lifecycle.move(connection, campaign, S.PAUSED, now=now, reason=reason, detail=detail)
 
 
 async def close_rest(
@@ -253,7 +251,7 @@ async def close_rest(
             closed = await ledger.close_pending(
                 connection, workspace_id=workspace_id, dispatch_id=dispatch_id, reason=reason, limit=CLOSE_BATCH
             )
-            if closed < CLOSE_BATCH:
+            if closed == 0:
                 return
 
 
@@ -264,13 +262,13 @@ async def finish(workspace_id: UUID, campaign_id: UUID, dispatch_id: UUID, *, no
         dispatch = await Dispatch.filter(workspace_id=workspace_id, id=dispatch_id).select_for_update().first()
         if dispatch is None or dispatch.finished_at is not None:
             return dispatch is not None
-        states = await ledger.count_states(connection, dispatch_id)
         if dispatch.kind is DispatchKind.SEND and campaign.status not in (S.SENDING, S.CANCELLED):
             return False  # paused: its last row may be settled, but whether it goes on is a person's to say
-        if any(states.get(state) for state in OPEN_STATES) or (
-            dispatch.planned_at is None and campaign.status is not S.CANCELLED
-        ):
+        if dispatch.planned_at is None and campaign.status is not S.CANCELLED:
             return False
+        if await ledger.has_open(connection, dispatch_id):
+            return False
+        states = await ledger.count_states(connection, dispatch_id)
         await connection.execute(FINISH_DISPATCH, workspace_id, dispatch_id, now, states)
         if dispatch.kind is DispatchKind.SEND and campaign.status is S.SENDING:
             await lifecycle.move(connection, campaign, S.SENT, now=now)

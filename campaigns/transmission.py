@@ -10,7 +10,6 @@ import logging
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
@@ -52,24 +51,25 @@ class Run:
 
 
 class Slots:
-    """How many messages of this process may be under way; shared by all its jobs, first come first served."""
+    """How many messages of this process may be under way; shared by all its jobs."""
 
     def __init__(self, concurrency: int) -> None:
         self.free = concurrency
-        self.freed = asyncio.Condition()
+        self.freed = asyncio.Event()
 
     async def take(self, most: int) -> int:
         """Take 1 to `most` slots, waiting until one is free."""
-        async with self.freed:
-            await self.freed.wait_for(lambda: self.free > 0)
-            taken = min(self.free, most)
-            self.free -= taken
+        while self.free == 0:
+            self.freed.clear()
+            await self.freed.wait()
+        taken = min(self.free, most)
+        self.free -= taken
         return taken
 
-    async def give_back(self, taken: int) -> None:
-        async with self.freed:
-            self.free += taken
-            self.freed.notify_all()
+    def give_back(self, taken: int) -> None:
+        """Never waits, so that nothing can come between and lose a slot."""
+        self.free += taken
+        self.freed.set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ class Turn:
 
     def __init__(self, run: Run, carrier: Carrier, until: float) -> None:
         self.run, self.carrier, self.until = run, carrier, until
-        self.outcomes: asyncio.Queue[tuple[Result, bool] | None] = asyncio.Queue()
+        self.outcomes: asyncio.Queue[tuple[Result, bytes | None] | None] = asyncio.Queue()
         self.ready: deque[tuple[Claimed, Intent, bytes]] = deque()
         self.under_way: set[asyncio.Task[None]] = set()
         self.halted: Outcome | None = None
@@ -176,9 +176,7 @@ class Turn:
                 settled.append(result(one, DeliveryState.SKIPPED, SkipReason.NO_ADDRESS))
                 continue
             sent_at = one.first_attempt_at or now.replace(microsecond=0)
-            message_id = one.message_id or (
-                f"<{self.run.dispatch_id.hex}.{one.profile_id}.{one.device_id}@{self.run.message_id_domain}>"
-            )
+            message_id = one.message_id or f"<{self.key_of(one)}@{self.run.message_id_domain}>"
             try:
                 data = self.run.content.render(
                     Recipient.of(one),
@@ -187,13 +185,13 @@ class Turn:
                     unsubscribe_url=self.carrier.unsubscribe_url(
                         self.run.workspace_id, one.profile_id, self.run.campaign_id
                     ),
-                    delivery_key=f"{self.run.dispatch_id.hex}.{one.profile_id}.{one.device_id}",
+                    delivery_key=self.key_of(one),
                     test=self.run.test,
                 )
             except RenderError as refusal:
                 settled.append(result(one, DeliveryState.FAILED, refusal.code, refusal.message))
                 continue
-            intent = Intent(one.profile_id, one.device_id, one.fence, message_id, sent_at)
+            intent = Intent(one.profile_id, one.device_id, one.fence, message_id, sent_at, one.email_hash)
             self.ready.append((one, intent, data))
         if settled:
             async with transaction(self.run.workspace_id, generic_plans=True) as connection:
@@ -217,7 +215,7 @@ class Turn:
                 return
             group = [self.ready.popleft() for _ in range(taken)]
             async with transaction(self.run.workspace_id, generic_plans=True) as connection:
-                leaving = await ledger.intend(
+                found = await ledger.intend(
                     connection,
                     workspace_id=self.run.workspace_id,
                     dispatch_id=self.run.dispatch_id,
@@ -226,8 +224,10 @@ class Turn:
                     consent_matters=self.run.consent_matters,
                     test=self.run.test,
                 )
+            # Only now: when the commit fails nothing leaves, and every slot comes back.
+            leaving = found
         finally:
-            await self.carrier.slots.give_back(taken - len(leaving))
+            self.carrier.slots.give_back(taken - len(leaving))
         for one, _, data in group:
             if (one.profile_id, one.device_id) in leaving and one.email is not None:
                 task = asyncio.create_task(self.send(one, data, one.email))
@@ -236,17 +236,21 @@ class Turn:
 
     async def send(self, one: Claimed, data: bytes, address: str) -> None:
         self.handed_over += 1
-        key = f"{self.run.dispatch_id.hex}.{one.profile_id}.{one.device_id}"
-        message = EmailMessage(sender=self.run.envelope_sender, recipient=address, data=data, key=key)
+        message = EmailMessage(sender=self.run.envelope_sender, recipient=address, data=data, key=self.key_of(one))
         try:
             outcome = await self.carrier.channel.send(message)
         except Exception:
             # A channel never raises, so this is a mistake of ours; what left is unknown, and the slot must come back.
             logger.exception("channel failed", extra={"dispatch_id": self.run.dispatch_id})
             outcome = Outcome(OutcomeKind.IN_DOUBT, "CHANNEL_FAILED", "unknown", "Our own mistake; see the log.")
-        if outcome.scope is not OutcomeScope.RECIPIENT:
+        if outcome.scope is OutcomeScope.CHANNEL or (outcome.scope is OutcomeScope.HOST and not self.halted):
             self.halted = outcome
-        self.outcomes.put_nowait((settle(one, outcome), outcome.bad_address))
+        bad_address = one.email_hash if outcome.bad_address else None
+        self.outcomes.put_nowait((settle(one, outcome), bad_address))
+
+    def key_of(self, one: Claimed) -> str:
+        """What names a message everywhere: dispatch, profile, device."""
+        return f"{self.run.dispatch_id.hex}.{one.profile_id}.{one.device_id}"
 
     async def record_outcomes(self) -> None:
         """Write outcomes as they come, as many at once as wait; a slot is free again after the commit."""
@@ -256,14 +260,20 @@ class Turn:
                 waiting.append(self.outcomes.get_nowait())
             results = [one for one in waiting if one is not None]
             if results:
-                await until_written(partial(self.write, results))
-                await self.carrier.slots.give_back(len(results))
+                try:
+                    await until_written(partial(self.write, results))
+                except Exception:
+                    # Not for want of PostgreSQL: trying again cannot help. The rows stay `sending`, and the sweeper
+                    # finds them in doubt when the lease has ended.
+                    logger.exception("outcomes lost", extra={"dispatch_id": self.run.dispatch_id})
+                finally:
+                    self.carrier.slots.give_back(len(results))
             if None in waiting:
                 return
 
-    async def write(self, results: list[tuple[Result, bool]]) -> None:
+    async def write(self, results: list[tuple[Result, bytes | None]]) -> None:
         run = self.run
-        bad = [one.profile_id for one, bad_address in results if bad_address]
+        bad = [bad_address for _, bad_address in results if bad_address]
         async with transaction(run.workspace_id, generic_plans=True) as connection:
             await ledger.record(
                 connection,
@@ -272,10 +282,10 @@ class Turn:
                 results=[one for one, _ in results],
             )
             if bad:
-                await consent.suppress_profiles(
+                await consent.suppress_addresses(
                     connection,
                     workspace_id=run.workspace_id,
-                    profile_ids=bad,
+                    address_hashes=bad,
                     reason=consent.SuppressionReason.HARD_BOUNCE,
                 )
 
@@ -308,8 +318,7 @@ class Turn:
         self.outcomes.put_nowait(None)
         await recorder
         heart.cancel()
-        with suppress(asyncio.CancelledError):
-            await heart
+        await asyncio.gather(heart, return_exceptions=True)
         async with transaction(self.run.workspace_id, generic_plans=True) as connection:
             await ledger.close_claim(
                 connection,
@@ -320,15 +329,28 @@ class Turn:
 
 
 async def until_written(write: Callable[[], Awaitable[None]]) -> None:
-    """Run `write` until it commits: an outcome that is known must not be lost while PostgreSQL is away (R4)."""
+    """Run `write` until it commits: an outcome that is known must not be lost while PostgreSQL is away (R4).
+
+    What trying again cannot mend is raised.
+    """
     wait_s = 0.1
     while True:
         try:
             return await write()
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as trouble:
+            if not is_passing(trouble):
+                raise
             logger.warning("outcomes not written yet, trying again", exc_info=True)
             await asyncio.sleep(wait_s)
             wait_s = min(wait_s * 2, 5.0)
+
+
+def is_passing(trouble: Exception) -> bool:
+    """Whether the same statement may succeed later: the server is away, restarts, is full, or chose us in a deadlock
+    (SQLSTATE classes 08, 40, 53 and 57; PostgreSQL manual, appendix A)."""
+    if isinstance(trouble, asyncpg.PostgresError):
+        return str(trouble.sqlstate)[:2] in ("08", "40", "53", "57")
+    return not isinstance(trouble, (asyncpg.DataError, ValueError))
 
 
 def result(one: Claimed, state: DeliveryState, reason: str, detail: str | None = None) -> Result:
@@ -352,6 +374,6 @@ def settle(one: Claimed, outcome: Outcome) -> Result:
             retry_in = asked if asked is not None else retry_delay(one.attempt + 1)
         case _:
             assert_never(outcome.kind)
-    return Result(
-        one.profile_id, one.device_id, one.fence, state, outcome.code, outcome.detail, outcome.provider_id, retry_in
-    )
+    # PostgreSQL takes neither NUL nor half a surrogate pair, whatever a server has said.
+    detail = outcome.detail.replace("\0", "").encode("utf-8", "replace").decode()
+    return Result(one.profile_id, one.device_id, one.fence, state, outcome.code, detail, outcome.provider_id, retry_in)

@@ -22,7 +22,6 @@ class Role(StrEnum):
     """Runs saved SQL."""
 
 
-ROLES_EXIST = "SELECT count(*) = $2 FROM pg_roles WHERE rolname = ANY($1)"
 LOGIN_EXISTS = "SELECT 1 FROM pg_roles WHERE rolname = $1"
 
 

@@ -91,6 +91,11 @@ WHERE p.workspace_id = $1 AND p.id = ANY($2::int[]) AND p.email_hash IS NOT NULL
 ORDER BY p.email_hash
 ON CONFLICT (workspace_id, channel, address_hash) DO NOTHING
 """
+SUPPRESS_ADDRESSES = """
+INSERT INTO suppression (workspace_id, channel, address_hash, reason)
+SELECT $1, 'EMAIL', u.address_hash, $3 FROM unnest($2::bytea[]) AS u (address_hash)
+ON CONFLICT (workspace_id, channel, address_hash) DO NOTHING
+"""
 UNSUPPRESS = "DELETE FROM suppression WHERE workspace_id = $1 AND channel = $2 AND address_hash = $3"
 LIST_SUPPRESSIONS = """
 SELECT channel, address_hash, reason, created_at FROM suppression
@@ -168,6 +173,13 @@ async def suppress_profiles(
 ) -> None:
     """Suppress the email addresses that these people have now; inside a transaction of the caller's."""
     await connection.execute(SUPPRESS_PROFILES, workspace_id, list(profile_ids), reason.value)
+
+
+async def suppress_addresses(
+    connection: Connection, *, workspace_id: UUID, address_hashes: Collection[bytes], reason: SuppressionReason
+) -> None:
+    """Suppress these email addresses, whoever has them; inside a transaction of the caller's."""
+    await connection.execute(SUPPRESS_ADDRESSES, workspace_id, sorted(set(address_hashes)), reason.value)
 
 
 async def unsuppress(workspace_id: UUID, *, channel: Channel, address_hash: bytes) -> bool:

@@ -3,12 +3,11 @@
 A merged profile stays as a tombstone whose `merged_into` names the winner; whoever asks for it gets the winner.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 from uuid import UUID
-
-import asyncpg
 
 from db.transactions import Connection
 from profiles.errors import ProfileError
@@ -17,19 +16,33 @@ from profiles.text import clean_text
 MOST_ID_CHARACTERS = 200
 MOST_ROUNDS = 20
 
-# FOR KEY SHARE: a merge or an erasure (FOR UPDATE) waits until what is being written about the profile is in, and the
-# other way round; other writers are not held up. In one order, so that two batches cannot wait for each other.
-BY_EXTERNAL_ID = """
-SELECT external_id AS name, id, merged_into FROM profile
-WHERE workspace_id = $1 AND external_id = ANY($2::text[]) ORDER BY id FOR KEY SHARE
+# People are looked up one by one: LATERAL with LIMIT is never turned into another join, whatever the statistics say.
+# With those of before a workspace had people, `external_id = ANY($2)` read the whole workspace instead and compared
+# every row with every element: 20,000 of 100,000 people took 86 s, and 0.17 s one by one (2025-11-22).
+#
+# FOR KEY SHARE: a merge or an erasure (FOR UPDATE) waits until what is being written about the person is in, and the
+# other way round; other writers are not held up. In the order of ids, so that two batches never wait for each other.
+HOLD_BY_EXTERNAL_ID = """
+SELECT o.name, p.id, p.merged_into
+FROM (
+  SELECT u.name, f.id FROM unnest($2::text[]) AS u (name) CROSS JOIN LATERAL (
+    SELECT id FROM profile WHERE workspace_id = $1 AND external_id = u.name LIMIT 1) AS f
+  ORDER BY f.id) AS o
+CROSS JOIN LATERAL (
+  SELECT id, merged_into FROM profile WHERE workspace_id = $1 AND id = o.id LIMIT 1 FOR KEY SHARE) AS p
 """
-BY_ANONYMOUS_ID = """
-SELECT a.anonymous_id AS name, p.id, p.merged_into
-FROM profile_alias a JOIN profile p ON p.workspace_id = $1 AND p.id = a.profile_id
-WHERE a.workspace_id = $1 AND a.anonymous_id = ANY($2::text[]) ORDER BY p.id FOR KEY SHARE OF p
+HOLD_BY_ANONYMOUS_ID = """
+SELECT o.name, p.id, p.merged_into
+FROM (
+  SELECT u.name, f.id FROM unnest($2::text[]) AS u (name) CROSS JOIN LATERAL (
+    SELECT profile_id AS id FROM profile_alias WHERE workspace_id = $1 AND anonymous_id = u.name LIMIT 1) AS f
+  ORDER BY f.id) AS o
+CROSS JOIN LATERAL (
+  SELECT id, merged_into FROM profile WHERE workspace_id = $1 AND id = o.id LIMIT 1 FOR KEY SHARE) AS p
 """
-BY_ID = """
-SELECT id, merged_into FROM profile WHERE workspace_id = $1 AND id = ANY($2::int[]) ORDER BY id FOR KEY SHARE
+HOLD_BY_ID = """
+SELECT p.id, p.merged_into FROM unnest($2::int[]) AS u (id) CROSS JOIN LATERAL (
+  SELECT id, merged_into FROM profile WHERE workspace_id = $1 AND id = u.id LIMIT 1 FOR KEY SHARE) AS p
 """
 # Only the missing are inserted: ON CONFLICT takes an id for every row it then drops. It is here for the one that
 # somebody else inserts at the same moment; the caller then finds that one.
@@ -102,7 +115,7 @@ async def resolve_external(
         missing = [name for name in names if name not in known]
         if not missing:
             return known
-        rows = await connection.fetch(BY_EXTERNAL_ID, workspace_id, missing)
+        rows = await connection.fetch(HOLD_BY_EXTERNAL_ID, workspace_id, missing)
         known |= await follow(connection, workspace_id, rows)
         if missing := [name for name in missing if name not in known]:
             made = await connection.fetch(INSERT_IDENTIFIED, workspace_id, missing, now)
@@ -119,7 +132,7 @@ async def resolve_anonymous(
         missing = [name for name in names if name not in known]
         if not missing:
             return known
-        rows = await connection.fetch(BY_ANONYMOUS_ID, workspace_id, missing)
+        rows = await connection.fetch(HOLD_BY_ANONYMOUS_ID, workspace_id, missing)
         known |= await follow(connection, workspace_id, rows)
         if missing := [name for name in missing if name not in known]:
             made = [row["id"] for row in await connection.fetch(INSERT_ANONYMOUS, workspace_id, len(missing), now)]
@@ -130,7 +143,9 @@ async def resolve_anonymous(
     raise contended()
 
 
-async def follow(connection: Connection, workspace_id: UUID, rows: Iterable[asyncpg.Record]) -> dict[str, int]:
+async def follow(
+    connection: Connection, workspace_id: UUID, rows: Sequence[Mapping[str, Any]]
+) -> dict[str, int]:
     """Living profile ids by name, of rows (name, id, merged_into); winners are locked too.
 
     A tombstone that leads nowhere (its winner was deleted by hand) is left out.
@@ -142,11 +157,20 @@ async def follow(connection: Connection, workspace_id: UUID, rows: Iterable[asyn
             return known
         winners = {
             row["id"]: row["merged_into"]
-            for row in await connection.fetch(BY_ID, workspace_id, sorted(set(merged.values())))
+            for row in await connection.fetch(HOLD_BY_ID, workspace_id, sorted(set(merged.values())))
         }
         known |= {name: id for name, id in merged.items() if id in winners and winners[id] is None}
         merged = {name: winners[id] for name, id in merged.items() if winners.get(id) is not None}
     raise contended()
+
+
+async def hold_living(connection: Connection, workspace_id: UUID, profile_id: int) -> int | None:
+    """The id of this profile, or of the one it was merged into, locked FOR KEY SHARE; None when there is none."""
+    # An id outside of the column's range is nobody's; asked for, it would be an error.
+    if not 0 < profile_id < 2**31:
+        return None
+    rows = await connection.fetch(HOLD_BY_ID, workspace_id, [profile_id])
+    return (await follow(connection, workspace_id, [{"name": "", **row} for row in rows])).get("")
 
 
 def contended() -> ProfileError:

@@ -6,7 +6,8 @@ failure the same file can simply be imported again, since what is in already is 
 
 import asyncio
 import csv
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,10 +20,14 @@ from profiles.addresses import AddressHasher
 from profiles.contention import retried
 from profiles.csvfile import Reject, open_csv
 from profiles.ingestion import ensure_months
-from profiles.loading import EventRow, Loaded, ProfileRow, load_events, load_profiles
-from profiles.rows import EventRows, ProfileRows
+from profiles.loading import EventColumns, Loaded, ProfileColumns, load_events, load_profiles
+from profiles.rows import Checked, EventRows, ProfileRows
 
 T = TypeVar("T")
+R = TypeVar("R")
+
+AT_ONCE = 2
+"""Chunks of events that are written at a time: 1.4 times as many rows a second as one, on two processors."""
 
 CHUNK_ROWS = 20_000
 """A second of work: measured with 200,000 rows, larger chunks are not faster, and progress shows."""
@@ -70,23 +75,26 @@ async def import_profiles(
         tally = Tally(progress, reject_file)
         async with aclosing(read_ahead(map(rows.convert, file.chunks(chunk_rows)))) as chunks:
             async for checked in chunks:
-                loaded = await write_profiles(workspace_id, checked.items, now)
-                refused = 0
-                for line, row, item in zip(checked.lines, checked.rows, checked.items, strict=True):
-                    if loaded.refused and (refusal := loaded.refused.get(item.external_id)):
-                        refused += 1
-                        checked.rejects.append(Reject(line, refusal.message, row))
-                taken = len(checked.items) - refused
+                loaded = await write_profiles(workspace_id, checked.columns, now)
+                rejects_before = len(checked.rejects)
+                if loaded.refused:
+                    named = zip(checked.lines, checked.rows, checked.columns.external_ids, strict=True)
+                    checked.rejects += [
+                        Reject(line, loaded.refused[external_id].message, row)
+                        for line, row, external_id in named
+                        if external_id in loaded.refused
+                    ]
+                taken = len(checked.lines) - (len(checked.rejects) - rejects_before)
                 tally.add(taken, created=loaded.created, updated=loaded.updated, rejects=checked.rejects)
         return tally.report()
 
 
-async def write_profiles(workspace_id: UUID, rows: Sequence[ProfileRow], now: datetime) -> Loaded:
+async def write_profiles(workspace_id: UUID, columns: ProfileColumns, now: datetime) -> Loaded:
     """What became of a chunk, in one transaction."""
 
     async def once() -> Loaded:
         async with transaction(workspace_id) as connection:
-            return await load_profiles(connection, workspace_id=workspace_id, rows=rows, now=now)
+            return await load_profiles(connection, workspace_id=workspace_id, columns=columns, now=now)
 
     return await retried(once)
 
@@ -114,22 +122,54 @@ async def import_events(
     with open_csv(source, delimiter=delimiter) as file, RejectFile.at(rejects, file.header) as reject_file:
         rows = EventRows(mapping, file.header, name=name, time_zone=time_zone, now=now)
         tally = Tally(progress, reject_file)
-        async with aclosing(read_ahead(map(rows.convert, file.chunks(chunk_rows)))) as chunks:
-            async for checked in chunks:
-                created = await write_events(workspace_id, checked.items, rows.anonymous, now)
-                tally.add(len(checked.items), created=created, updated=0, rejects=checked.rejects)
+
+        async def write(checked: Checked[EventColumns]) -> int:
+            return await write_events(workspace_id, checked.columns, rows.anonymous, now)
+
+        async with (
+            aclosing(read_ahead(map(rows.convert, file.chunks(chunk_rows)))) as chunks,
+            aclosing(side_by_side(chunks, write)) as written,
+        ):
+            async for checked, created in written:
+                tally.add(len(checked.lines), created=created, updated=0, rejects=checked.rejects)
         return tally.report()
 
 
-async def write_events(workspace_id: UUID, rows: Sequence[EventRow], anonymous: bool, now: datetime) -> int:
+async def write_events(workspace_id: UUID, columns: EventColumns, anonymous: bool, now: datetime) -> int:
     """How many events of a chunk were new, in one transaction, after making their months."""
-    await ensure_months(row.occurred_at for row in rows)
+    await ensure_months(columns.times)
 
     async def once() -> int:
         async with transaction(workspace_id) as connection:
-            return await load_events(connection, workspace_id=workspace_id, rows=rows, anonymous=anonymous, now=now)
+            return await load_events(
+                connection, workspace_id=workspace_id, columns=columns, anonymous=anonymous, now=now
+            )
 
     return await retried(once)
+
+
+async def side_by_side(
+    chunks: AsyncIterator[T], work: Callable[[T], Coroutine[None, None, R]]
+) -> AsyncGenerator[tuple[T, R], None]:
+    """Each chunk with what `work` makes of it, in their order; two are worked on at a time.
+
+    Most of the work is PostgreSQL's, which has a process for each. Close it (aclosing): it ends what it began.
+    """
+    begun: deque[tuple[T, asyncio.Task[R]]] = deque()
+    try:
+        async for chunk in chunks:
+            begun.append((chunk, asyncio.create_task(work(chunk))))
+            if len(begun) == AT_ONCE:
+                yield begun[0][0], await begun[0][1]
+                begun.popleft()
+        while begun:
+            yield begun[0][0], await begun[0][1]
+            begun.popleft()
+    finally:
+        tasks = [task for _, task in begun]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def read_ahead(pieces: Iterator[T]) -> AsyncGenerator[T, None]:

@@ -1,7 +1,8 @@
 """Writes checked events, a whole batch at a time: keys, people, events, when they were seen, and the word about it."""
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
+from operator import attrgetter
 from typing import NamedTuple
 from uuid import UUID
 
@@ -10,6 +11,8 @@ from profiles.identities import resolve, write_touched
 from profiles.traits import JsonValue
 
 ENSURE_MONTHS = "SELECT ensure_month('event', u.at) FROM unnest($1::timestamptz[]) AS u (at)"
+MONTH_OF = attrgetter("year", "month")
+
 # In one order: a second batch with the same ids waits for the first, never each for the other.
 INSERT_KEYS = """
 INSERT INTO event_key (workspace_id, message_id, received_at)
@@ -25,20 +28,16 @@ FROM unnest($3::int[], $4::text[], $5::text[], $6::timestamptz[], $7::jsonb[], $
   $11::text[], $12::text[], $13::text[]) AS u (profile_id, message_id, name, occurred_at, properties, page_path,
   device_type, browser, country, city, session_id)
 """
-# Locks in one order those whose times this changes, then changes them: an UPDATE ... FROM alone locks in the order of
-# its join, and two batches about the same people could wait for each other.
-# The times travel with the locked rows: joined a second time, two sets of unknown size became a nested loop of 45
-# million steps a chunk (69,659 events imported at 800 rows/s instead of 20,000).
+# An update, though it is spelled as an insert: all of them exist and are locked. So it looks each row up by its key, in
+# the order given; UPDATE ... FROM reads the whole workspace when the statistics are old, in no order.
 WRITE_SEEN = """
-WITH locked AS (
-  SELECT p.id, s.earliest, s.latest FROM unnest($2::int[], $3::timestamptz[], $4::timestamptz[])
-    AS s (id, earliest, latest) JOIN profile p ON p.id = s.id
-  WHERE p.workspace_id = $1 AND (p.first_seen_at IS NULL OR p.first_seen_at > s.earliest
-    OR p.last_seen_at IS NULL OR p.last_seen_at < s.latest)
-  ORDER BY p.id FOR NO KEY UPDATE OF p)
-UPDATE profile p SET first_seen_at = least(p.first_seen_at, l.earliest),
-  last_seen_at = greatest(p.last_seen_at, l.latest)
-FROM locked l WHERE p.workspace_id = $1 AND p.id = l.id
+INSERT INTO profile (workspace_id, id, first_seen_at, last_seen_at)
+SELECT $1, u.id, u.earliest, u.latest FROM unnest($2::int[], $3::timestamptz[], $4::timestamptz[])
+  AS u (id, earliest, latest)
+ON CONFLICT (workspace_id, id) DO UPDATE SET first_seen_at = least(profile.first_seen_at, excluded.first_seen_at),
+  last_seen_at = greatest(profile.last_seen_at, excluded.last_seen_at)
+WHERE profile.first_seen_at IS NULL OR profile.first_seen_at > excluded.first_seen_at
+  OR profile.last_seen_at IS NULL OR profile.last_seen_at < excluded.last_seen_at
 """
 
 
@@ -60,14 +59,14 @@ class CleanEvent(NamedTuple):
 
 
 async def ensure_months(times: Iterable[datetime]) -> None:
-    """Make the months of these times, each once, in a transaction of their own.
+    """Make the months of these times, which are in UTC; each once, in a transaction of their own.
 
     Of their own, since a new month is for every workspace and must stay when the batch that asked for it does not.
     """
-    months = {(time.year, time.month): time for time in times}
+    months = sorted(set(map(MONTH_OF, times)))
     if months:
         async with across_workspaces() as connection:
-            await connection.execute(ENSURE_MONTHS, [months[month] for month in sorted(months)])
+            await connection.execute(ENSURE_MONTHS, [datetime(year, month, 1, tzinfo=UTC) for year, month in months])
 
 
 async def ingest(connection: Connection, *, workspace_id: UUID, events: Sequence[CleanEvent], now: datetime) -> int:
@@ -141,4 +140,6 @@ async def write_seen(
             earliest[profile_id] = at
         elif at > latest[profile_id]:
             latest[profile_id] = at
-    await connection.execute(WRITE_SEEN, workspace_id, list(earliest), list(earliest.values()), list(latest.values()))
+    # In one order: a second batch about the same people waits for the first, never each for the other.
+    ids = sorted(earliest)
+    await connection.execute(WRITE_SEEN, workspace_id, ids, [earliest[id] for id in ids], [latest[id] for id in ids])

@@ -2,11 +2,10 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from functools import partial
 from hashlib import blake2b
-from itertools import repeat
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, Self, TypeVar, cast
 from zoneinfo import ZoneInfo
 
 import orjson
@@ -17,14 +16,13 @@ from profiles.csvfile import Chunk, Reject
 from profiles.errors import ProfileError
 from profiles.events import CONTEXT, clean_context, clean_message_id, clean_name, clean_time
 from profiles.identities import clean_anonymous_id, clean_external_id
-from profiles.loading import EventRow, ProfileRow
+from profiles.loading import EventColumns, ProfileColumns
 from profiles.mapping import Target, converter_of, parse_mapping
 from profiles.patches import clean_city
 from profiles.text import clean_country, clean_locale, clean_phone, clean_time_zone
 from profiles.traits import MOST_BYTES
 
 T = TypeVar("T")
-Scalar = str | int | float | bool
 
 NEEDED = frozenset({"external_id", "anonymous_id", "name", "occurred_at", "message_id"})
 """Targets whose cells must not be empty."""
@@ -41,13 +39,22 @@ class Cell(Generic[T]):
     needed: bool
 
 
+class Takes(Protocol):
+    """What was made of a chunk's rows, of which some can be taken out."""
+
+    def take(self, places: Sequence[int]) -> Self: ...
+
+
+C = TypeVar("C", bound=Takes)
+
+
 @dataclass(slots=True)
-class Checked(Generic[T]):
-    """A chunk's rows with what was made of them, and those of which nothing was."""
+class Checked(Generic[C]):
+    """A chunk's good rows with what was made of them, and the others."""
 
     lines: list[int]
     rows: list[list[str]]
-    items: list[T]
+    columns: C
     rejects: list[Reject]
 
 
@@ -60,13 +67,25 @@ def cells_of(targets: Sequence[Target], converters: Mapping[str, Callable[[str],
     ]
 
 
-def cells_inside(targets: Sequence[Target]) -> list[Cell[Scalar]]:
-    """The cells of those targets that go into the JSON object."""
-    return [Cell(one.index, one.column, one.name, converter_of(one.type), False) for one in targets if one.inside]
+def cells_inside(targets: Sequence[Target]) -> list[Cell[str]]:
+    """The cells of those targets that go into the JSON object, each as its member: "age":42."""
+    return [Cell(one.index, one.column, one.name, Member(one), False) for one in targets if one.inside]
 
 
-class Columns:
-    """The cells of a chunk, column by column.
+class Member:
+    """Makes a member of a JSON object of a cell."""
+
+    def __init__(self, target: Target) -> None:
+        self._name = orjson.dumps(target.name).decode() + ":"
+        self._convert = converter_of(target.type)
+
+    def __call__(self, text: str) -> str:
+        """Raises ProfileError INVALID_VALUE."""
+        return self._name + orjson.dumps(self._convert(text)).decode()
+
+
+class Reading:
+    """Reads a chunk column by column, and remembers the rows it refuses.
 
     Each distinct text of a column is converted once. By column rather than by row, since a loop over the cells of
     every row alone took as long as everything else together.
@@ -98,18 +117,16 @@ class Columns:
                     self._refused.setdefault(place, refused[text])
         return list(map(values.get, column))
 
-    def read_json(self, cells: Sequence[Cell[Scalar]]) -> list[str]:
+    def read_needed(self, cell: Cell[T]) -> list[T]:
+        """Like `read` for a cell that must not be empty; a None in it is of a refused row."""
+        return cast(list[T], self._read_column(cell))
+
+    def read_json(self, cells: Sequence[Cell[str]]) -> list[str]:
         """A JSON object of each row, as text; empty cells are left out. Too large ones are refused."""
-        columns = self.read(cells)
+        columns = list(self.read(cells).values())
         if not columns:
             return ["{}"] * len(self._chunk.rows)
-        objects = list(map(dict, map(zip, repeat(tuple(columns)), zip(*columns.values(), strict=True))))
-        for name, column in columns.items():
-            if None in column:
-                for place, value in enumerate(column):
-                    if value is None:
-                        del objects[place][name]
-        texts = [orjson.dumps(one).decode() for one in objects]
+        texts = ["{" + ",".join(filter(None, members)) + "}" for members in zip(*columns, strict=True)]
         # A character takes at most 4 bytes.
         if max(map(len, texts), default=0) * 4 > MOST_BYTES:
             for place, text in enumerate(texts):
@@ -118,17 +135,17 @@ class Columns:
                     self._refused.setdefault(place, reason)
         return texts
 
-    def checked(self, items: list[T]) -> Checked[T]:
-        """The rows and items that were not refused."""
+    def checked(self, columns: C) -> Checked[C]:
+        """What was not refused."""
         chunk = self._chunk
         if not self._refused:
-            return Checked(chunk.lines, chunk.rows, items, list(chunk.rejects))
-        good = [place for place in range(len(items)) if place not in self._refused]
+            return Checked(chunk.lines, chunk.rows, columns, list(chunk.rejects))
+        good = [place for place in range(len(chunk.rows)) if place not in self._refused]
         rejects = [Reject(chunk.lines[place], reason, chunk.rows[place]) for place, reason in self._refused.items()]
         return Checked(
             [chunk.lines[place] for place in good],
             [chunk.rows[place] for place in good],
-            [items[place] for place in good],
+            columns.take(good),
             chunk.rejects + rejects,
         )
 
@@ -148,30 +165,29 @@ class ProfileRows:
             "city": clean_city,
         }
         targets = parse_mapping(mapping, header, single=tuple(converters), prefix="traits.")
-        self._texts = cells_of(targets, converters)
-        self._traits = cells_inside(targets)
-        self._hash = partial(hasher.hash, Channel.EMAIL)
-        if not any(cell.name == "external_id" for cell in self._texts):
+        cells = {cell.name: cell for cell in cells_of(targets, converters)}
+        if "external_id" not in cells:
             raise ProfileError(
                 "NO_IDENTITY", "Map one column to external_id: it says whose row it is.", field=("mapping",)
             )
+        self._external_id = cells.pop("external_id")
+        self._texts = list(cells.values())
+        self._traits = cells_inside(targets)
+        self._hash = partial(hasher.hash, Channel.EMAIL)
 
-    def convert(self, chunk: Chunk) -> Checked[ProfileRow]:
+    def convert(self, chunk: Chunk) -> Checked[ProfileColumns]:
         """What the chunk's rows say."""
-        columns = Columns(chunk)
-        texts = columns.read(self._texts)
-        traits = columns.read_json(self._traits)
-        nothing: list[str | None] = [None] * len(chunk.rows)
-        emails = texts.get("email", nothing)
-        rows = zip(
-            texts["external_id"],
-            traits,
-            emails,
-            [email and self._hash(email) for email in emails],
-            *(texts.get(column, nothing) for column in ProfileRow._fields[4:]),
-            strict=True,
+        reading = Reading(chunk)
+        texts = reading.read(self._texts)
+        emails = texts.get("email", [])
+        return reading.checked(
+            ProfileColumns(
+                external_ids=reading.read_needed(self._external_id),
+                traits=reading.read_json(self._traits),
+                email_hashes=[self._hash(email) if email else None for email in emails],
+                texts=texts,
+            )
         )
-        return columns.checked(list(map(ProfileRow._make, rows)))
 
 
 class EventRows:
@@ -199,49 +215,53 @@ class EventRows:
         }
         times = {"occurred_at": TimeCell(UTC if zone == "UTC" else ZoneInfo(zone), now)}
         targets = parse_mapping(mapping, header, single=(*texts, *times), prefix="properties.")
-        self._texts = cells_of(targets, texts)
-        self._times = cells_of(targets, times)
-        self._properties = cells_inside(targets)
-        self._name = None if name is None else clean_name(name)
-        self._occurrences = Occurrences()
-        mapped = {one.name for one in targets if not one.inside}
-        self.anonymous = "anonymous_id" in mapped
-        """Whether people are known by anonymous ids."""
-        if len(mapped & {"external_id", "anonymous_id"}) != 1:
+        cells = {cell.name: cell for cell in cells_of(targets, texts)}
+        if ("external_id" in cells) == ("anonymous_id" in cells):
             raise ProfileError(
                 "NO_IDENTITY", "Map one column to external_id or to anonymous_id, not both.", field=("mapping",)
             )
-        if "occurred_at" not in mapped:
+        if not (time_cells := cells_of(targets, times)):
             raise ProfileError("NO_TIME", "Map one column to occurred_at: when it happened.", field=("mapping",))
-        if ("name" in mapped) == (name is not None):
+        if ("name" in cells) == (name is not None):
             raise ProfileError(
                 "NO_NAME", "Map one column to name, or give one name for all events, not both.", field=("name",)
             )
+        self.anonymous = "anonymous_id" in cells
+        """Whether people are known by anonymous ids."""
+        self._person = cells.pop("anonymous_id" if self.anonymous else "external_id")
+        self._message_id = cells.pop("message_id", None)
+        self._time = time_cells[0]
+        self._texts = list(cells.values())
+        self._properties = cells_inside(targets)
+        self._name = None if name is None else clean_name(name)
+        self._occurrences = Occurrences()
 
-    def convert(self, chunk: Chunk) -> Checked[EventRow]:
+    def convert(self, chunk: Chunk) -> Checked[EventColumns]:
         """The chunk's events. Chunks must come in the order of the file."""
-        columns = Columns(chunk)
-        texts = columns.read(self._texts)
-        times = columns.read(self._times)["occurred_at"]
-        nothing: list[str | None] = [None] * len(chunk.rows)
-        rows = zip(
-            texts.get("message_id") or self._made_ids(chunk.rows),
-            texts["anonymous_id" if self.anonymous else "external_id"],
-            texts.get("name") or [self._name] * len(chunk.rows),
-            times,
-            columns.read_json(self._properties),
-            *(texts.get(column, nothing) for column in EventRow._fields[5:]),
-            strict=True,
+        reading = Reading(chunk)
+        texts = reading.read(self._texts)
+        if self._name is not None:
+            texts["name"] = [self._name] * len(chunk.rows)
+        return reading.checked(
+            EventColumns(
+                message_ids=(reading.read_needed(self._message_id) if self._message_id else self._made_ids(chunk.rows)),
+                people=reading.read_needed(self._person),
+                times=reading.read_needed(self._time),
+                properties=reading.read_json(self._properties),
+                texts=texts,
+            )
         )
-        return columns.checked(list(map(EventRow._make, rows)))
 
     def _made_ids(self, rows: Sequence[Sequence[str]]) -> list[str]:
-        first = self._name or ""
-        made = []
-        for row in rows:
-            digest = blake2b("\x1f".join((first, *row)).encode(), digest_size=16).digest()
-            made.append(f"row-{digest.hex()}-{self._occurrences.count(int.from_bytes(digest[:4]))}")
-        return made
+        name = f"{self._name or ''}\x1f"
+        digests = [blake2b((name + "\x1f".join(row)).encode(), digest_size=12).digest() for row in rows]
+        before = self._occurrences.count([int.from_bytes(digest[:4]) for digest in digests])
+        at = self._time.index
+        # The time comes first: entries that follow each other in a file then do so in the index of event_key.
+        return [
+            f"row-{row[at][:25]}-{digest.hex()}-{often}"
+            for row, digest, often in zip(rows, digests, before, strict=True)
+        ]
 
 
 class TimeCell:
@@ -249,20 +269,25 @@ class TimeCell:
 
     def __init__(self, zone: tzinfo, now: datetime) -> None:
         self._zone, self._now = zone, now
+        self._surely = (now - timedelta(days=3650), now)
 
     def __call__(self, text: str) -> datetime:
-        """Raises ProfileError INVALID_TIME for what is not ISO 8601, TOO_OLD or IN_THE_FUTURE."""
+        """In UTC; raises ProfileError INVALID_TIME for what is not ISO 8601, TOO_OLD or IN_THE_FUTURE."""
         try:
             at = datetime.fromisoformat(text)
         except ValueError as e:
             raise ProfileError(
                 "INVALID_TIME", f"{text[:50]!r} is no time: write it as 2026-01-31 or 2026-01-31T12:00:00Z."
             ) from e
-        return clean_time(at if at.tzinfo is not None else at.replace(tzinfo=self._zone), now=self._now)
+        if at.tzinfo is None:
+            at = at.replace(tzinfo=self._zone)
+        if at.tzinfo is UTC and self._surely[0] < at < self._surely[1]:
+            return at
+        return clean_time(at, now=self._now)
 
 
 class Occurrences:
-    """Counts how often a number below 2^32 came before, in about 2 bytes a number.
+    """Counts how often numbers below 2^32 came before, in about 2 bytes a number.
 
     One bitmap of those that came at all, one of those that came twice, and so on; a dict would take 100 bytes each.
     Two different rows may share a number: the second then counts as one more, which is as good, since their ids
@@ -272,11 +297,18 @@ class Occurrences:
     MOST_BITMAPS = 8
 
     def __init__(self) -> None:
-        self._came: list[BitMap] = []
+        self._came = [BitMap()]
         self._often: dict[int, int] = {}
 
-    def count(self, number: int) -> int:
-        """How often `number` was asked for before."""
+    def count(self, numbers: Sequence[int]) -> list[int]:
+        """How often each of `numbers` came before, in those calls and in this one."""
+        new = BitMap(numbers)
+        if len(new) == len(numbers) and new.isdisjoint(self._came[0]):
+            self._came[0] |= new
+            return [0] * len(numbers)
+        return [self._count_one(number) for number in numbers]
+
+    def _count_one(self, number: int) -> int:
         for before, came in enumerate(self._came):
             if number not in came:
                 came.add(number)

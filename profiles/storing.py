@@ -19,14 +19,21 @@ from profiles.traits import Traits
 
 MOST_ROUNDS = 20
 
-# Locked in one order, so that two batches cannot wait for each other. A merge waits, and so do we for one.
+# One by one and in the order of ids, as in identities.py, which says why.
 LOCK_BY_EXTERNAL_ID = """
-SELECT external_id, id, merged_into, identified, traits, email, email_hash, phone, time_zone, locale, country, city
-FROM profile WHERE workspace_id = $1 AND external_id = ANY($2::text[]) ORDER BY id FOR NO KEY UPDATE
+SELECT o.name, p.*
+FROM (
+  SELECT u.name, f.id FROM unnest($2::text[]) AS u (name) CROSS JOIN LATERAL (
+    SELECT id FROM profile WHERE workspace_id = $1 AND external_id = u.name LIMIT 1) AS f
+  ORDER BY f.id) AS o
+CROSS JOIN LATERAL (
+  SELECT id, external_id, merged_into, identified, traits, email, email_hash, phone, time_zone, locale, country, city
+  FROM profile WHERE workspace_id = $1 AND id = o.id LIMIT 1 FOR NO KEY UPDATE) AS p
 """
 LOCK_BY_ID = """
-SELECT external_id, id, merged_into, identified, traits, email, email_hash, phone, time_zone, locale, country, city
-FROM profile WHERE workspace_id = $1 AND id = ANY($2::int[]) ORDER BY id FOR NO KEY UPDATE
+SELECT p.* FROM unnest($2::int[]) AS u (id) CROSS JOIN LATERAL (
+  SELECT id, external_id, merged_into, identified, traits, email, email_hash, phone, time_zone, locale, country, city
+  FROM profile WHERE workspace_id = $1 AND id = u.id LIMIT 1 FOR NO KEY UPDATE) AS p
 """
 # ON CONFLICT is for whoever is inserted by somebody else at this moment: not returned, found in the next round.
 INSERT_PROFILES = """
@@ -38,12 +45,16 @@ FROM unnest($3::text[], $4::jsonb[], $5::text[], $6::bytea[], $7::text[], $8::te
   $11::text[]) AS u (external_id, traits, email, email_hash, phone, time_zone, locale, country, city)
 ON CONFLICT (workspace_id, external_id) DO NOTHING RETURNING external_id, id
 """
+# An update, though it is spelled as an insert: all of them exist and are locked. So it looks each row up by its key;
+# UPDATE ... FROM reads the whole workspace when the statistics are old. No id is used up, since ids are given.
 UPDATE_PROFILES = """
-UPDATE profile p SET traits = u.traits, email = u.email, email_hash = u.email_hash, phone = u.phone,
-  time_zone = u.time_zone, locale = u.locale, country = u.country, city = u.city, identified = true, updated_at = $2
+INSERT INTO profile (workspace_id, updated_at, id, traits, email, email_hash, phone, time_zone, locale, country, city)
+SELECT $1, $2, u.id, u.traits, u.email, u.email_hash, u.phone, u.time_zone, u.locale, u.country, u.city
 FROM unnest($3::int[], $4::jsonb[], $5::text[], $6::bytea[], $7::text[], $8::text[], $9::text[], $10::text[],
   $11::text[]) AS u (id, traits, email, email_hash, phone, time_zone, locale, country, city)
-WHERE p.workspace_id = $1 AND p.id = u.id
+ON CONFLICT (workspace_id, id) DO UPDATE SET traits = excluded.traits, email = excluded.email,
+  email_hash = excluded.email_hash, phone = excluded.phone, time_zone = excluded.time_zone, locale = excluded.locale,
+  country = excluded.country, city = excluded.city, identified = true, updated_at = excluded.updated_at
 """
 KNOWN_BRANDS = "SELECT id FROM brand WHERE workspace_id = $1 AND id = ANY($2::uuid[])"
 # The brands of these people become exactly the pairs given; answers whose brands changed.
@@ -133,7 +144,7 @@ async def lock_drafts(connection: Connection, workspace_id: UUID, names: Sequenc
     # Where each name leads: its own row, or along merged_into to the winner's.
     leads: dict[str, int] = {}
     for row in rows:
-        leads[row["external_id"]] = row["id"]
+        leads[row["name"]] = row["id"]
     for _ in range(MOST_ROUNDS):
         merged: dict[int, int] = {}
         for row in rows:

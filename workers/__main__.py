@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import signal
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
@@ -10,7 +11,7 @@ from datetime import UTC, timedelta
 
 import asyncpg
 import uvloop
-from arq import Worker, cron
+from arq import Worker
 from arq.worker import func
 
 from app import logs
@@ -19,7 +20,7 @@ from app.settings import Settings, SettingsError, load_settings
 from app.wakeups import QUEUE, connect, decode, encode
 from db.transactions import across_workspaces
 from segments.evaluation import LEASE
-from workers.jobs import deliver, evaluate
+from workers.jobs import JobContext, deliver, evaluate
 from workers.ticks import tick
 
 logger = logging.getLogger(__name__)
@@ -37,11 +38,11 @@ ANNOUNCE_EVERY_S = 15.0
 async def main(settings: Settings) -> None:
     """Work until SIGTERM or SIGINT: then nothing more is claimed, messages under way end, claims go back (R9)."""
     async with open_resources(settings) as resources:
-        announcing = asyncio.create_task(announce(resources))
+        context = JobContext(resources=resources, under_way=set())
+        beside = [asyncio.create_task(announce(resources)), asyncio.create_task(tick_on(context))]
         pool = await connect(settings.redis_url)
         worker = Worker(
             functions=[func(deliver, max_tries=1), func(evaluate, max_tries=1, timeout=LEASE)],  # type: ignore[arg-type]
-            cron_jobs=[cron(tick, second=set(range(60)), timeout=30, max_tries=1, unique=True)],  # type: ignore[arg-type]
             queue_name=QUEUE,
             redis_pool=pool,
             max_jobs=MOST_JOBS,
@@ -51,20 +52,47 @@ async def main(settings: Settings) -> None:
             job_completion_wait=JOB_TIMEOUT_S,
             health_check_interval=10,
             retry_jobs=False,
-            ctx={"resources": resources},
+            ctx=dict(context),
             job_serializer=encode,
             job_deserializer=decode,
             timezone=UTC,
             log_results=False,
         )
-        worker.on_stop = lambda _signal: resources.carrier.stopping.set()
+        stop_by_signal(worker, resources)
         try:
             with suppress(asyncio.CancelledError):  # how arq ends after a signal
                 await worker.async_run()
         finally:
             await worker.close()
-            announcing.cancel()
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
             await leave(resources)
+
+
+def stop_by_signal(worker: Worker, resources: Resources) -> None:
+    """On SIGTERM and SIGINT say at once that nothing more is to be claimed, then let arq wait for its jobs.
+
+    arq's own hook, on_stop, comes after that wait: a turn would go on claiming for up to 25 s.
+    """
+
+    def stop(number: signal.Signals) -> None:
+        resources.carrier.stopping.set()
+        worker.handle_sig_wait_for_completion(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop, number)
+
+
+async def tick_on(context: JobContext) -> None:
+    """The clock, once a second. Beside arq and not one of its jobs: a queue full of work, or Valkey gone, must not
+    hold up a schedule."""
+    while True:
+        try:
+            await tick(context)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            logger.warning("no tick: PostgreSQL is away", exc_info=True)
+        await asyncio.sleep(1.0)
 
 
 async def announce(resources: Resources) -> None:
@@ -79,8 +107,10 @@ async def announce(resources: Resources) -> None:
 
 
 async def leave(resources: Resources) -> None:
-    async with across_workspaces() as connection:
-        await connection.execute(GONE, resources.carrier.owner)
+    """Count among the living no more; the others find out by themselves when PostgreSQL is away."""
+    with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        async with across_workspaces() as connection:
+            await connection.execute(GONE, resources.carrier.owner)
 
 
 def run(environ: Mapping[str, str]) -> int:

@@ -16,14 +16,23 @@ TURN_S = 25.0
 
 class JobContext(TypedDict):
     resources: Resources
+    under_way: set[str]
+    """Campaigns that this process sends now: a second turn would only share the same slots."""
 
 
 async def deliver(ctx: JobContext, workspace_id: str, campaign_id: str) -> None:
     """Send until the campaign is done or the time is up; ring again if work is left."""
+    if campaign_id in ctx["under_way"]:
+        return
+    ctx["under_way"].add(campaign_id)
     r = ctx["resources"]
     ids = {"workspace_id": UUID(workspace_id), "campaign_id": UUID(campaign_id)}
-    if await sending.deliver(**ids, carrier=r.carrier, now=datetime.now(UTC), until=monotonic() + TURN_S):
-        await r.wakeups.deliver(**ids)
+    try:
+        more = await sending.deliver(**ids, carrier=r.carrier, now=datetime.now(UTC), until=monotonic() + TURN_S)
+    finally:
+        ctx["under_way"].discard(campaign_id)
+    if more:
+        await r.wakeups.deliver_on(**ids)
 
 
 async def evaluate(ctx: JobContext, workspace_id: str, evaluation_id: str) -> None:

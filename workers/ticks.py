@@ -6,7 +6,7 @@ again after any loss (R8).
 
 import logging
 from collections.abc import Awaitable, Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -19,29 +19,41 @@ from workers.jobs import JobContext
 logger = logging.getLogger(__name__)
 
 MOST = 500
-"""Things one tick looks at; the rest is due a second later."""
-SWEEP_EVERY_S = 10
-FORGET_EVERY_S = 3600
+"""Things one look takes up; the rest follows a second later, or on the next page."""
+TICK = timedelta(seconds=0.9)
+SWEEP = timedelta(seconds=10)
+FORGET = timedelta(hours=1)
 
 NOW = "SELECT now()"
+TAKE_TURN = "SELECT take_turn($1, $2)"
 DUE_SEGMENTS = "SELECT workspace_id, segment_id FROM due_segments($1, $2)"
-OPEN_EVALUATIONS = "SELECT workspace_id, evaluation_id FROM open_evaluations($1)"
+OPEN_EVALUATIONS = "SELECT workspace_id, evaluation_id FROM open_evaluations($1, $2)"
 DUE_CAMPAIGNS = "SELECT workspace_id, campaign_id FROM due_campaigns($1, $2)"
 EXPIRED_CLAIMS = "SELECT workspace_id, claim_id FROM expired_claims($1)"
-OPEN_CAMPAIGNS = "SELECT workspace_id, campaign_id FROM open_campaigns($1)"
+OPEN_CAMPAIGNS = "SELECT workspace_id, campaign_id FROM open_campaigns($1, $2)"
 WORKSPACES = "SELECT workspace_id FROM workspace_ids()"
 
 
 async def tick(ctx: JobContext) -> None:
-    """One second: due schedules and evaluations; every ten, what dead workers left; every hour, what is old."""
+    """Every worker calls this each second, and one of them acts: due schedules and evaluations; every ten seconds what
+    dead workers left and lost bells; every hour what is old."""
+    if not await take_turn("tick", TICK):
+        return
     async with across_workspaces() as connection:
         now: datetime = await connection.fetchval(NOW)
     await start_due(ctx, now)
     await evaluate_due(ctx, now)
-    if now.second % SWEEP_EVERY_S == 0:
+    if await take_turn("sweep", SWEEP):
         await sweep(ctx)
-    if int(now.timestamp()) % FORGET_EVERY_S == 0:
+    if await take_turn("forget", FORGET):
         await forget(now)
+
+
+async def take_turn(what: str, pause: timedelta) -> bool:
+    """Whether it is this process that does `what` now."""
+    async with across_workspaces() as connection:
+        taken: bool = await connection.fetchval(TAKE_TURN, what, pause)
+    return taken
 
 
 async def start_due(ctx: JobContext, now: datetime) -> None:
@@ -55,7 +67,7 @@ async def start_due(ctx: JobContext, now: datetime) -> None:
 
 
 async def evaluate_due(ctx: JobContext, now: datetime) -> None:
-    """Segments whose cadence has come are queued; queued and abandoned evaluations are rung for."""
+    """Segments whose cadence has come are queued, and evaluations just queued are rung for."""
 
     async def request(workspace_id: UUID, segment_id: UUID) -> None:
         await schedule.request_due(workspace_id, segment_id, now=now)
@@ -64,20 +76,28 @@ async def evaluate_due(ctx: JobContext, now: datetime) -> None:
         await ctx["resources"].wakeups.evaluate(workspace_id=workspace_id, evaluation_id=evaluation_id)
 
     await for_each(await found(DUE_SEGMENTS, now, MOST), request)
-    await for_each(await found(OPEN_EVALUATIONS, MOST), ring)
+    await for_each(await found(OPEN_EVALUATIONS, True, MOST), ring)
 
 
 async def sweep(ctx: JobContext) -> None:
-    """Rows of dead workers go back or into doubt; every campaign with work left is rung for."""
+    """Rows of dead workers go back or into doubt; everything with work left is rung for, once."""
+    wakeups = ctx["resources"].wakeups
 
     async def release(workspace_id: UUID, claim_id: int) -> None:
         await sweeping.release(workspace_id, claim_id)
 
-    async def ring(workspace_id: UUID, campaign_id: UUID) -> None:
-        await ctx["resources"].wakeups.deliver(workspace_id=workspace_id, campaign_id=campaign_id)
+    async def ring_evaluation(workspace_id: UUID, evaluation_id: UUID) -> None:
+        await wakeups.evaluate(workspace_id=workspace_id, evaluation_id=evaluation_id)
+
+    async def ring_campaign(workspace_id: UUID, campaign_id: UUID) -> None:
+        await wakeups.deliver_on(workspace_id=workspace_id, campaign_id=campaign_id)
 
     await for_each(await found(EXPIRED_CLAIMS, MOST), release)
-    await for_each(await found(OPEN_CAMPAIGNS, MOST), ring)
+    await for_each(await found(OPEN_EVALUATIONS, False, MOST), ring_evaluation)
+    after = UUID(int=0)
+    while page := await found(OPEN_CAMPAIGNS, after, MOST):
+        await for_each(page, ring_campaign)
+        after = page[-1][1]
 
 
 async def forget(now: datetime) -> None:

@@ -41,6 +41,9 @@ class RecordedBells:
     async def deliver(self, *, workspace_id: UUID, campaign_id: UUID) -> None:
         self.delivered.append(campaign_id)
 
+    async def deliver_on(self, *, workspace_id: UUID, campaign_id: UUID) -> None:
+        self.delivered.append(campaign_id)
+
     async def evaluate(self, *, workspace_id: UUID, evaluation_id: UUID) -> None:
         self.evaluated.append(evaluation_id)
 
@@ -55,7 +58,7 @@ class Worker:
 
     @property
     def context(self) -> JobContext:
-        return JobContext(resources=cast(Resources, self))
+        return JobContext(resources=cast(Resources, self), under_way=set())
 
 
 async def test_a_due_campaign_is_started_and_rung_for(workspace: UUID, now: datetime) -> None:
@@ -137,6 +140,28 @@ async def test_a_campaign_waits_for_its_segments_and_is_rung_for_when_they_are_e
     assert worker.wakeups.delivered == [campaign.id]
     await jobs.deliver(worker.context, str(workspace), str(campaign.id))
     assert (await get(workspace, campaign.id)).status is CampaignStatus.SENT
+
+
+async def test_one_turn_of_a_campaign_is_enough_for_a_process(workspace: UUID, now: datetime) -> None:
+    """Surplus bells end at once, so that they never fill a worker's jobs."""
+    campaign = await make_campaign(workspace, now=now)
+    await sending.start(workspace, campaign.id, now=now)
+    worker = Worker()
+    context = worker.context
+    context["under_way"].add(str(campaign.id))
+    await jobs.deliver(context, str(workspace), str(campaign.id))
+    assert (await get(workspace, campaign.id)).status is CampaignStatus.PREPARING
+
+
+async def test_of_all_workers_one_takes_the_tick_and_time_missed_is_made_up(workspace: UUID, now: datetime) -> None:
+    """R8: sweep and clean-up go by elapsed time, not by the second on the clock."""
+    campaign = await make_campaign(workspace, now=now)
+    await sending.start(workspace, campaign.id, now=now)
+    first, second = Worker(), Worker()
+    await ticks.tick(first.context)
+    await ticks.tick(second.context)
+    assert (first.wakeups.delivered, second.wakeups.delivered) == ([campaign.id], [])
+    assert not await ticks.take_turn("forget", ticks.FORGET)
 
 
 async def test_one_that_fails_does_not_keep_the_others_waiting(
