@@ -184,7 +184,7 @@ class Settings(ProcessSettings):
         json_schema_extra={"shown": f"`{DEFAULT_SMTP_URL}` in development"},
     )
     send_concurrency: int = Field(
-        32,
+        64,
         ge=1,
         le=64,
         validation_alias="MUSTER_SEND_CONCURRENCY",

@@ -181,25 +181,27 @@ mine AS (
   JOIN delivery d ON d.dispatch_id = $2 AND d.profile_id = ready.profile_id AND d.device_id = ready.device_id
   WHERE d.profile_id = ANY($4) AND d.state = 'claimed' AND d.fence = ready.fence AND EXISTS (SELECT 1 FROM held)
   ORDER BY d.profile_id FOR UPDATE OF d),
+person AS (
+  SELECT mine.*, run.*, p.email_hash AS email_hash_now, p.merged_into, p.erased_at,
+    EXISTS (SELECT 1 FROM suppression s
+      WHERE s.workspace_id = $1 AND s.channel = 'EMAIL' AND s.address_hash = p.email_hash) AS suppressed,
+    (SELECT k.status FROM consent k WHERE k.workspace_id = $1 AND k.profile_id = p.id AND k.channel = 'EMAIL'
+      AND k.topic = run.topic) AS topic_status,
+    (SELECT k.status FROM consent k WHERE k.workspace_id = $1 AND k.profile_id = p.id AND k.channel = 'EMAIL'
+      AND k.topic = '*') AS every_status
+  FROM mine CROSS JOIN run JOIN profile p ON p.workspace_id = $1 AND p.id = mine.profile_id),
 decided AS (
-  SELECT mine.*, CASE
-    WHEN NOT $9 AND run.expired THEN 'EXPIRED'
-    WHEN NOT $9 AND run.status = 'CANCELLED' THEN 'CANCELLED'
-    WHEN NOT $9 AND run.status <> 'SENDING' THEN 'HELD'
-    WHEN p.email_hash IS NULL OR p.merged_into IS NOT NULL OR p.erased_at IS NOT NULL THEN 'NO_ADDRESS'
-    WHEN s.address_hash IS NOT NULL THEN 'SUPPRESSED'
-    WHEN $8 AND 'UNSUBSCRIBED' IN (topic.status, everything.status) THEN 'UNSUBSCRIBED'
-    WHEN $8 AND run.consent_default = 'OPT_IN' AND topic.status IS NULL AND everything.status IS NULL
-      THEN 'NO_CONSENT'
-    WHEN p.email_hash IS DISTINCT FROM mine.email_hash THEN 'HELD'
+  SELECT person.*, CASE
+    WHEN NOT $9 AND expired THEN 'EXPIRED'
+    WHEN NOT $9 AND status = 'CANCELLED' THEN 'CANCELLED'
+    WHEN NOT $9 AND status <> 'SENDING' THEN 'HELD'
+    WHEN email_hash_now IS NULL OR merged_into IS NOT NULL OR erased_at IS NOT NULL THEN 'NO_ADDRESS'
+    WHEN suppressed THEN 'SUPPRESSED'
+    WHEN $8 AND 'UNSUBSCRIBED' IN (topic_status, every_status) THEN 'UNSUBSCRIBED'
+    WHEN $8 AND consent_default = 'OPT_IN' AND topic_status IS NULL AND every_status IS NULL THEN 'NO_CONSENT'
+    WHEN email_hash_now IS DISTINCT FROM email_hash THEN 'HELD'
   END AS reason
-  FROM mine CROSS JOIN run
-  JOIN profile p ON p.workspace_id = $1 AND p.id = mine.profile_id
-  LEFT JOIN suppression s ON s.workspace_id = $1 AND s.channel = 'EMAIL' AND s.address_hash = p.email_hash
-  LEFT JOIN consent topic ON topic.workspace_id = $1 AND topic.profile_id = p.id AND topic.channel = 'EMAIL'
-    AND topic.topic = run.topic
-  LEFT JOIN consent everything ON everything.workspace_id = $1 AND everything.profile_id = p.id
-    AND everything.channel = 'EMAIL' AND everything.topic = '*')
+  FROM person)
 UPDATE delivery d SET updated_at = now(),
   state = CASE WHEN decided.reason IS NULL THEN 'sending' WHEN decided.reason = 'HELD' THEN 'pending'
     ELSE 'skipped' END,

@@ -11,7 +11,8 @@ CHUNK = 65_536
 
 # Everyone of $2 who has an address, with the reason why they get nothing, if there is one. $3: the topic, $4: consent
 # matters, $5: the dispatch whose rows count for DUPLICATE_ADDRESS. The lowest profile id of a mailbox gets the mail:
-# chunks are planned in ascending order, and within one row_number() decides.
+# chunks are planned in ascending order, and within one row_number() decides. Suppression and consent are subqueries,
+# not joins: each is then one look-up by its whole key, whatever the planner knows of the tables.
 GATED = """
 WITH settings AS (SELECT consent_default FROM workspace WHERE id = $1),
 person AS (
@@ -19,23 +20,24 @@ person AS (
   FROM profile p
   WHERE p.workspace_id = $1 AND p.id = ANY($2::int[]) AND p.email_hash IS NOT NULL
     AND p.merged_into IS NULL AND p.erased_at IS NULL),
+asked AS (
+  SELECT person.*, settings.consent_default,
+    EXISTS (SELECT 1 FROM suppression s
+      WHERE s.workspace_id = $1 AND s.channel = 'EMAIL' AND s.address_hash = person.email_hash) AS suppressed,
+    (SELECT k.status FROM consent k WHERE k.workspace_id = $1 AND k.profile_id = person.id AND k.channel = 'EMAIL'
+      AND k.topic = $3) AS topic_status,
+    (SELECT k.status FROM consent k WHERE k.workspace_id = $1 AND k.profile_id = person.id AND k.channel = 'EMAIL'
+      AND k.topic = '*') AS every_status
+  FROM person CROSS JOIN settings),
 gated AS (
-  SELECT person.id, person.email_hash, CASE
-    WHEN s.address_hash IS NOT NULL THEN 'SUPPRESSED'
-    WHEN $4 AND ('UNSUBSCRIBED' IN (topic.status, everything.status)) THEN 'UNSUBSCRIBED'
-    WHEN $4 AND settings.consent_default = 'OPT_IN' AND topic.status IS NULL AND everything.status IS NULL
-      THEN 'NO_CONSENT'
-    WHEN person.place > 1 OR EXISTS (SELECT 1 FROM delivery d
-      WHERE d.dispatch_id = $5 AND d.address_hash = person.email_hash) THEN 'DUPLICATE_ADDRESS'
+  SELECT id, email_hash, CASE
+    WHEN suppressed THEN 'SUPPRESSED'
+    WHEN $4 AND 'UNSUBSCRIBED' IN (topic_status, every_status) THEN 'UNSUBSCRIBED'
+    WHEN $4 AND consent_default = 'OPT_IN' AND topic_status IS NULL AND every_status IS NULL THEN 'NO_CONSENT'
+    WHEN place > 1 OR EXISTS (SELECT 1 FROM delivery d
+      WHERE d.dispatch_id = $5 AND d.address_hash = asked.email_hash) THEN 'DUPLICATE_ADDRESS'
   END AS reason
-  FROM person CROSS JOIN settings
-  LEFT JOIN suppression s
-    ON s.workspace_id = $1 AND s.channel = 'EMAIL' AND s.address_hash = person.email_hash
-  LEFT JOIN consent topic
-    ON topic.workspace_id = $1 AND topic.profile_id = person.id AND topic.channel = 'EMAIL' AND topic.topic = $3
-  LEFT JOIN consent everything
-    ON everything.workspace_id = $1 AND everything.profile_id = person.id AND everything.channel = 'EMAIL'
-    AND everything.topic = '*')
+  FROM asked)
 """
 PLAN = (
     GATED

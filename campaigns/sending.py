@@ -55,6 +55,7 @@ UNFINISHED = """
 SELECT d.id, d.kind FROM dispatch d
 WHERE d.workspace_id = $1 AND d.campaign_id = $2 AND d.finished_at IS NULL ORDER BY d.kind = 'SEND', d.id
 """
+NOW = "SELECT now()"
 FINISH_DISPATCH = """
 UPDATE dispatch SET finished_at = $3, counts = $4, dirty = false, planned_at = coalesce(planned_at, $3)
 WHERE workspace_id = $1 AND id = $2
@@ -213,7 +214,7 @@ async def work_on(
         elif monotonic() >= until or carrier.stopping.is_set():
             return False
     await close_rest(workspace_id, campaign_id, dispatch_id, test=run.test, now=now, until=until)
-    await finish(workspace_id, campaign_id, dispatch_id, now=now)
+    await finish(workspace_id, campaign_id, dispatch_id)
     return True
 
 
@@ -255,7 +256,7 @@ async def close_rest(
                 return
 
 
-async def finish(workspace_id: UUID, campaign_id: UUID, dispatch_id: UUID, *, now: datetime) -> bool:
+async def finish(workspace_id: UUID, campaign_id: UUID, dispatch_id: UUID) -> bool:
     """Close a dispatch that has no open row, store its counts, and its campaign is SENT (R6). False when some are."""
     async with transaction(workspace_id) as connection:
         campaign = await lifecycle.get_locked(workspace_id, campaign_id)
@@ -269,6 +270,7 @@ async def finish(workspace_id: UUID, campaign_id: UUID, dispatch_id: UUID, *, no
         if await ledger.has_open(connection, dispatch_id):
             return False
         states = await ledger.count_states(connection, dispatch_id)
+        now: datetime = await connection.fetchval(NOW)  # a turn may be long: its end is not its beginning
         await connection.execute(FINISH_DISPATCH, workspace_id, dispatch_id, now, states)
         if dispatch.kind is DispatchKind.SEND and campaign.status is S.SENDING:
             await lifecycle.move(connection, campaign, S.SENT, now=now)

@@ -413,7 +413,9 @@ CREATE TABLE delivery (
 ) PARTITION BY RANGE (dispatch_id);
 CREATE INDEX delivery_pending ON delivery (dispatch_id, profile_id) WHERE state = 'pending';
 CREATE INDEX delivery_deferred ON delivery (dispatch_id, not_before) WHERE state = 'deferred';
-CREATE INDEX delivery_claim ON delivery (dispatch_id, claim_id) WHERE state IN ('claimed', 'sending');
+-- By claim alone: led by dispatch_id it was taken for the intents' look-ups, and walked through all its dead entries
+-- (1,700 messages a second became 150).
+CREATE INDEX delivery_claim ON delivery (claim_id) WHERE state IN ('claimed', 'sending');
 CREATE INDEX delivery_address ON delivery (dispatch_id, address_hash) WHERE address_hash IS NOT NULL;
 CREATE INDEX delivery_profile ON delivery (workspace_id, profile_id);
 

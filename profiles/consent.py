@@ -16,6 +16,7 @@ import asyncpg
 from db.transactions import Connection, transaction
 from profiles.addresses import Channel
 from profiles.errors import ProfileError, ProfileNotFound
+from profiles.identities import hold_living
 from profiles.text import clean_choice, clean_text
 
 EVERY_TOPIC = "*"
@@ -75,8 +76,9 @@ DO UPDATE SET status = excluded.status, source = excluded.source, changed_at = e
 RETURNING profile_id, channel, topic, status, source, changed_at
 """
 OF_PROFILES = """
-SELECT profile_id, channel, topic, status, source, changed_at FROM consent
-WHERE workspace_id = $1 AND profile_id = ANY($2::int[]) ORDER BY profile_id, channel, topic
+SELECT c.* FROM unnest($2::int[]) AS u (id) CROSS JOIN LATERAL (
+  SELECT profile_id, channel, topic, status, source, changed_at FROM consent
+  WHERE workspace_id = $1 AND profile_id = u.id ORDER BY channel, topic OFFSET 0) AS c
 """
 # The first reason stays: it says why the address was lost.
 SUPPRESS = """
@@ -86,9 +88,9 @@ ON CONFLICT (workspace_id, channel, address_hash) DO NOTHING
 """
 SUPPRESS_PROFILES = """
 INSERT INTO suppression (workspace_id, channel, address_hash, reason)
-SELECT $1, 'EMAIL', p.email_hash, $3 FROM profile p
-WHERE p.workspace_id = $1 AND p.id = ANY($2::int[]) AND p.email_hash IS NOT NULL
-ORDER BY p.email_hash
+SELECT $1, 'EMAIL', p.email_hash, $3 FROM unnest($2::int[]) AS u (id) CROSS JOIN LATERAL (
+  SELECT email_hash FROM profile WHERE workspace_id = $1 AND id = u.id LIMIT 1) AS p
+WHERE p.email_hash IS NOT NULL ORDER BY p.email_hash
 ON CONFLICT (workspace_id, channel, address_hash) DO NOTHING
 """
 SUPPRESS_ADDRESSES = """
@@ -123,9 +125,8 @@ async def set_consent(
     channel = clean_choice(Channel, channel, field=("channel",))
     status = clean_choice(ConsentStatus, status, field=("status",))
     async with transaction(workspace_id) as connection:
-        # An id outside of the column's range is nobody's; asked for, it would be an error.
-        possible = 0 < profile_id < 2**31
-        living = await connection.fetchval(LOCK_LIVING, workspace_id, profile_id) if possible else None
+        # Locked, so that what a person said never lands on a tombstone.
+        living = await hold_living(connection, workspace_id, profile_id)
         if living is None:
             raise ProfileNotFound(field=("profile_id",))
         row = await connection.fetchrow(

@@ -87,8 +87,9 @@ UPDATE device SET disabled_at = $4, disabled_reason = $5
 WHERE workspace_id = $1 AND provider = $2 AND token = $3 AND disabled_at IS NULL
 """
 OF_PROFILES = """
-SELECT id, profile_id, provider, token, platform, app_version, locale, registered_at, disabled_at, disabled_reason
-FROM device WHERE workspace_id = $1 AND profile_id = ANY($2::int[]) AND disabled_at IS NULL ORDER BY profile_id, id
+SELECT d.* FROM unnest($2::int[]) AS u (id) CROSS JOIN LATERAL (
+  SELECT id, profile_id, provider, token, platform, app_version, locale, registered_at, disabled_at, disabled_reason
+  FROM device WHERE workspace_id = $1 AND profile_id = u.id AND disabled_at IS NULL ORDER BY id OFFSET 0) AS d
 """
 
 

@@ -3,11 +3,12 @@
 A merged profile stays as a tombstone whose `merged_into` names the winner; whoever asks for it gets the winner.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 from uuid import UUID
+
+import asyncpg
 
 from db.transactions import Connection
 from profiles.errors import ProfileError
@@ -41,8 +42,8 @@ CROSS JOIN LATERAL (
   SELECT id, merged_into FROM profile WHERE workspace_id = $1 AND id = o.id LIMIT 1 FOR KEY SHARE) AS p
 """
 HOLD_BY_ID = """
-SELECT p.id, p.merged_into FROM unnest($2::int[]) AS u (id) CROSS JOIN LATERAL (
-  SELECT id, merged_into FROM profile WHERE workspace_id = $1 AND id = u.id LIMIT 1 FOR KEY SHARE) AS p
+SELECT p.id, p.merged_into, p.erased_at FROM unnest($2::int[]) AS u (id) CROSS JOIN LATERAL (
+  SELECT id, merged_into, erased_at FROM profile WHERE workspace_id = $1 AND id = u.id LIMIT 1 FOR KEY SHARE) AS p
 """
 # Only the missing are inserted: ON CONFLICT takes an id for every row it then drops. It is here for the one that
 # somebody else inserts at the same moment; the caller then finds that one.
@@ -143,9 +144,7 @@ async def resolve_anonymous(
     raise contended()
 
 
-async def follow(
-    connection: Connection, workspace_id: UUID, rows: Sequence[Mapping[str, Any]]
-) -> dict[str, int]:
+async def follow(connection: Connection, workspace_id: UUID, rows: Sequence[asyncpg.Record]) -> dict[str, int]:
     """Living profile ids by name, of rows (name, id, merged_into); winners are locked too.
 
     A tombstone that leads nowhere (its winner was deleted by hand) is left out.
@@ -165,12 +164,17 @@ async def follow(
 
 
 async def hold_living(connection: Connection, workspace_id: UUID, profile_id: int) -> int | None:
-    """The id of this profile, or of the one it was merged into, locked FOR KEY SHARE; None when there is none."""
+    """The id of this profile, or of the one it was merged into, locked FOR KEY SHARE; None when nobody is left."""
+    id: int | None = profile_id
     # An id outside of the column's range is nobody's; asked for, it would be an error.
-    if not 0 < profile_id < 2**31:
-        return None
-    rows = await connection.fetch(HOLD_BY_ID, workspace_id, [profile_id])
-    return (await follow(connection, workspace_id, [{"name": "", **row} for row in rows])).get("")
+    while id is not None and 0 < id < 2**31:
+        row = await connection.fetchrow(HOLD_BY_ID, workspace_id, [id])
+        if row is None or row["erased_at"] is not None:
+            return None
+        if row["merged_into"] is None:
+            return id
+        id = row["merged_into"]
+    return None
 
 
 def contended() -> ProfileError:

@@ -21,20 +21,25 @@ __all__ = ["Profile", "ProfileInput", "UpsertOutcome"]
 MOST_INPUTS = 1000
 MOST_PAGE = 1000
 MOST_IDS = 2**31 - 1
+MOST_MERGES = 20
+"""One after the other, of one person; chains are short, and a circle must end."""
 
 HIGHEST_ID = "SELECT highest_profile_id()"
-# Only connections inside transaction(workspace_id) run this: row level security is the condition on the workspace.
-RESOLVE = """
-WITH RECURSIVE found AS (
-  SELECT external_id AS name, id, merged_into, erased_at FROM profile WHERE external_id = ANY($1::text[])
-  UNION
-  SELECT f.name, p.id, p.merged_into, p.erased_at FROM found f JOIN profile p ON p.id = f.merged_into)
-SELECT name, id FROM found WHERE merged_into IS NULL AND erased_at IS NULL
+# One by one, as in identities.py, which says why. Only connections inside transaction(workspace_id) run these two: row
+# level security is the condition on the workspace.
+FIND_BY_EXTERNAL_ID = """
+SELECT u.name, p.id, p.merged_into, p.erased_at FROM unnest($1::text[]) AS u (name) CROSS JOIN LATERAL (
+  SELECT id, merged_into, erased_at FROM profile WHERE external_id = u.name LIMIT 1) AS p
+"""
+FIND_BY_ID = """
+SELECT p.id, p.merged_into, p.erased_at FROM unnest($1::int[]) AS u (id) CROSS JOIN LATERAL (
+  SELECT id, merged_into, erased_at FROM profile WHERE id = u.id LIMIT 1) AS p
 """
 LOAD = """
-SELECT id, external_id, email, phone, traits, time_zone, locale, country, city, identified, first_seen_at,
-  last_seen_at, merged_into, erased_at, created_at, updated_at
-FROM profile WHERE workspace_id = $1 AND id = ANY($2::int[])
+SELECT p.* FROM unnest($2::int[]) AS u (id) CROSS JOIN LATERAL (
+  SELECT id, external_id, email, phone, traits, time_zone, locale, country, city, identified, first_seen_at,
+    last_seen_at, merged_into, erased_at, created_at, updated_at
+  FROM profile WHERE workspace_id = $1 AND id = u.id LIMIT 1) AS p
 """
 PAGE = """
 SELECT id, external_id, email, phone, traits, time_zone, locale, country, city, identified, first_seen_at,
@@ -49,8 +54,9 @@ SELECT id FROM (
 WHERE id > $3 ORDER BY id LIMIT $4
 """
 BRANDS_OF = """
-SELECT profile_id, brand_id FROM profile_brand WHERE workspace_id = $1 AND profile_id = ANY($2::int[])
-ORDER BY profile_id, brand_id
+SELECT b.* FROM unnest($2::int[]) AS u (id) CROSS JOIN LATERAL (
+  SELECT profile_id, brand_id FROM profile_brand WHERE workspace_id = $1 AND profile_id = u.id
+  ORDER BY brand_id OFFSET 0) AS b
 """
 
 
@@ -149,8 +155,22 @@ async def find_by_external_ids(connection: Connection, external_ids: Collection[
         except ProfileError:
             # What can be nobody's external id is nobody's.
             continue
-    rows = await connection.fetch(RESOLVE, list(asked))
-    return {external_id: row["id"] for row in rows for external_id in asked[row["name"]]}
+    rows = await connection.fetch(FIND_BY_EXTERNAL_ID, list(asked))
+    leads: dict[str, int] = {row["name"]: row["id"] for row in rows}
+    living: set[int] = set()
+    for _ in range(MOST_MERGES):
+        living |= {row["id"] for row in rows if row["merged_into"] is None and row["erased_at"] is None}
+        merged = {row["id"]: row["merged_into"] for row in rows if row["merged_into"] is not None}
+        if not merged:
+            break
+        leads = {name: merged.get(profile_id, profile_id) for name, profile_id in leads.items()}
+        rows = await connection.fetch(FIND_BY_ID, sorted(set(merged.values()) - living))
+    return {
+        external_id: profile_id
+        for name, profile_id in leads.items()
+        if profile_id in living
+        for external_id in asked[name]
+    }
 
 
 async def find_by_external_id(workspace_id: UUID, external_id: str) -> Profile | None:
