@@ -13,11 +13,11 @@ COMPILE = $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11
   --no-emit-index-url --quiet
 TEST_PROCESSES ?= 2
 
-.PHONY: help demo up test check format format-check lint types layers schema lock clean
+.PHONY: help demo up test check format format-check lint types layers bench-imports schema lock clean
 
 help: ## List the commands
 	@echo "Muster: make COMMAND"
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' Makefile
 
 demo: $(VENV)/ready $(VENV)/cdnow/ready ## Show all of it with real purchases; KEEP=1 leaves it running
 	@$(BIN)/muster demo --cdnow $(VENV)/cdnow $(if $(KEEP),--keep)
@@ -50,6 +50,9 @@ types: $(VENV)/ready ## Check the types (mypy, strict)
 layers: $(VENV)/ready ## Check who imports whom (import-linter)
 	@echo "check: layers"
 	@$(BIN)/lint-imports --no-logo
+
+bench-imports: $(VENV)/ready ## Rows a second of both CSV imports; JSON line last
+	@$(BIN)/python -m benchmarks.imports
 
 schema: $(VENV)/ready ## Export graphql/schema.graphql from the code
 	@$(BIN)/muster schema --output graphql/schema.graphql
