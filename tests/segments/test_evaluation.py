@@ -356,7 +356,7 @@ async def test_what_dead_workers_left_is_found_again(workspace: UUID, now: datet
 
     async def open_ones() -> list[UUID]:
         async with transaction(workspace) as connection:
-            rows = await connection.fetch("SELECT evaluation_id FROM open_evaluations(10)")
+            rows = await connection.fetch("SELECT evaluation_id FROM open_evaluations(false, 10)")
         return [row[0] for row in rows]
 
     assert await open_ones() == [id]
