@@ -8,7 +8,7 @@ import asyncio
 import csv
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
-from contextlib import aclosing, contextmanager
+from contextlib import ExitStack, aclosing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +19,7 @@ from db.transactions import transaction
 from profiles.addresses import AddressHasher
 from profiles.contention import retried
 from profiles.csvfile import Reject, open_csv
+from profiles.errors import ProfileError
 from profiles.ingestion import ensure_months
 from profiles.loading import EventColumns, Loaded, ProfileColumns, load_events, load_profiles
 from profiles.rows import Checked, EventRows, ProfileRows
@@ -70,9 +71,10 @@ async def import_profiles(
     Rows that cannot be taken are written to the file `rejects` with their line and the reason; it is made only then,
     and an older one is removed first. Raises ProfileError when the file or the mapping as a whole makes no sense.
     """
-    with open_csv(source, delimiter=delimiter) as file, RejectFile.at(rejects, file.header) as reject_file:
+    with ExitStack() as open_files:
+        file = open_files.enter_context(open_csv(source, delimiter=delimiter))
         rows = ProfileRows(mapping, file.header, hasher=hasher)
-        tally = Tally(progress, reject_file)
+        tally = Tally(progress, open_files.enter_context(reject_file(rejects, source, file.header)))
         async with aclosing(read_ahead(map(rows.convert, file.chunks(chunk_rows)))) as chunks:
             async for checked in chunks:
                 loaded = await write_profiles(workspace_id, checked.columns, now)
@@ -119,9 +121,10 @@ async def import_events(
     browser, country, city, session_id, or properties.<key>, with :number, :boolean or :text after it. Without a
     message_id column, ids are made of the rows' content. Otherwise like `import_profiles`.
     """
-    with open_csv(source, delimiter=delimiter) as file, RejectFile.at(rejects, file.header) as reject_file:
+    with ExitStack() as open_files:
+        file = open_files.enter_context(open_csv(source, delimiter=delimiter))
         rows = EventRows(mapping, file.header, name=name, time_zone=time_zone, now=now)
-        tally = Tally(progress, reject_file)
+        tally = Tally(progress, open_files.enter_context(reject_file(rejects, source, file.header)))
 
         async def write(checked: Checked[EventColumns]) -> int:
             return await write_events(workspace_id, checked.columns, rows.anonymous, now)
@@ -194,21 +197,6 @@ class RejectFile:
         self.path, self.header = path, header
         self.file: TextIO | None = None
 
-    @classmethod
-    @contextmanager
-    def at(cls, path: Path | None, header: list[str]) -> Iterator["RejectFile | None"]:
-        """The file at `path`, closed at the end; what a former import left there is removed."""
-        if path is None:
-            yield None
-            return
-        path.unlink(missing_ok=True)
-        rejects = cls(path, header)
-        try:
-            yield rejects
-        finally:
-            if rejects.file is not None:
-                rejects.file.close()
-
     def write(self, rejects: Iterable[Reject]) -> None:
         """Append these rows, by line."""
         for reject in sorted(rejects):
@@ -221,11 +209,37 @@ class RejectFile:
             self.file.flush()
 
 
+@contextmanager
+def reject_file(path: Path | None, source: Path | BinaryIO, header: list[str]) -> Iterator[RejectFile | None]:
+    """The reject file at `path`, closed at the end; what a former import left there is removed.
+
+    Raises ProfileError REJECTS_NOT_WRITABLE.
+    """
+    if path is None:
+        yield None
+        return
+    field = ("rejects",)
+    if isinstance(source, Path) and path.resolve() == source.resolve():
+        raise ProfileError("REJECTS_NOT_WRITABLE", "Rejected rows cannot go to the imported file.", field=field)
+    try:
+        # Tried now, not at the first reject a million rows later.
+        path.open("w").close()
+        path.unlink()
+    except OSError as e:
+        raise ProfileError("REJECTS_NOT_WRITABLE", f"Cannot write {path}: {e.strerror}.", field=field) from e
+    rejects = RejectFile(path, header)
+    try:
+        yield rejects
+    finally:
+        if rejects.file is not None:
+            rejects.file.close()
+
+
 class Tally:
     """Counts what became of the chunks that are committed."""
 
-    def __init__(self, progress: Progress, reject_file: RejectFile | None) -> None:
-        self.progress, self.reject_file = progress, reject_file
+    def __init__(self, progress: Progress, rejects: RejectFile | None) -> None:
+        self.progress, self.rejects = progress, rejects
         self.taken = self.created = self.updated = self.rejected = 0
 
     def add(self, taken: int, *, created: int, updated: int, rejects: list[Reject]) -> None:
@@ -234,8 +248,8 @@ class Tally:
         self.created += created
         self.updated += updated
         self.rejected += len(rejects)
-        if self.reject_file is not None:
-            self.reject_file.write(rejects)
+        if self.rejects is not None:
+            self.rejects.write(rejects)
         self.progress(self.taken + self.rejected, self.taken, self.rejected)
 
     def report(self) -> ImportReport:
