@@ -1,6 +1,7 @@
 """What apps and pages call without GraphQL: POST /v1/events and GET /v1/banners, in plain JSON."""
 
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import orjson
@@ -18,26 +19,25 @@ from app.limits import holds_nul
 from app.problems import ApiError, camel, path_of, problem
 from db.errors import MusterError
 from profiles import events as profile_events
-from profiles.events import MOST_EVENTS, EventInput
+from profiles.events import MOST_EVENTS, clean_fields
+from profiles.ingestion import CleanEvent
 from profiles.keys import Scope
 
-STATUS = {"UNAUTHENTICATED": 401, "FORBIDDEN": 403}
+STATUS = {"UNAUTHENTICATED": 401, "FORBIDDEN": 403, "CONTENDED": 503}
 """Of refusals that concern the whole request; others are 400."""
 VARY = "Authorization, X-Muster-Client-Token, X-Muster-Viewer"
-TEXTS = (
-    "message_id", "name", "external_id", "anonymous_id", "page_path", "device_type", "browser", "country", "city",
-    "session_id",
-)  # fmt: skip
-TEXT_FIELDS = {camel(name): name for name in TEXTS}
-FIELDS = [*TEXT_FIELDS, "occurredAt", "properties"]
+FIELDS = frozenset(map(camel, CleanEvent._fields))
 
 
-async def context_of(request: Request, needs: Scope) -> Context:
-    """The request's context; raises ApiError UNAUTHENTICATED or FORBIDDEN when its key may not do this."""
+async def context_of(request: Request, needs: Scope, *, from_apps: bool = True) -> Context:
+    """The request's context; raises ApiError UNAUTHENTICATED or FORBIDDEN when its key may not do this.
+
+    `from_apps`: publishable keys and client tokens may do it too.
+    """
     services: Services = request.app.state.services
     context = Context(services=services, caller=None, viewer_token=request.headers.get(VIEWER_HEADER))
     context.caller = await services.authenticator.caller(request.headers, now=context.now)
-    require(context.caller, needs, from_apps=True)
+    require(context.caller, needs, from_apps=from_apps)
     return context
 
 
@@ -84,52 +84,43 @@ def read_batch(body: bytes) -> list[Any]:
 
 async def track(context: Context, items: list[Any]) -> dict[str, Any]:
     """Write the events that are well-formed and allowed; say what became of all."""
-    allowed: list[EventInput] = []
-    places: list[int] = []
-    refused: list[tuple[int, MusterError]] = []
-    for place, item in enumerate(items):
-        try:
-            allowed.append(read_event(item, context.known_caller))
-            places.append(place)
-        except MusterError as refusal:
-            refused.append((place, refusal))
-    report = await profile_events.track(context.workspace_id, allowed, now=context.now)
-    refused += [(places[index], error) for index, error in report.errors]
-    refused.sort(key=lambda one: one[0])
+    read = partial(read_event, caller=context.known_caller, now=context.now)
+    report = await profile_events.take(context.workspace_id, items, read, now=context.now)
     return {
         "accepted": report.accepted,
         "duplicates": report.duplicates,
         "errors": [
             {"index": place, "field": path_of(error), "code": error.code, "message": error.message}
-            for place, error in refused
+            for place, error in report.errors
         ],
     }
 
 
-def read_event(item: Any, caller: Caller) -> EventInput:
-    """One event out of JSON; what its texts and properties may hold, the use case checks. Raises ApiError."""
+def read_event(item: Any, *, caller: Caller, now: datetime) -> CleanEvent:
+    """One event out of JSON. Raises ApiError for what is no such object or not allowed, ProfileError for the rest."""
     if not isinstance(item, dict):
         raise ApiError("NOT_AN_OBJECT", "An event is an object with messageId, name and anonymousId or externalId.")
-    for name in item:
-        if name not in FIELDS:
-            message = f"There is no such field; an event has {', '.join(FIELDS)}. Put your own into properties."
-            raise ApiError("UNKNOWN_FIELD", message, field=(str(name),))
-    texts: dict[str, str | None] = {}
-    for theirs, ours in TEXT_FIELDS.items():
-        texts[ours] = text = item.get(theirs)
-        if not isinstance(text, str | None):
-            raise ApiError("NOT_TEXT", "This must be a text.", field=(ours,))
-    anonymous_id = texts.pop("anonymous_id")
-    properties = item.get("properties")
-    return EventInput(
-        # Missing ones are refused by the use case, which says what they are for.
-        message_id=texts.pop("message_id") or "",
-        name=texts.pop("name") or "",
-        external_id=person(caller, texts.pop("external_id"), anonymous_id),
-        anonymous_id=anonymous_id,
-        occurred_at=read_time(item.get("occurredAt")),
-        properties={} if properties is None else properties,
-        **texts,
+    if not item.keys() <= FIELDS:
+        unknown = next(name for name in item if name not in FIELDS)
+        message = f"There is no such field; an event has {', '.join(sorted(FIELDS))}. Put your own into properties."
+        raise ApiError("UNKNOWN_FIELD", message, field=(unknown,))
+    get = item.get
+    anonymous_id, properties = get("anonymousId"), get("properties")
+    return clean_fields(
+        # Missing ones are refused as blank ones are.
+        get("messageId", ""),
+        get("name", ""),
+        person(caller, get("externalId"), anonymous_id),
+        anonymous_id,
+        read_time(get("occurredAt")),
+        {} if properties is None else properties,
+        get("pagePath"),
+        get("deviceType"),
+        get("browser"),
+        get("country"),
+        get("city"),
+        get("sessionId"),
+        now=now,
     )
 
 

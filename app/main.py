@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from app import health, ingest, limits, links
+from app import health, ingest, limits, links, members
 from app.auth import Authenticator
 from app.boards import Boards
 from app.context import Services
@@ -40,11 +40,22 @@ def create_app(settings: Settings, *, opener: Opener = open_resources) -> Starle
 
     graphql = endpoint(settings)
     methods = ["GET", "POST"] if settings.graphiql else ["POST"]
+    batch = at_most(limits.LARGEST_EVENTS_BODY)
     return Starlette(
         routes=[
             Route("/graphql", graphql, methods=methods, middleware=at_most(limits.LARGEST_GRAPHQL_BODY)),
             Route("/v1/events", ingest.events, methods=["POST"], middleware=at_most(limits.LARGEST_EVENTS_BODY)),
             Route("/v1/banners", ingest.banners, methods=["GET"], middleware=at_most(0)),
+            Route("/v1/segments:check", members.check_segments, methods=["POST"], middleware=batch),
+            Route("/v1/segments/{id}/members:check", members.check_people, methods=["POST"], middleware=batch),
+            Route("/v1/segments/{id}/members.csv", members.csv, methods=["GET"], middleware=at_most(0)),
+            # `path`: external ids may have slashes, which arrive decoded.
+            Route(
+                "/v1/segments/{id}/members/{external_id:path}",
+                members.check_one,
+                methods=["GET"],
+                middleware=at_most(0),
+            ),
             Route("/u/{token}", links.ask, methods=["GET"], middleware=at_most(0)),
             Route("/u/{token}", links.unsubscribe, methods=["POST"], middleware=at_most(limits.LARGEST_FORM_BODY)),
             Route("/healthz", health.healthz, methods=["GET"], middleware=at_most(0)),

@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 from app.settings import Settings
 from app.tables import MODEL_MODULES
 from app.wakeups import Wakeups
+from campaigns.engagement import EngagementSource
 from campaigns.tokens import Signer, unsubscribe_token
 from campaigns.transmission import Carrier, Slots
 from channels.pace import RatePace
@@ -17,8 +18,10 @@ from db.errors import MusterError
 from db.transactions import close_database, open_database
 from profiles import workspaces
 from profiles.addresses import AddressHasher
-from segments.engines.base import Engine
 from segments.engines.postgres import PostgresEngine
+from segments.nodes import Engagement, SavedSql
+from segments.saved_queries import SavedSqlSource
+from segments.sources import Sources
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +38,7 @@ class Resources:
     wakeups: Wakeups
     hasher: AddressHasher
     signer: Signer
-    engine: Engine
+    sources: Sources
     carrier: Carrier
 
 
@@ -70,7 +73,7 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
             wakeups=wakeups,
             hasher=hasher,
             signer=signer,
-            engine=PostgresEngine(),
+            sources=segment_sources(),
             carrier=Carrier(
                 channel=channel,
                 owner=uuid4(),
@@ -80,6 +83,11 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
                 pace=RatePace(settings.smtp_rate).take if settings.smtp_rate else None,
             ),
         )
+
+
+def segment_sources() -> Sources:
+    """Who answers the conditions of segments: the engine, and the packages above segments for what they know."""
+    return Sources(PostgresEngine(), {Engagement: EngagementSource(), SavedSql: SavedSqlSource()})
 
 
 async def check_address_key(hasher: AddressHasher) -> None:

@@ -11,6 +11,7 @@ from strawberry.schema.config import StrawberryConfig
 from strawberry.types.execution import ExecutionContext
 
 from app.api.banners import BannerQueries
+from app.api.builder import BuilderQueries
 from app.api.campaign_mutations import CampaignMutations
 from app.api.campaigns import CampaignQueries
 from app.api.consents import ConsentMutations
@@ -18,12 +19,15 @@ from app.api.content import CONTENT_TYPES
 from app.api.declare import output
 from app.api.finding import NodeQueries
 from app.api.ingestion import IngestionMutations
+from app.api.members import MemberQueries
 from app.api.placements import PlacementMutations, PlacementQueries
 from app.api.profiles import ProfileMutations, ProfileQueries
+from app.api.saved_queries import SavedQueryMutations, SavedQueryQueries
 from app.api.scalars import SCALARS
 from app.api.segment_mutations import SegmentMutations
 from app.api.segments import SegmentQueries
 from app.api.senders import SenderMutations, SenderQueries
+from app.api.static_mutations import StaticMutations
 from app.api.workspaces import WorkspaceMutations, WorkspaceQueries
 from app.limits import Prepare, PrepareWithoutIntrospection
 
@@ -33,6 +37,9 @@ class Query(
     NodeQueries,
     WorkspaceQueries,
     SegmentQueries,
+    MemberQueries,
+    BuilderQueries,
+    SavedQueryQueries,
     ProfileQueries,
     CampaignQueries,
     SenderQueries,
@@ -49,6 +56,8 @@ class Mutation(
     ConsentMutations,
     IngestionMutations,
     SegmentMutations,
+    StaticMutations,
+    SavedQueryMutations,
     CampaignMutations,
     SenderMutations,
     PlacementMutations,

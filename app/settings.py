@@ -16,6 +16,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from segments.conditions import WIDEST, Limits
+
 MAKE_A_KEY = 'Make one with: python3 -c "import secrets; print(secrets.token_urlsafe(48))"'
 SHORTEST_KEY = 32
 
@@ -214,9 +216,41 @@ class Settings(ProcessSettings):
     segment_limit: int = Field(
         100, ge=1, le=10_000, validation_alias="MUSTER_SEGMENT_LIMIT", description="Segments a workspace may have."
     )
+    condition_depth: int = Field(
+        Limits().depth,
+        ge=3,
+        le=WIDEST.depth,
+        validation_alias="MUSTER_CONDITION_DEPTH",
+        description=f"Levels of conditions in a new definition, 3 to {WIDEST.depth}.",
+    )
+    condition_leaves: int = Field(
+        Limits().leaves,
+        ge=1,
+        le=WIDEST.leaves,
+        validation_alias="MUSTER_CONDITION_LEAVES",
+        description=f"Single conditions in a new definition, 1 to {WIDEST.leaves}.",
+    )
+    stale_after: Seconds = Field(
+        timedelta(minutes=10),
+        ge=timedelta(seconds=1),
+        le=timedelta(days=7),
+        validation_alias="MUSTER_STALE_AFTER_S",
+        description="Seconds that the data of a segment engine may lag; with older data an evaluation is refused.",
+    )
+    estimate_timeout: Seconds = Field(
+        timedelta(seconds=10),
+        ge=timedelta(seconds=1),
+        le=timedelta(seconds=120),
+        validation_alias="MUSTER_ESTIMATE_TIMEOUT_S",
+        description="Seconds that estimates, explanations and the field catalogue may take.",
+    )
     database_connections: int = Field(
         10, ge=2, le=200, validation_alias="MUSTER_DATABASE_CONNECTIONS", description="Connections of each process."
     )
+
+    @property
+    def condition_limits(self) -> Limits:
+        return Limits(depth=self.condition_depth, leaves=self.condition_leaves)
 
 
 class MigrationSettings(ProcessSettings):

@@ -72,7 +72,7 @@ class Wakeups:
         await self.ring("deliver", str(workspace_id), str(campaign_id))
 
     async def evaluate(self, *, workspace_id: UUID, evaluation_id: UUID) -> None:
-        """Ring for one evaluation."""
+        """Ring for one evaluation; whoever hears it takes all that waits in the workspace."""
         await self.ring("evaluate", str(workspace_id), str(evaluation_id))
 
     async def ring(self, job: str, *ids: str) -> None:

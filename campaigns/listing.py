@@ -5,7 +5,12 @@ from uuid import UUID
 from campaigns.audience import Targets, targets_of
 from campaigns.errors import CampaignNotFound
 from campaigns.models import Campaign, CampaignChannel, CampaignStatus, Dispatch
-from db.transactions import transaction
+from db.transactions import Connection, transaction
+
+USING = """
+SELECT c.name FROM campaign c JOIN campaign_segment t ON t.workspace_id = c.workspace_id AND t.campaign_id = c.id
+WHERE c.workspace_id = $1 AND t.segment_id = $2 ORDER BY c.id DESC LIMIT 100
+"""
 
 MOST = 100
 """Ids of one look-up, and a page; one more row tells whether there is a next page."""
@@ -24,6 +29,11 @@ async def load(workspace_id: UUID, ids: list[UUID]) -> dict[UUID, Campaign]:
     """Campaigns by id; unknown ids are left out. At most 100 ids."""
     async with transaction(workspace_id):
         return {c.id: c for c in await Campaign.filter(workspace_id=workspace_id, id__in=ids[:MOST])}
+
+
+async def names_using(connection: Connection, workspace_id: UUID, segment_id: UUID) -> list[str]:
+    """Names of at most 100 campaigns that include or exclude a segment, the newest first."""
+    return [row["name"] for row in await connection.fetch(USING, workspace_id, segment_id)]
 
 
 async def load_targets(workspace_id: UUID, ids: list[UUID]) -> dict[UUID, Targets]:

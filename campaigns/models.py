@@ -66,6 +66,17 @@ class DeliveryState(StrEnum):
     IN_DOUBT = "in_doubt"
 
 
+class DeliveryEventKind(StrEnum):
+    """What happened to a message after it was sent: `delivery_event.kind`.
+
+    `detail` has {"machine": true} when a program did it, such as a mail server that loads every image and follows every
+    link: kept, and counted nowhere.
+    """
+
+    OPEN = "open"
+    CLICK = "click"
+
+
 # Whom an email campaign comes from.
 class Sender(Model):
     id = fields.UUIDField(primary_key=True)

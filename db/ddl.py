@@ -12,6 +12,8 @@ Rules that hold for every table below
   much as the row, and their writers already hold the parent's lock.
 """
 
+from collections.abc import Sequence
+
 WORKSPACES = """
 -- One row: what this installation was started with. Not a tenant table.
 CREATE TABLE installation (
@@ -455,15 +457,16 @@ LEAF_TABLES = ("profile", "profile_alias", "profile_brand", "event")
 """What leaf queries read as `muster_leaf`, without row level security in the way of their indexes."""
 
 
-def isolation() -> str:
-    """The policies and grants of the four roles, for every table above.
+def isolation(tenant_tables: Sequence[str], leaf_tables: Sequence[str]) -> str:
+    """The policies and grants of the four roles for these tables, and for `workspace` when it is among them.
 
     `current_setting` is called without its missing_ok argument: a query outside a workspace is an error, never an
     empty answer and never everybody's rows.
     """
     own = "current_setting('muster.workspace_id')::uuid"
     out = ["REVOKE ALL ON ALL TABLES IN SCHEMA public FROM PUBLIC;"]
-    for table, column in [("workspace", "id"), *((t, "workspace_id") for t in TENANT_TABLES)]:
+    for table in tenant_tables:
+        column = "id" if table == "workspace" else "workspace_id"
         out += [
             f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY;",
             f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY;",
@@ -472,13 +475,14 @@ def isolation() -> str:
             f" USING ({column} = {own}) WITH CHECK ({column} = {own});",
             f"GRANT SELECT, INSERT, UPDATE, DELETE ON {table} TO muster_app;",
         ]
-    for table in LEAF_TABLES:
+    for table in leaf_tables:
         out += [
             f"CREATE POLICY leaf ON {table} FOR SELECT TO muster_leaf USING (true);",
             f"GRANT SELECT ON {table} TO muster_leaf;",
         ]
-    # A workspace is made and removed by `create_workspace`, never by a tenant.
-    out.append("REVOKE INSERT, DELETE ON workspace FROM muster_app;")
+    if "workspace" in tenant_tables:
+        # A workspace is made and removed by `create_workspace`, never by a tenant.
+        out.append("REVOKE INSERT, DELETE ON workspace FROM muster_app;")
     return "\n".join(out)
 
 

@@ -1,11 +1,13 @@
 """One pool, and transactions that belong to one workspace and one role.
 
 Domain code writes `async with transaction(workspace_id) as connection:`; `connection` is asyncpg's own, and Tortoise
-models used inside are in the same transaction. Nested use joins the outer transaction as a savepoint.
+models used inside are in the same transaction. Nested use joins the outer transaction as a savepoint, unless it is
+`apart`.
 """
 
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any, TypeAlias
 from urllib.parse import unquote, urlsplit
 from uuid import UUID
@@ -13,7 +15,8 @@ from uuid import UUID
 import asyncpg
 import orjson
 from tortoise import Tortoise
-from tortoise.backends.base.client import BaseDBAsyncClient, TransactionContextPooled
+from tortoise.backends.base.client import BaseDBAsyncClient, TransactionalDBClient, TransactionContextPooled
+from tortoise.connection import get_connections
 from tortoise.transactions import in_transaction
 
 from db.roles import Role
@@ -25,6 +28,15 @@ MIGRATIONS = "db.migrations"
 # One round trip for both: `role` is a setting like any other. Local, so that the pool hands on a clean connection.
 ENTER = "SELECT set_config('role', $1, true), set_config('muster.workspace_id', $2, true)"
 ENTER_GENERIC = ENTER + ", set_config('plan_cache_mode', 'force_generic_plan', true)"
+ENTER_SET = (
+    ENTER
+    + """,
+  (SELECT count(set_config(u.name, u.value, true)) FROM unnest($3::text[], $4::text[]) AS u (name, value))"""
+)
+
+LONGEST_WAIT_S = 30
+"""For a connection of the pool beside one that the task may hold already: were all connections held by tasks that wait
+for a second one, none would ever come back."""
 
 
 @asynccontextmanager
@@ -42,6 +54,23 @@ async def transaction(
 
 
 @asynccontextmanager
+async def transaction_apart(
+    workspace_id: UUID, *, role: Role, settings: Mapping[str, str]
+) -> AsyncIterator[Connection]:
+    """A transaction on a connection of its own, also inside another one, which neither its role nor its end touches.
+
+    `settings` hold until it ends. It sees what is committed and nothing of the other transaction. Raises TimeoutError
+    when no connection became free within `LONGEST_WAIT_S`.
+    """
+    async with AsyncExitStack() as stack:
+        stack.enter_context(apart())
+        async with asyncio.timeout(LONGEST_WAIT_S):
+            connection = raw_connection(await stack.enter_async_context(begun()))
+        await connection.fetchrow(ENTER_SET, role.value, str(workspace_id), list(settings), list(settings.values()))
+        yield connection
+
+
+@asynccontextmanager
 async def across_workspaces() -> AsyncIterator[Connection]:
     """A transaction of no workspace, for the SECURITY DEFINER functions of db/ddl.py and nothing else.
 
@@ -51,6 +80,25 @@ async def across_workspaces() -> AsyncIterator[Connection]:
         connection = raw_connection(client)
         await connection.fetchrow(ENTER, Role.APP.value, "")
         yield connection
+
+
+@contextmanager
+def apart() -> Iterator[None]:
+    """What begins inside is no savepoint of the transaction around it: it has a connection of its own.
+
+    For questions to an engine while locks are held: its role and limits must not become those of the transaction. The
+    pool may have no connection left, so callers bound the wait by asyncio.timeout.
+    """
+    connections = get_connections()
+    current = connections.get("default")
+    if not isinstance(current, TransactionalDBClient):
+        yield
+        return
+    token = connections.set("default", current._parent)
+    try:
+        yield
+    finally:
+        connections.reset(token)
 
 
 @asynccontextmanager

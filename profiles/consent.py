@@ -58,16 +58,6 @@ class Suppression:
     created_at: datetime
 
 
-# FOR KEY SHARE: a merge or an erasure waits, so that what a person said never lands on their tombstone.
-LOCK_LIVING = """
-WITH RECURSIVE found AS (
-  SELECT id, merged_into FROM profile WHERE workspace_id = $1 AND id = $2
-  UNION
-  SELECT p.id, p.merged_into FROM found f JOIN profile p ON p.workspace_id = $1 AND p.id = f.merged_into)
-SELECT id FROM profile
-WHERE workspace_id = $1 AND id IN (SELECT id FROM found) AND merged_into IS NULL AND erased_at IS NULL
-FOR KEY SHARE
-"""
 SET_CONSENT = """
 INSERT INTO consent (workspace_id, profile_id, channel, topic, status, source, changed_at)
 VALUES ($1, $2, $3, $4, $5, $6, $7)

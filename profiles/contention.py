@@ -5,20 +5,31 @@ from typing import TypeVar
 
 import asyncpg
 
+from profiles.errors import ProfileError
+
 T = TypeVar("T")
 
-MOST_TRIES = 4
+MOST_TRIES = 5
+
+
+class Overtaken(Exception):
+    """Somebody else changed what this transaction was built on: it must be rolled back and run again."""
 
 
 async def retried(use_case: Callable[[], Awaitable[T]]) -> T:
-    """What `use_case` returns, run again when PostgreSQL rolled it back to end a deadlock; at most 4 times.
+    """What `use_case` returns, run again when PostgreSQL ended it because of a deadlock, or when it was Overtaken.
 
     `use_case` must be one whole transaction. Writers lock rows in one order, so this is rare, but two batches that
-    create the same people and then meet an upsert of others can still wait for each other.
+    create the same people and then meet an upsert of others can still wait for each other. Raises ProfileError
+    CONTENDED after five tries.
     """
-    for _ in range(MOST_TRIES - 1):
+    for _ in range(MOST_TRIES):
         try:
             return await use_case()
-        except asyncpg.DeadlockDetectedError:
+        except (asyncpg.DeadlockDetectedError, Overtaken):
             continue
-    return await use_case()
+    raise contended()
+
+
+def contended() -> ProfileError:
+    return ProfileError("CONTENDED", "Others were changing the same profiles all the while: send this again.")

@@ -11,7 +11,7 @@ import asyncpg
 from db.transactions import Connection, transaction
 from profiles.addresses import Channel, clean_address
 from profiles.contention import retried
-from profiles.errors import ProfileError
+from profiles.errors import ProfileErased, ProfileError
 from profiles.identities import clean_anonymous_id, clean_external_id, resolve
 from profiles.text import clean_choice, clean_locale, clean_text
 
@@ -122,13 +122,16 @@ async def register(workspace_id: UUID, device: DeviceInput, *, now: datetime) ->
 
 
 async def owner_of(connection: Connection, workspace_id: UUID, device: DeviceInput, now: datetime) -> int:
-    """The profile id of the person that `device` names, created when unknown."""
+    """The profile id of the person that `device` names, created when unknown. Raises ProfileErased."""
     external = [] if device.external_id is None else [clean_external_id(device.external_id)]
     anonymous = [] if device.anonymous_id is None else [clean_anonymous_id(device.anonymous_id)]
     found = await resolve(
         connection, workspace_id=workspace_id, external_ids=external, anonymous_ids=anonymous, now=now
     )
-    return next(iter([*found.by_external_id.values(), *found.by_anonymous_id.values()]))
+    (owner,) = [*found.by_external_id.values(), *found.by_anonymous_id.values()]
+    if owner is None:
+        raise ProfileErased(field=("external_id",) if external else ("anonymous_id",))
+    return owner
 
 
 async def unregister(workspace_id: UUID, provider: Provider, token: str, *, now: datetime) -> bool:

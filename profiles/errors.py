@@ -14,6 +14,17 @@ class ProfileNotFound(ProfileError):
         )
 
 
+class ProfileErased(ProfileError):
+    """Erased people stay erased: what still comes in about them is refused, so that somebody notices and stops."""
+
+    def __init__(self, *, field: tuple[str, ...] = ()) -> None:
+        super().__init__(
+            "ERASED",
+            "This person was erased: stop sending data about them. Somebody else needs another id.",
+            field=field,
+        )
+
+
 class BrandNotFound(ProfileError):
     def __init__(self, *, field: tuple[str, ...] = ()) -> None:
         super().__init__(

@@ -11,7 +11,7 @@ from uuid import UUID
 import asyncpg
 
 from db.transactions import Connection
-from profiles.errors import ProfileError
+from profiles.contention import contended
 from profiles.text import clean_text
 
 MOST_ID_CHARACTERS = 200
@@ -20,26 +20,40 @@ MOST_ROUNDS = 20
 # People are looked up one by one: LATERAL with LIMIT is never turned into another join, whatever the statistics say.
 # With those of before a workspace had people, `external_id = ANY($2)` read the whole workspace instead and compared
 # every row with every element: 20,000 of 100,000 people took 86 s, and 0.17 s one by one (2025-11-22).
-#
+FIND_BY_EXTERNAL_ID = """
+SELECT u.name, p.id, p.merged_into, p.erased_at FROM unnest($2::text[]) AS u (name) CROSS JOIN LATERAL (
+  SELECT id, merged_into, erased_at FROM profile WHERE workspace_id = $1 AND external_id = u.name LIMIT 1) AS p
+"""
+FIND_BY_ANONYMOUS_ID = """
+SELECT u.name, p.id, p.merged_into, p.erased_at FROM unnest($2::text[]) AS u (name)
+CROSS JOIN LATERAL (
+  SELECT profile_id FROM profile_alias WHERE workspace_id = $1 AND anonymous_id = u.name LIMIT 1) AS a
+CROSS JOIN LATERAL (
+  SELECT id, merged_into, erased_at FROM profile WHERE workspace_id = $1 AND id = a.profile_id LIMIT 1) AS p
+"""
+FIND_BY_ID = """
+SELECT p.id, p.merged_into, p.erased_at FROM unnest($2::int[]) AS u (id) CROSS JOIN LATERAL (
+  SELECT id, merged_into, erased_at FROM profile WHERE workspace_id = $1 AND id = u.id LIMIT 1) AS p
+"""
 # FOR KEY SHARE: a merge or an erasure (FOR UPDATE) waits until what is being written about the person is in, and the
 # other way round; other writers are not held up. In the order of ids, so that two batches never wait for each other.
 HOLD_BY_EXTERNAL_ID = """
-SELECT o.name, p.id, p.merged_into
+SELECT o.name, p.id, p.merged_into, p.erased_at
 FROM (
   SELECT u.name, f.id FROM unnest($2::text[]) AS u (name) CROSS JOIN LATERAL (
     SELECT id FROM profile WHERE workspace_id = $1 AND external_id = u.name LIMIT 1) AS f
   ORDER BY f.id) AS o
 CROSS JOIN LATERAL (
-  SELECT id, merged_into FROM profile WHERE workspace_id = $1 AND id = o.id LIMIT 1 FOR KEY SHARE) AS p
+  SELECT id, merged_into, erased_at FROM profile WHERE workspace_id = $1 AND id = o.id LIMIT 1 FOR KEY SHARE) AS p
 """
 HOLD_BY_ANONYMOUS_ID = """
-SELECT o.name, p.id, p.merged_into
+SELECT o.name, p.id, p.merged_into, p.erased_at
 FROM (
   SELECT u.name, f.id FROM unnest($2::text[]) AS u (name) CROSS JOIN LATERAL (
     SELECT profile_id AS id FROM profile_alias WHERE workspace_id = $1 AND anonymous_id = u.name LIMIT 1) AS f
   ORDER BY f.id) AS o
 CROSS JOIN LATERAL (
-  SELECT id, merged_into FROM profile WHERE workspace_id = $1 AND id = o.id LIMIT 1 FOR KEY SHARE) AS p
+  SELECT id, merged_into, erased_at FROM profile WHERE workspace_id = $1 AND id = o.id LIMIT 1 FOR KEY SHARE) AS p
 """
 HOLD_BY_ID = """
 SELECT p.id, p.merged_into, p.erased_at FROM unnest($2::int[]) AS u (id) CROSS JOIN LATERAL (
@@ -68,12 +82,27 @@ SELECT $1, u.id, 'touched', $3 FROM unnest($2::int[]) AS u (id)
 """
 
 
+@dataclass(frozen=True, slots=True)
+class LookUps:
+    """The statements that look people up."""
+
+    by_external_id: str
+    by_anonymous_id: str
+    by_id: str
+
+
+FIND = LookUps(FIND_BY_EXTERNAL_ID, FIND_BY_ANONYMOUS_ID, FIND_BY_ID)
+"""Locks nobody: for who looks again, at the end of the transaction, whether the people were merged meanwhile."""
+HOLD = LookUps(HOLD_BY_EXTERNAL_ID, HOLD_BY_ANONYMOUS_ID, HOLD_BY_ID)
+"""Locks them FOR KEY SHARE until the transaction ends."""
+
+
 @dataclass(slots=True)
 class Identities:
-    """Profile ids by what others call them."""
+    """Profile ids by what others call them; None for people who were erased."""
 
-    by_external_id: dict[str, int] = field(default_factory=dict)
-    by_anonymous_id: dict[str, int] = field(default_factory=dict)
+    by_external_id: dict[str, int | None] = field(default_factory=dict)
+    by_anonymous_id: dict[str, int | None] = field(default_factory=dict)
 
 
 def clean_external_id(value: object, *, field: tuple[str, ...] = ("external_id",)) -> str:
@@ -93,31 +122,34 @@ async def resolve(
     external_ids: Collection[str],
     anonymous_ids: Collection[str],
     now: datetime,
+    look_ups: LookUps = HOLD,
 ) -> Identities:
-    """Profile ids of all these people, who are locked FOR KEY SHARE until the transaction ends.
+    """Profile ids of all these people; a merged one gives its winner.
 
     Unknown external ids become identified profiles, unknown anonymous ids anonymous ones with an alias. The ids must
     be clean.
     """
     found = Identities()
     if external_ids:
-        found.by_external_id = await resolve_external(connection, workspace_id, sorted(set(external_ids)), now)
+        names = sorted(set(external_ids))
+        found.by_external_id = await resolve_external(connection, workspace_id, names, now, look_ups)
     if anonymous_ids:
-        found.by_anonymous_id = await resolve_anonymous(connection, workspace_id, sorted(set(anonymous_ids)), now)
+        names = sorted(set(anonymous_ids))
+        found.by_anonymous_id = await resolve_anonymous(connection, workspace_id, names, now, look_ups)
     return found
 
 
 async def resolve_external(
-    connection: Connection, workspace_id: UUID, names: Sequence[str], now: datetime
-) -> dict[str, int]:
-    """Profile ids by external id; `names` sorted, each once."""
-    known: dict[str, int] = {}
+    connection: Connection, workspace_id: UUID, names: Sequence[str], now: datetime, look_ups: LookUps = HOLD
+) -> dict[str, int | None]:
+    """Profile ids by external id, None for erased people; `names` sorted, each once."""
+    known: dict[str, int | None] = {}
     for _ in range(MOST_ROUNDS):
         missing = [name for name in names if name not in known]
         if not missing:
             return known
-        rows = await connection.fetch(HOLD_BY_EXTERNAL_ID, workspace_id, missing)
-        known |= await follow(connection, workspace_id, rows)
+        rows = await connection.fetch(look_ups.by_external_id, workspace_id, missing)
+        known |= await follow(connection, workspace_id, rows, look_ups)
         if missing := [name for name in missing if name not in known]:
             made = await connection.fetch(INSERT_IDENTIFIED, workspace_id, missing, now)
             known |= {row["name"]: row["id"] for row in made}
@@ -125,16 +157,16 @@ async def resolve_external(
 
 
 async def resolve_anonymous(
-    connection: Connection, workspace_id: UUID, names: Sequence[str], now: datetime
-) -> dict[str, int]:
-    """Profile ids by anonymous id; `names` sorted, each once."""
-    known: dict[str, int] = {}
+    connection: Connection, workspace_id: UUID, names: Sequence[str], now: datetime, look_ups: LookUps = HOLD
+) -> dict[str, int | None]:
+    """Profile ids by anonymous id, None for erased people; `names` sorted, each once."""
+    known: dict[str, int | None] = {}
     for _ in range(MOST_ROUNDS):
         missing = [name for name in names if name not in known]
         if not missing:
             return known
-        rows = await connection.fetch(HOLD_BY_ANONYMOUS_ID, workspace_id, missing)
-        known |= await follow(connection, workspace_id, rows)
+        rows = await connection.fetch(look_ups.by_anonymous_id, workspace_id, missing)
+        known |= await follow(connection, workspace_id, rows, look_ups)
         if missing := [name for name in missing if name not in known]:
             made = [row["id"] for row in await connection.fetch(INSERT_ANONYMOUS, workspace_id, len(missing), now)]
             aliases = await connection.fetch(INSERT_ALIASES, workspace_id, missing, made, now)
@@ -144,22 +176,34 @@ async def resolve_anonymous(
     raise contended()
 
 
-async def follow(connection: Connection, workspace_id: UUID, rows: Sequence[asyncpg.Record]) -> dict[str, int]:
-    """Living profile ids by name, of rows (name, id, merged_into); winners are locked too.
+async def follow(
+    connection: Connection, workspace_id: UUID, rows: Sequence[asyncpg.Record], look_ups: LookUps
+) -> dict[str, int | None]:
+    """Living profile ids by name, of rows (name, id, merged_into, erased_at); None for erased people.
 
     A tombstone that leads nowhere (its winner was deleted by hand) is left out.
     """
-    known = {row["name"]: row["id"] for row in rows if row["merged_into"] is None}
-    merged = {row["name"]: row["merged_into"] for row in rows if row["merged_into"] is not None}
+    known: dict[str, int | None] = {}
+    merged: dict[str, int] = {}
+    for name, profile_id, merged_into, erased_at in rows:
+        if merged_into is not None:
+            merged[name] = merged_into
+        else:
+            known[name] = profile_id if erased_at is None else None
     for _ in range(MOST_ROUNDS):
         if not merged:
             return known
         winners = {
-            row["id"]: row["merged_into"]
-            for row in await connection.fetch(HOLD_BY_ID, workspace_id, sorted(set(merged.values())))
+            row["id"]: row for row in await connection.fetch(look_ups.by_id, workspace_id, sorted(set(merged.values())))
         }
-        known |= {name: id for name, id in merged.items() if id in winners and winners[id] is None}
-        merged = {name: winners[id] for name, id in merged.items() if winners.get(id) is not None}
+        for name, profile_id in list(merged.items()):
+            del merged[name]
+            if (winner := winners.get(profile_id)) is None:
+                continue
+            if winner["merged_into"] is not None:
+                merged[name] = winner["merged_into"]
+            else:
+                known[name] = profile_id if winner["erased_at"] is None else None
     raise contended()
 
 
@@ -175,10 +219,6 @@ async def hold_living(connection: Connection, workspace_id: UUID, profile_id: in
             return id
         id = row["merged_into"]
     return None
-
-
-def contended() -> ProfileError:
-    return ProfileError("CONTENDED", "Others were changing the same profiles all the while: send this again.")
 
 
 async def write_touched(

@@ -7,7 +7,7 @@ failure the same file can simply be imported again, since what is in already is 
 import asyncio
 import csv
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, aclosing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,10 +19,10 @@ from db.transactions import transaction
 from profiles.addresses import AddressHasher
 from profiles.contention import retried
 from profiles.csvfile import Reject, open_csv
-from profiles.errors import ProfileError
-from profiles.ingestion import ensure_months
-from profiles.loading import EventColumns, Loaded, ProfileColumns, load_events, load_profiles
-from profiles.rows import Checked, EventRows, ProfileRows
+from profiles.errors import ProfileErased, ProfileError
+from profiles.ingestion import ensure_months, months_made
+from profiles.loading import EventColumns, Loaded, LoadedEvents, ProfileColumns, load_events, load_profiles
+from profiles.rows import C, Checked, EventRows, ProfileRows
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -78,17 +78,22 @@ async def import_profiles(
         async with aclosing(read_ahead(map(rows.convert, file.chunks(chunk_rows)))) as chunks:
             async for checked in chunks:
                 loaded = await write_profiles(workspace_id, checked.columns, now)
-                rejects_before = len(checked.rejects)
-                if loaded.refused:
-                    named = zip(checked.lines, checked.rows, checked.columns.external_ids, strict=True)
-                    checked.rejects += [
-                        Reject(line, loaded.refused[external_id].message, row)
-                        for line, row, external_id in named
-                        if external_id in loaded.refused
-                    ]
-                taken = len(checked.lines) - (len(checked.rejects) - rejects_before)
+                taken = reject(checked, checked.columns.external_ids, loaded.refused)
                 tally.add(taken, created=loaded.created, updated=loaded.updated, rejects=checked.rejects)
         return tally.report()
+
+
+def reject(checked: Checked[C], people: Sequence[str], refused: Mapping[str, ProfileError]) -> int:
+    """How many rows were taken: those of refused people are added to the chunk's rejects."""
+    if not refused:
+        return len(checked.lines)
+    rejects = [
+        Reject(line, refused[person].message, row)
+        for line, row, person in zip(checked.lines, checked.rows, people, strict=True)
+        if person in refused
+    ]
+    checked.rejects += rejects
+    return len(checked.lines) - len(rejects)
 
 
 async def write_profiles(workspace_id: UUID, columns: ProfileColumns, now: datetime) -> Loaded:
@@ -126,27 +131,30 @@ async def import_events(
         rows = EventRows(mapping, file.header, name=name, time_zone=time_zone, now=now)
         tally = Tally(progress, open_files.enter_context(reject_file(rejects, source, file.header)))
 
-        async def write(checked: Checked[EventColumns]) -> int:
+        async def write(checked: Checked[EventColumns]) -> LoadedEvents:
             return await write_events(workspace_id, checked.columns, rows.anonymous, now)
 
         async with (
             aclosing(read_ahead(map(rows.convert, file.chunks(chunk_rows)))) as chunks,
             aclosing(side_by_side(chunks, write)) as written,
         ):
-            async for checked, created in written:
-                tally.add(len(checked.lines), created=created, updated=0, rejects=checked.rejects)
+            async for checked, loaded in written:
+                refused = dict.fromkeys(loaded.erased, ProfileErased())
+                taken = reject(checked, checked.columns.people, refused)
+                tally.add(taken, created=loaded.created, updated=0, rejects=checked.rejects)
         return tally.report()
 
 
-async def write_events(workspace_id: UUID, columns: EventColumns, anonymous: bool, now: datetime) -> int:
-    """How many events of a chunk were new, in one transaction, after making their months."""
-    await ensure_months(columns.times)
+async def write_events(workspace_id: UUID, columns: EventColumns, anonymous: bool, now: datetime) -> LoadedEvents:
+    """What became of a chunk, in one transaction, after making its months."""
 
-    async def once() -> int:
-        async with transaction(workspace_id) as connection:
-            return await load_events(
-                connection, workspace_id=workspace_id, columns=columns, anonymous=anonymous, now=now
-            )
+    async def once() -> LoadedEvents:
+        await ensure_months(columns.times)
+        with months_made():
+            async with transaction(workspace_id) as connection:
+                return await load_events(
+                    connection, workspace_id=workspace_id, columns=columns, anonymous=anonymous, now=now
+                )
 
     return await retried(once)
 

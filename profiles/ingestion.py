@@ -1,43 +1,55 @@
-"""Writes checked events, a whole batch at a time: keys, people, events, when they were seen, and the word about it."""
+"""Writes checked events, a whole batch at a time: keys, people, events, the word about it, and when they were seen.
 
-from collections.abc import Iterable, Sequence
+Nobody is locked until the very end. People are looked up without a lock, and their rows are taken last, to move the
+times they were seen: if one of them was merged or erased meanwhile, all is rolled back and begins anew.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from operator import attrgetter
 from typing import NamedTuple
 from uuid import UUID
 
-from db.transactions import Connection, across_workspaces
-from profiles.identities import resolve, write_touched
-from profiles.traits import JsonValue
+import asyncpg
+
+from db.transactions import Connection, across_workspaces, transaction
+from profiles.contention import Overtaken, retried
+from profiles.identities import FIND, resolve
+from profiles.packing import pack
+from profiles.seen import write_seen
 
 ENSURE_MONTHS = "SELECT ensure_month('event', u.at) FROM unnest($1::timestamptz[]) AS u (at)"
 MONTH_OF = attrgetter("year", "month")
+made_months: set[tuple[int, int]] = set()
+"""Months that this process knows to exist; emptied when one turns out to have been dropped."""
 
 # In one order: a second batch with the same ids waits for the first, never each for the other.
 INSERT_KEYS = """
 INSERT INTO event_key (workspace_id, message_id, received_at)
-SELECT $1, u.message_id, $3 FROM unnest($2::text[]) AS u (message_id)
+SELECT $1, u.message_id, $2 FROM unnest(string_to_array($4, $3)) AS u (message_id)
 ON CONFLICT (workspace_id, message_id) DO NOTHING RETURNING message_id
 """
-INSERT_EVENTS = """
-INSERT INTO event (workspace_id, received_at, profile_id, message_id, name, occurred_at, properties, page_path,
-  device_type, browser, country, city, session_id)
-SELECT $1, $2, u.profile_id, u.message_id, u.name, u.occurred_at, u.properties, u.page_path, u.device_type, u.browser,
-  u.country, u.city, u.session_id
-FROM unnest($3::int[], $4::text[], $5::text[], $6::timestamptz[], $7::jsonb[], $8::text[], $9::text[], $10::text[],
-  $11::text[], $12::text[], $13::text[]) AS u (profile_id, message_id, name, occurred_at, properties, page_path,
-  device_type, browser, country, city, session_id)
+# Plain, which costs half as much as looking for conflicts: the batch that has one is rolled back and comes again.
+INSERT_NEW_KEYS = """
+INSERT INTO event_key (workspace_id, message_id, received_at)
+SELECT $1, u.message_id, $2 FROM unnest(string_to_array($4, $3)) AS u (message_id)
 """
-# An update, though it is spelled as an insert: all of them exist and are locked. So it looks each row up by its key, in
-# the order given; UPDATE ... FROM reads the whole workspace when the statistics are old, in no order.
-WRITE_SEEN = """
-INSERT INTO profile (workspace_id, id, first_seen_at, last_seen_at)
-SELECT $1, u.id, u.earliest, u.latest FROM unnest($2::int[], $3::timestamptz[], $4::timestamptz[])
-  AS u (id, earliest, latest)
-ON CONFLICT (workspace_id, id) DO UPDATE SET first_seen_at = least(profile.first_seen_at, excluded.first_seen_at),
-  last_seen_at = greatest(profile.last_seen_at, excluded.last_seen_at)
-WHERE profile.first_seen_at IS NULL OR profile.first_seen_at > excluded.first_seen_at
-  OR profile.last_seen_at IS NULL OR profile.last_seen_at < excluded.last_seen_at
+DELETE_KEYS = "DELETE FROM event_key WHERE workspace_id = $1 AND message_id = ANY($2::text[])"
+INSERT_EVENTS = """
+WITH told AS (
+  INSERT INTO profile_change (workspace_id, profile_id, kind, changed_at)
+  SELECT $1, u.id, 'touched', $2 FROM unnest($5::int[]) AS u (id))
+INSERT INTO event (workspace_id, received_at, profile_id, occurred_at, message_id, name, properties, page_path,
+  device_type, browser, country, city, session_id)
+SELECT $1, $2, u.profile_id, u.occurred_at, u.message_id, u.name, u.properties::jsonb, u.page_path, u.device_type,
+  u.browser, u.country, u.city, u.session_id
+FROM unnest($3::int[], $4::timestamptz[], string_to_array($7, $6, ''), string_to_array($8, $6, ''),
+  string_to_array($9, $6, ''), string_to_array($10, $6, ''), string_to_array($11, $6, ''),
+  string_to_array($12, $6, ''), string_to_array($13, $6, ''), string_to_array($14, $6, ''),
+  string_to_array($15, $6, '')) AS u (profile_id, occurred_at, message_id, name, properties, page_path, device_type,
+  browser, country, city, session_id)
 """
 
 
@@ -49,7 +61,8 @@ class CleanEvent(NamedTuple):
     anonymous_id: str | None
     name: str
     occurred_at: datetime
-    properties: dict[str, JsonValue]
+    properties: str
+    """A JSON object."""
     page_path: str | None
     device_type: str | None
     browser: str | None
@@ -58,47 +71,113 @@ class CleanEvent(NamedTuple):
     session_id: str | None
 
 
-async def ensure_months(times: Iterable[datetime]) -> None:
-    """Make the months of these times, which are in UTC; each once, in a transaction of their own.
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What became of events: how many were new, and the message ids of those that are about erased people."""
 
-    Of their own, since a new month is for every workspace and must stay when the batch that asked for it does not.
+    accepted: int = 0
+    erased: frozenset[str] = frozenset()
+
+
+async def ensure_months(times: Iterable[datetime]) -> None:
+    """Make the months of these times, which are in UTC, unless this process knows that they exist.
+
+    In a transaction of its own, since a new month is for every workspace and must stay when the batch that asked for
+    it does not.
     """
-    months = sorted(set(map(MONTH_OF, times)))
+    months = set(map(MONTH_OF, times)) - made_months
     if months:
         async with across_workspaces() as connection:
-            await connection.execute(ENSURE_MONTHS, [datetime(year, month, 1, tzinfo=UTC) for year, month in months])
+            firsts = [datetime(year, month, 1, tzinfo=UTC) for year, month in sorted(months)]
+            await connection.execute(ENSURE_MONTHS, firsts)
+        made_months.update(months)
 
 
-async def ingest(connection: Connection, *, workspace_id: UUID, events: Sequence[CleanEvent], now: datetime) -> int:
-    """How many events were written: those with a message id that was never seen, and of one id the first.
+@contextmanager
+def months_made() -> Iterator[None]:
+    """For a transaction that writes events: raises Overtaken if one of its months turns out not to be there."""
+    try:
+        yield
+    except asyncpg.CheckViolationError as e:
+        # "No partition of relation event found for row": it was dropped since this process made or met it.
+        made_months.clear()
+        raise Overtaken from e
 
-    Times are in UTC, and their months exist. People who are unknown are created; all of them are locked FOR KEY SHARE
-    until the transaction ends.
+
+async def write(workspace_id: UUID, events: Sequence[CleanEvent], *, now: datetime) -> Written:
+    """Write those of these events whose message id was never seen, and of one id the first, in one transaction.
+
+    People who are unknown are created. Raises ProfileError CONTENDED.
     """
     by_key: dict[str, CleanEvent] = {}
     for event in events:
         by_key.setdefault(event.message_id, event)
-    rows = await connection.fetch(INSERT_KEYS, workspace_id, sorted(by_key), now)
-    fresh = [by_key[row["message_id"]] for row in rows]
-    if not fresh:
-        return 0
-    profile_ids = await resolve_people(connection, workspace_id, fresh, now)
-    await write_events(connection, workspace_id, profile_ids, fresh, now)
-    await write_seen(connection, workspace_id, profile_ids, fresh, now)
-    await write_touched(connection, workspace_id=workspace_id, profile_ids=set(profile_ids), now=now)
-    return len(fresh)
+    if not by_key:
+        return Written()
+    # Most batches are new as a whole; the one that is not is tried once more, key by key.
+    all_new = True
+
+    async def once() -> Written:
+        nonlocal all_new
+        await ensure_months(event.occurred_at for event in events)
+        try:
+            with months_made():
+                async with transaction(workspace_id) as connection:
+                    fresh = await insert_keys(connection, workspace_id, by_key, now, all_new=all_new)
+                    return await ingest(connection, workspace_id, fresh, now)
+        except asyncpg.UniqueViolationError as e:
+            all_new = False
+            raise Overtaken from e
+
+    return await retried(once)
+
+
+async def insert_keys(
+    connection: Connection, workspace_id: UUID, by_key: dict[str, CleanEvent], now: datetime, *, all_new: bool
+) -> list[CleanEvent]:
+    """Those events whose message ids were not known, which they are now. Raises UniqueViolationError if `all_new` was
+    promised and is not so."""
+    keys = sorted(by_key)
+    if all_new:
+        await connection.execute(INSERT_NEW_KEYS, workspace_id, now, *pack(keys))
+        return [by_key[key] for key in keys]
+    rows = await connection.fetch(INSERT_KEYS, workspace_id, now, *pack(keys))
+    return [by_key[row["message_id"]] for row in rows]
+
+
+async def ingest(connection: Connection, workspace_id: UUID, events: Sequence[CleanEvent], now: datetime) -> Written:
+    """Write events whose keys are written. Raises Overtaken."""
+    if not events:
+        return Written()
+    found = await resolve_people(connection, workspace_id, events, now)
+    erased: frozenset[str] = frozenset()
+    if None in found:
+        erased = frozenset(event.message_id for event, id in zip(events, found, strict=True) if id is None)
+        await connection.execute(DELETE_KEYS, workspace_id, sorted(erased))
+        events = [event for event, id in zip(events, found, strict=True) if id is not None]
+        if not events:
+            return Written(erased=erased)
+    profile_ids = [id for id in found if id is not None]
+    ids, _, _, names, times, *texts = zip(*events, strict=True)
+    touched = sorted(set(profile_ids))
+    await connection.execute(INSERT_EVENTS, workspace_id, now, profile_ids, times, touched, *pack(ids, names, *texts))
+    _, _, device_types, browsers, countries, cities, _ = texts
+    sightings = zip(profile_ids, times, device_types, browsers, countries, cities, strict=True)
+    await write_seen(connection, workspace_id, sightings, now)
+    return Written(len(events), erased)
 
 
 async def resolve_people(
     connection: Connection, workspace_id: UUID, events: Sequence[CleanEvent], now: datetime
-) -> list[int]:
-    """The profile id of each event, in their order."""
+) -> list[int | None]:
+    """The profile id of each event, in their order; None for erased people."""
     people = await resolve(
         connection,
         workspace_id=workspace_id,
         external_ids={event.external_id for event in events if event.external_id is not None},
         anonymous_ids={event.anonymous_id for event in events if event.anonymous_id is not None},
         now=now,
+        look_ups=FIND,
     )
     return [
         people.by_external_id[event.external_id]
@@ -106,40 +185,3 @@ async def resolve_people(
         else people.by_anonymous_id[event.anonymous_id or ""]
         for event in events
     ]
-
-
-async def write_events(
-    connection: Connection,
-    workspace_id: UUID,
-    profile_ids: Sequence[int],
-    events: Sequence[CleanEvent],
-    now: datetime,
-) -> None:
-    records = [
-        (profile_id, event.message_id, *event[3:]) for profile_id, event in zip(profile_ids, events, strict=True)
-    ]
-    columns = (list(column) for column in zip(*records, strict=True))
-    await connection.execute(INSERT_EVENTS, workspace_id, now, *columns)
-
-
-async def write_seen(
-    connection: Connection,
-    workspace_id: UUID,
-    profile_ids: Sequence[int],
-    events: Sequence[CleanEvent],
-    now: datetime,
-) -> None:
-    """Move each person's first and last time apart as far as these events reach, but not past now."""
-    earliest: dict[int, datetime] = {}
-    latest: dict[int, datetime] = {}
-    for profile_id, event in zip(profile_ids, events, strict=True):
-        at = min(event.occurred_at, now)
-        if profile_id not in earliest:
-            earliest[profile_id] = latest[profile_id] = at
-        elif at < earliest[profile_id]:
-            earliest[profile_id] = at
-        elif at > latest[profile_id]:
-            latest[profile_id] = at
-    # In one order: a second batch about the same people waits for the first, never each for the other.
-    ids = sorted(earliest)
-    await connection.execute(WRITE_SEEN, workspace_id, ids, [earliest[id] for id in ids], [latest[id] for id in ids])

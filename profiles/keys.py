@@ -36,6 +36,7 @@ class KeyIdentity:
     key_id: UUID
     kind: KeyKind
     scopes: frozenset[str]
+    expires_at: datetime | None = None
 
 
 class NewKey(NamedTuple):
@@ -60,7 +61,7 @@ RETURNING id
 """
 FIND_BY_HASH = "SELECT workspace_id, key_id FROM key_by_hash($1)"
 FIND_LIVE = """
-SELECT kind, scopes, last_used_at FROM api_key
+SELECT kind, scopes, expires_at, last_used_at FROM api_key
 WHERE workspace_id = $1 AND id = $2 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $3)
 """
 # The condition again: of many requests at once, one writes.
@@ -172,7 +173,7 @@ async def find(secret: str, *, now: datetime) -> KeyIdentity | None:
         stale = now - USED_AT_MOST_EVERY
         if key["last_used_at"] is None or key["last_used_at"] <= stale:
             await connection.execute(TOUCH, workspace_id, key_id, now, stale)
-    return KeyIdentity(workspace_id, key_id, KeyKind(key["kind"]), frozenset(key["scopes"]))
+    return KeyIdentity(workspace_id, key_id, KeyKind(key["kind"]), frozenset(key["scopes"]), key["expires_at"])
 
 
 async def revoke(workspace_id: UUID, key_id: UUID, *, now: datetime) -> ApiKey:

@@ -5,6 +5,7 @@ with it (tests say so), at a third of their cost a row; they are for small batch
 more than it saves.
 """
 
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,15 +19,25 @@ import asyncpg
 import orjson
 
 from db.transactions import Connection
+from profiles.contention import contended
+from profiles.dates import dates_of
+from profiles.dating import find_dated_keys, write_dates
 from profiles.errors import ProfileError
-from profiles.identities import contended, resolve
-from profiles.ingestion import INSERT_KEYS
+from profiles.identities import FIND, resolve, write_touched
+from profiles.ingestion import DELETE_KEYS, INSERT_KEYS, INSERT_NEW_KEYS
+from profiles.packing import pack
 from profiles.patches import ColumnValue, Patch
+from profiles.seen import write_seen
 from profiles.storing import store
 
 T = TypeVar("T")
 
 MOST_ROUNDS = 20
+Dates = dict[str, dict[str, datetime | None]]
+"""By external id and key, as rows say; None: what is said there is no date."""
+
+MAY_HOLD_DATE = re.compile('"[0-9]{4}-')
+ANY_DATE = "SELECT EXISTS (SELECT FROM profile_date WHERE workspace_id = $1)"
 
 
 @dataclass(slots=True)
@@ -89,6 +100,14 @@ class Loaded:
     refused: dict[str, ProfileError] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class LoadedEvents:
+    """How many events were new, and whose events were refused since they are erased: the ids that rows know them by."""
+
+    created: int
+    erased: frozenset[str]
+
+
 # As in identities.py, which says why, nothing here depends on statistics: people are looked up one by one (LATERAL with
 # LIMIT) and updated by ON CONFLICT. One UPDATE ... FROM had taken 10 minutes for what takes half a second.
 
@@ -99,12 +118,13 @@ CREATE TEMPORARY TABLE incoming_profile (external_id text, traits jsonb, email t
 CREATE_KNOWN_PROFILES = """
 CREATE TEMPORARY TABLE known_profile (external_id text, id integer, odd boolean, changes boolean) ON COMMIT DROP
 """
-# Odd are tombstones, whose winner it is about, and people with so many traits that the bounds may be passed: below
-# 1,000 bytes nobody has more than 120.
+# Odd are tombstones, whose winner it is about, erased people, who are refused, and people with so many traits that the
+# bounds may be passed: below 1,000 bytes nobody has more than 120.
 INSERT_KNOWN = """
 INSERT INTO known_profile (external_id, id, odd, changes)
 SELECT u.external_id, p.id,
-  p.merged_into IS NOT NULL OR pg_column_size(p.traits) > 1000 OR pg_column_compression(p.traits) IS NOT NULL,
+  p.merged_into IS NOT NULL OR p.erased_at IS NOT NULL OR pg_column_size(p.traits) > 1000
+    OR pg_column_compression(p.traits) IS NOT NULL,
   NOT p.identified OR p.traits || u.traits <> p.traits
     OR u.email <> coalesce(p.email, '') OR u.email_hash <> coalesce(p.email_hash, '')
     OR u.phone <> coalesce(p.phone, '') OR u.time_zone <> coalesce(p.time_zone, '')
@@ -123,10 +143,11 @@ WITH made AS (
     identified, created_at, updated_at)
   SELECT $1, u.external_id, u.traits, u.email, u.email_hash, u.phone, u.time_zone, u.locale, u.country, u.city,
     true, $2, $2
-  FROM incoming_profile u RETURNING id),
+  FROM incoming_profile u RETURNING id, external_id),
 told AS (
   INSERT INTO profile_change (workspace_id, profile_id, kind, changed_at) SELECT $1, id, 'touched', $2 FROM made)
-SELECT count(*) FROM made
+SELECT count(*), array_agg(id) FILTER (WHERE $3) AS ids, array_agg(external_id) FILTER (WHERE $3) AS names
+FROM made
 """
 INSERT_MISSING = """
 WITH made AS (
@@ -135,10 +156,11 @@ WITH made AS (
   SELECT $1, u.external_id, u.traits, u.email, u.email_hash, u.phone, u.time_zone, u.locale, u.country, u.city,
     true, $2, $2
   FROM incoming_profile u WHERE NOT EXISTS (SELECT 1 FROM known_profile k WHERE k.external_id = u.external_id)
-  ON CONFLICT (workspace_id, external_id) DO NOTHING RETURNING id),
+  ON CONFLICT (workspace_id, external_id) DO NOTHING RETURNING id, external_id),
 told AS (
   INSERT INTO profile_change (workspace_id, profile_id, kind, changed_at) SELECT $1, id, 'touched', $2 FROM made)
-SELECT count(*) FROM made
+SELECT count(*), array_agg(id) FILTER (WHERE $3) AS ids, array_agg(external_id) FILTER (WHERE $3) AS names
+FROM made
 """
 UPDATE_CHANGED = """
 WITH changed AS (
@@ -151,10 +173,11 @@ WITH changed AS (
     phone = coalesce(excluded.phone, profile.phone), time_zone = coalesce(excluded.time_zone, profile.time_zone),
     locale = coalesce(excluded.locale, profile.locale), country = coalesce(excluded.country, profile.country),
     city = coalesce(excluded.city, profile.city), identified = true, updated_at = excluded.updated_at
-  WHERE profile.merged_into IS NULL RETURNING id),
+  WHERE profile.merged_into IS NULL AND profile.erased_at IS NULL RETURNING id, external_id),
 told AS (
   INSERT INTO profile_change (workspace_id, profile_id, kind, changed_at) SELECT $1, id, 'touched', $2 FROM changed)
-SELECT count(*) FROM changed
+SELECT count(*), array_agg(id) FILTER (WHERE $3) AS ids, array_agg(external_id) FILTER (WHERE $3) AS names
+FROM changed
 """
 
 CREATE_INCOMING_EVENTS = """
@@ -162,29 +185,12 @@ CREATE TEMPORARY TABLE incoming_event (message_id text, profile_id integer, name
   properties jsonb, page_path text, device_type text, browser text, country text, city text, session_id text)
 ON COMMIT DROP
 """
-INSERT_ALL_KEYS = """
-INSERT INTO event_key (workspace_id, message_id, received_at)
-SELECT $1, u.message_id, $3 FROM unnest($2::text[]) AS u (message_id)
-"""
 INSERT_EVENTS = """
 INSERT INTO event (workspace_id, received_at, profile_id, message_id, name, occurred_at, properties, page_path,
   device_type, browser, country, city, session_id)
 SELECT $1, $2, u.profile_id, u.message_id, u.name, u.occurred_at, u.properties, u.page_path, u.device_type, u.browser,
   u.country, u.city, u.session_id
 FROM incoming_event u
-"""
-WRITE_SEEN = """
-INSERT INTO profile (workspace_id, id, first_seen_at, last_seen_at)
-SELECT $1, u.profile_id, least(min(u.occurred_at), $2), least(max(u.occurred_at), $2)
-FROM incoming_event u GROUP BY u.profile_id ORDER BY u.profile_id
-ON CONFLICT (workspace_id, id) DO UPDATE SET first_seen_at = least(profile.first_seen_at, excluded.first_seen_at),
-  last_seen_at = greatest(profile.last_seen_at, excluded.last_seen_at)
-WHERE profile.first_seen_at IS NULL OR profile.first_seen_at > excluded.first_seen_at
-  OR profile.last_seen_at IS NULL OR profile.last_seen_at < excluded.last_seen_at
-"""
-TELL = """
-INSERT INTO profile_change (workspace_id, profile_id, kind, changed_at)
-SELECT DISTINCT $1::uuid, u.profile_id, 'touched', $2::timestamptz FROM incoming_event u
 """
 
 
@@ -204,18 +210,49 @@ async def load_profiles(
         columns=names,
         records=zip(people.external_ids, people.traits, *people.texts.values(), *hashes, strict=True),
     )
+    dates = await dates_said(connection, workspace_id, people)
     for _ in range(MOST_ROUNDS):
         await connection.execute(CREATE_KNOWN_PROFILES)
         known = rows_of(await connection.execute(INSERT_KNOWN, workspace_id))
         missing = len(people.external_ids) - known
-        made = await insert(connection, workspace_id, known, now) if missing else 0
+        made = await insert(connection, workspace_id, known, now, dates) if missing else 0
         loaded.created += made
         if made == missing:
-            await update_known(connection, workspace_id, people, now, loaded)
+            await update_known(connection, workspace_id, people, now, dates, loaded)
             return loaded
         # Somebody else made some of them at this moment: they are known in the next round.
         await connection.execute(DROP_KNOWN_PROFILES)
     raise contended()
+
+
+async def dates_said(connection: Connection, workspace_id: UUID, people: ProfileColumns) -> Dates:
+    """What the rows say of traits that are dates, or were in this workspace so far.
+
+    Most files have none: then no row is parsed.
+    """
+    told: Dates = {}
+    if not await connection.fetchval(ANY_DATE, workspace_id) and not any(map(MAY_HOLD_DATE.search, people.traits)):
+        return told
+    traits = dict(zip(people.external_ids, map(orjson.loads, people.traits), strict=True))
+    dated = {external_id: dates_of(said) for external_id, said in traits.items()}
+    keys = set().union(*dated.values())
+    keys |= await find_dated_keys(connection, workspace_id, list(set().union(*traits.values())))
+    for external_id, said in traits.items():
+        if mine := {key: dated[external_id].get(key) for key in keys & said.keys()}:
+            told[external_id] = mine
+    return told
+
+
+async def write_said(connection: Connection, workspace_id: UUID, written: asyncpg.Record, dates: Dates) -> int:
+    """Write the dates of the people in a row of INSERT_ALL, INSERT_MISSING or UPDATE_CHANGED; how many they are."""
+    named = zip(written["ids"] or (), written["names"] or (), strict=True)
+    await write_dates(
+        connection,
+        workspace_id,
+        [(profile_id, key, at) for profile_id, name in named for key, at in dates.get(name, {}).items()],
+    )
+    count: int = written["count"]
+    return count
 
 
 def one_row_a_person(columns: ProfileColumns) -> ProfileColumns:
@@ -244,26 +281,32 @@ def last_of(column: Sequence[T | None]) -> T | None:
     return next((value for value in reversed(column) if value is not None), None)
 
 
-async def insert(connection: Connection, workspace_id: UUID, known: int, now: datetime) -> int:
+async def insert(connection: Connection, workspace_id: UUID, known: int, now: datetime, dates: Dates) -> int:
     """How many of the missing people were inserted."""
-    made: int = 0
     if known:
-        made = await connection.fetchval(INSERT_MISSING, workspace_id, now)
-    else:
-        # Plain, which costs a fifth less than looking for conflicts; one undoes it all.
-        with suppress(asyncpg.UniqueViolationError):
-            async with connection.transaction():
-                made = await connection.fetchval(INSERT_ALL, workspace_id, now)
-    return made
+        made = await connection.fetchrow(INSERT_MISSING, workspace_id, now, bool(dates))
+        return await write_said(connection, workspace_id, made, dates)
+    # Plain, which costs a fifth less than looking for conflicts; one undoes it all.
+    with suppress(asyncpg.UniqueViolationError):
+        async with connection.transaction():
+            made = await connection.fetchrow(INSERT_ALL, workspace_id, now, bool(dates))
+            return await write_said(connection, workspace_id, made, dates)
+    return 0
 
 
 async def update_known(
-    connection: Connection, workspace_id: UUID, people: ProfileColumns, now: datetime, loaded: Loaded
+    connection: Connection,
+    workspace_id: UUID,
+    people: ProfileColumns,
+    now: datetime,
+    dates: Dates,
+    loaded: Loaded,
 ) -> None:
     """Update those who were known before and differ."""
     known = await connection.fetchrow(FIND_ODD)
     if known["changed"]:
-        loaded.updated += await connection.fetchval(UPDATE_CHANGED, workspace_id, now)
+        changed = await connection.fetchrow(UPDATE_CHANGED, workspace_id, now, bool(dates))
+        loaded.updated += await write_said(connection, workspace_id, changed, dates)
     if known["odd"]:
         odd = set(known["odd"])
         patches = [patch_of(people, row) for row, name in enumerate(people.external_ids) if name in odd]
@@ -292,14 +335,13 @@ def rows_of(status: str) -> int:
 
 async def load_events(
     connection: Connection, *, workspace_id: UUID, columns: EventColumns, anonymous: bool, now: datetime
-) -> int:
-    """How many events were written: those with a message id that was never seen, and of one id the first.
+) -> LoadedEvents:
+    """Write the events with a message id that was never seen, and of one id the first, but none of erased people.
 
     Their months exist. Who they are about is known by anonymous ids, or by external ids; unknown people are created.
+    Raises Overtaken.
     """
     events = await insert_keys(connection, workspace_id, columns, now)
-    if not events.message_ids:
-        return 0
     names = set(events.people)
     people = await resolve(
         connection,
@@ -307,9 +349,17 @@ async def load_events(
         external_ids=() if anonymous else names,
         anonymous_ids=names if anonymous else (),
         now=now,
+        look_ups=FIND,
     )
     known = people.by_anonymous_id if anonymous else people.by_external_id
-    profile_ids = map(known.__getitem__, events.people)
+    erased = frozenset(name for name, profile_id in known.items() if profile_id is None)
+    if erased:
+        gone = [at for at, name in enumerate(events.people) if name in erased]
+        await connection.execute(DELETE_KEYS, workspace_id, taken(events.message_ids, gone))
+        events = events.take([at for at, name in enumerate(events.people) if name not in erased])
+    if not events.message_ids:
+        return LoadedEvents(0, erased)
+    profile_ids = [profile_id for name in events.people if (profile_id := known[name]) is not None]
     await connection.execute(CREATE_INCOMING_EVENTS)
     await connection.copy_records_to_table(
         "incoming_event",
@@ -319,10 +369,12 @@ async def load_events(
         ),
     )
     await connection.execute(INSERT_EVENTS, workspace_id, now)
-    await connection.execute(TELL, workspace_id, now)
+    await write_touched(connection, workspace_id=workspace_id, profile_ids=set(profile_ids), now=now)
     # Last, since another batch about the same people waits from here on until the commit.
-    await connection.execute(WRITE_SEEN, workspace_id, now)
-    return len(events.message_ids)
+    nothing = [None] * len(profile_ids)
+    seen = (events.texts.get(name, nothing) for name in ("device_type", "browser", "country", "city"))
+    await write_seen(connection, workspace_id, zip(profile_ids, events.times, *seen, strict=True), now)
+    return LoadedEvents(len(events.message_ids), erased)
 
 
 async def insert_keys(connection: Connection, workspace_id: UUID, columns: EventColumns, now: datetime) -> EventColumns:
@@ -332,10 +384,10 @@ async def insert_keys(connection: Connection, workspace_id: UUID, columns: Event
         # Plain at first, which costs a fifth less than looking for conflicts; most files have none.
         with suppress(asyncpg.UniqueViolationError):
             async with connection.transaction():
-                await connection.execute(INSERT_ALL_KEYS, workspace_id, ids, now)
+                await connection.execute(INSERT_NEW_KEYS, workspace_id, now, *pack(ids))
             return columns
     first: dict[str, int] = {}
     for place, message_id in enumerate(ids):
         first.setdefault(message_id, place)
-    rows = await connection.fetch(INSERT_KEYS, workspace_id, sorted(first), now)
+    rows = await connection.fetch(INSERT_KEYS, workspace_id, now, *pack(sorted(first)))
     return columns.take(sorted(first[row["message_id"]] for row in rows))

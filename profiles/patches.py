@@ -6,7 +6,7 @@ from uuid import UUID
 
 from db.unset import UNSET, Unset
 from profiles.addresses import AddressHasher, Channel, clean_email
-from profiles.errors import ProfileError
+from profiles.errors import ProfileErased, ProfileError
 from profiles.identities import clean_external_id
 from profiles.text import clean_country, clean_locale, clean_phone, clean_text, clean_time_zone
 from profiles.traits import Traits, TraitValue, clean_traits, merged, same_json
@@ -54,12 +54,17 @@ class Draft:
     values: dict[str, ColumnValue] = field(default_factory=lambda: dict.fromkeys(COLUMNS))
     traits: Traits = field(default_factory=dict)
     identified: bool = True
+    erased: bool = False
     changed: bool = False
     brand_ids: tuple[UUID, ...] | None = None
+    traits_before: Traits = field(default_factory=dict)
+    """As they are in the table."""
 
     def apply(self, patch: Patch) -> bool:
         """Take over what `patch` says; whether that changed a column. Raises ProfileError, and then nothing is taken
         over."""
+        if self.erased:
+            raise ProfileErased(field=("external_id",))
         changed = not self.identified
         if patch.traits:
             traits = merged(self.traits, patch.traits)

@@ -12,8 +12,11 @@ from itertools import chain
 from uuid import UUID
 
 from db.transactions import Connection
+from profiles.contention import contended
+from profiles.dates import moved_dates
+from profiles.dating import write_dates
 from profiles.errors import BrandNotFound, ProfileError
-from profiles.identities import contended, write_touched
+from profiles.identities import write_touched
 from profiles.patches import COLUMNS, ColumnValue, Draft, Patch
 from profiles.traits import Traits
 
@@ -27,12 +30,14 @@ FROM (
     SELECT id FROM profile WHERE workspace_id = $1 AND external_id = u.name LIMIT 1) AS f
   ORDER BY f.id) AS o
 CROSS JOIN LATERAL (
-  SELECT id, external_id, merged_into, identified, traits, email, email_hash, phone, time_zone, locale, country, city
+  SELECT id, external_id, merged_into, erased_at, identified, traits, email, email_hash, phone, time_zone, locale,
+    country, city
   FROM profile WHERE workspace_id = $1 AND id = o.id LIMIT 1 FOR NO KEY UPDATE) AS p
 """
 LOCK_BY_ID = """
 SELECT p.* FROM unnest($2::int[]) AS u (id) CROSS JOIN LATERAL (
-  SELECT id, external_id, merged_into, identified, traits, email, email_hash, phone, time_zone, locale, country, city
+  SELECT id, external_id, merged_into, erased_at, identified, traits, email, email_hash, phone, time_zone, locale,
+    country, city
   FROM profile WHERE workspace_id = $1 AND id = u.id LIMIT 1 FOR NO KEY UPDATE) AS p
 """
 # ON CONFLICT is for whoever is inserted by somebody else at this moment: not returned, found in the next round.
@@ -150,7 +155,15 @@ async def lock_drafts(connection: Connection, workspace_id: UUID, names: Sequenc
         for row in rows:
             if row["merged_into"] is None:
                 values = {column: row[column] for column in COLUMNS}
-                drafts[row["id"]] = Draft(row["external_id"], row["id"], values, row["traits"], row["identified"])
+                drafts[row["id"]] = Draft(
+                    row["external_id"],
+                    row["id"],
+                    values,
+                    row["traits"],
+                    row["identified"],
+                    erased=row["erased_at"] is not None,
+                    traits_before=row["traits"],
+                )
             else:
                 merged[row["id"]] = row["merged_into"]
         if not merged:
@@ -179,6 +192,16 @@ async def write_drafts(connection: Connection, workspace_id: UUID, drafts: Seque
         touched.update(made.values())
     if old:
         await update(connection, workspace_id, old, now)
+    await write_dates(
+        connection,
+        workspace_id,
+        [
+            (draft.id, key, at)
+            for draft in (*new, *old)
+            if draft.id is not None
+            for key, at in moved_dates(draft.traits_before, draft.traits)
+        ],
+    )
     branded = {draft.id: draft.brand_ids for draft in drafts if draft.id is not None and draft.brand_ids is not None}
     if branded:
         pairs = [(profile_id, brand_id) for profile_id, brands in branded.items() for brand_id in brands]

@@ -4,7 +4,7 @@ import re
 from enum import StrEnum
 from functools import cache
 from importlib.resources import files
-from typing import TypeVar
+from typing import TypeGuard, TypeVar
 from zoneinfo import available_timezones
 
 from profiles.errors import ProfileError
@@ -32,6 +32,14 @@ def check_storable(value: str, *, field: tuple[str, ...] = ()) -> None:
                 f"Contains half of a surrogate pair at character {e.start + 1}: send complete Unicode characters.",
                 field=field,
             ) from e
+
+
+def is_plain(value: object, most: int) -> TypeGuard[str]:
+    """Whether `clean_text` would surely take this text as it is, as it does with most; False says nothing.
+
+    A printable text holds neither U+0000 nor half of a surrogate pair, and of all blanks only the space.
+    """
+    return type(value) is str and 0 < len(value) <= most and value.isprintable() and value[0] != " " != value[-1]
 
 
 def clean_text(value: object, *, what: str, most: int, field: tuple[str, ...] = ()) -> str:
@@ -70,6 +78,8 @@ def time_zones() -> frozenset[str]:
 
 def clean_country(value: object, *, field: tuple[str, ...] = ()) -> str:
     """An ISO 3166 alpha-2 code in capitals; raises ProfileError UNKNOWN_COUNTRY."""
+    if type(value) is str and value in countries():
+        return value
     text = clean_text(value, what="Country", most=64, field=field)
     code = text.upper()
     if code not in countries():

@@ -57,6 +57,39 @@ def clean_properties(value: object, *, field: tuple[str, ...] = ("properties",))
     return properties
 
 
+def properties_text(value: object, *, field: tuple[str, ...] = ("properties",)) -> str:
+    """Like `clean_properties`, as JSON text. Most are flat and plain, and seen to be so at a tenth of the cost."""
+    if not is_plain(value):
+        value = clean_properties(value, field=field)
+    text = orjson.dumps(value)
+    if len(text) > MOST_BYTES:
+        check_size(value, field=field)
+    return text.decode()
+
+
+def is_plain(value: object) -> bool:
+    """Whether `value` is surely an object that `clean_properties` would take as it is; False says nothing."""
+    if type(value) is not dict or len(value) > MOST_KEYS:
+        return False
+    for key, item in value.items():
+        if type(key) is not str or not 0 < len(key) <= MOST_KEY_CHARACTERS or not key.isprintable():
+            return False
+        kind = type(item)
+        if kind is str:
+            # Half a surrogate pair is not printable, nor is U+0000.
+            if not item.isprintable():
+                return False
+        elif kind is float:
+            if not isfinite(item):
+                return False
+        elif kind is int:
+            if not -MOST_INTEGER <= item <= MOST_INTEGER:
+                return False
+        elif kind is not bool and item is not None:
+            return False
+    return True
+
+
 def clean_json(value: object, depth: int, *, field: tuple[str, ...]) -> JsonValue:
     """Any JSON value at `depth` of a document."""
     if value is None or isinstance(value, str | bool | int | float):

@@ -4,12 +4,12 @@ from uuid import UUID
 
 from pyroaring import BitMap
 
+from db.idsets import unpack
 from db.transactions import Connection, across_workspaces, transaction
 from profiles import workspaces
 from profiles.models import ConsentDefault
 from profiles.text import clean_choice
 from segments.errors import SegmentError
-from segments.idsets import unpack
 
 CREATE = """
 INSERT INTO segment (workspace_id, name, description, type, status)

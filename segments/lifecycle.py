@@ -1,48 +1,64 @@
 """Segments as their owners handle them: create, change, publish, put aside, delete.
 
-DRAFT -> ACTIVE <-> PAUSED; all but EVERYONE -> ARCHIVED; unpublish leads back to DRAFT from anywhere. Whatever
+DRAFT, ACTIVE and PAUSED lead to each other; all but EVERYONE -> ARCHIVED, and from there back to DRAFT. Whatever
 changes a segment locks its row first.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import datetime
+from typing import TypeAlias
 from uuid import UUID
 
 import asyncpg
-import orjson
 from pyroaring import BitMap
 
 from db.transactions import Connection, transaction
-from db.unset import UNSET, Unset
-from profiles.text import check_storable, clean_text, clean_time_zone
-from segments import conditions, evaluation, everyone, membership, schedule
-from segments.errors import IllegalMove, SegmentError, SegmentNotFound, clean
-from segments.models import Cadence, EvaluationCause, Segment, SegmentStatus, SegmentType
+from db.unset import UNSET
+from segments import evaluation, everyone, following, membership, ranks, references, schedule
+from segments.conditions import WIDEST, Limits
+from segments.errors import IllegalMove, SegmentError, SegmentNotFound
+from segments.models import EvaluationCause, Segment, SegmentStatus, SegmentType
+from segments.wanted import (
+    MOST_NAME_CHARACTERS,
+    Checked,
+    SegmentChanges,
+    SegmentInput,
+    SimpleConditions,
+    checked,
+    merged,
+    same,
+)
+
+__all__ = [
+    "MOST", "MOVES", "SegmentChanges", "SegmentInput", "SimpleConditions", "activate", "archive", "create", "delete",
+    "duplicate", "locked", "pause", "unpublish", "update",
+]  # fmt: skip
 
 MOST = 100
-MOST_NAME_CHARACTERS = 200
-MOST_DESCRIPTION_CHARACTERS = 2000
+
+UsedBy: TypeAlias = Callable[[Connection, UUID, UUID], Awaitable[list[str]]]
+"""Names of what uses a segment in the packages above: (connection, workspace id, segment id)."""
 
 S = SegmentStatus
 MOVES: dict[SegmentStatus, frozenset[SegmentStatus]] = {
-    S.DRAFT: frozenset({S.ACTIVE, S.ARCHIVED}),
+    S.DRAFT: frozenset({S.ACTIVE, S.PAUSED, S.ARCHIVED}),
     S.ACTIVE: frozenset({S.PAUSED, S.DRAFT, S.ARCHIVED}),
     S.PAUSED: frozenset({S.ACTIVE, S.DRAFT, S.ARCHIVED}),
     S.ARCHIVED: frozenset({S.DRAFT}),
 }
 """Where a segment can go from each status."""
 
-# EVERYONE stands for the workspace's list of segments: one creator at a time, so that the limit holds.
-LOCK_LIST = "SELECT id FROM segment WHERE workspace_id = $1 AND type = 'EVERYONE' FOR NO KEY UPDATE"
 COUNT = "SELECT count(*) FROM segment WHERE workspace_id = $1 AND type <> 'EVERYONE' AND status <> 'ARCHIVED'"
 INSERT = """
-INSERT INTO segment (workspace_id, brand_id, name, description, type, status, definition, cadence, cron, time_zone,
-  created_at, updated_at)
-VALUES ($1, $2, $3, $4, $5, 'DRAFT', $6, $7, $8, $9, $10, $10) RETURNING id
+INSERT INTO segment (workspace_id, brand_id, name, description, type, status, definition, mode, ranking, live,
+  change_guard, cadence, cron, time_zone, created_at, updated_at)
+VALUES ($1, $2, $3, $4, $5, 'DRAFT', $6, $7, $8, $9, $10, $11, $12, $13, $14, $14) RETURNING id
 """
 UPDATE = """
-UPDATE segment SET brand_id = $3, name = $4, description = $5, definition = $6, definition_version = $7, cadence = $8,
-  cron = $9, time_zone = $10, next_run_at = $11, updated_at = $12
+UPDATE segment SET brand_id = $3, name = $4, description = $5, definition = $6, mode = $7, ranking = $8, live = $9,
+  change_guard = $10, cadence = $11, cron = $12, time_zone = $13, definition_version = $14, next_run_at = $15,
+  updated_at = $16
 WHERE workspace_id = $1 AND id = $2
 """
 MOVE = """
@@ -52,150 +68,152 @@ DELETE = "DELETE FROM segment WHERE workspace_id = $1 AND id = $2"
 BRAND_EXISTS = "SELECT EXISTS (SELECT FROM brand WHERE workspace_id = $1 AND id = $2)"
 
 
-@dataclass(frozen=True, slots=True)
-class SegmentInput:
-    """A segment as somebody wants it."""
-
-    name: str
-    type: SegmentType
-    description: str = ""
-    brand_id: UUID | None = None
-    """None: for all brands."""
-    definition: object = None
-    """The JSON of conditions.py, for dynamic segments."""
-    cadence: Cadence = Cadence.NEVER
-    cron: str | None = None
-    time_zone: str = "UTC"
-
-
-@dataclass(frozen=True, slots=True)
-class SegmentChanges:
-    """What to change; UNSET leaves a field as it is, None clears one that may be empty."""
-
-    name: str | Unset = UNSET
-    description: str | Unset = UNSET
-    brand_id: UUID | Unset | None = UNSET
-    definition: object = UNSET
-    cadence: Cadence | Unset = UNSET
-    cron: str | Unset | None = UNSET
-    time_zone: str | Unset = UNSET
-
-
 # --- making and changing ------------------------------------------------------------------------------------------
 
 
-async def create(workspace_id: UUID, wanted: SegmentInput, *, now: datetime, most: int = MOST) -> Segment:
-    """A new draft; a static one has its size, 0, from the start.
+async def create(
+    workspace_id: UUID, wanted: SegmentInput, *, now: datetime, most: int = MOST, limits: Limits | None = None
+) -> Segment:
+    """A new draft; a static one has its size, 0, from the start. `limits` are those of its conditions.
 
     Raises SegmentError naming the field; TOO_MANY_SEGMENTS when the workspace has `most` that are not archived.
     """
-    wanted = checked(wanted)
+    kept = checked(wanted, limits=limits)
     async with transaction(workspace_id) as connection:
         await make_room(connection, workspace_id, most=most)
-        await require_brand(connection, workspace_id, wanted.brand_id)
+        await require_brand(connection, workspace_id, kept.brand_id)
         segment_id: UUID = await connection.fetchval(
             INSERT,
             workspace_id,
-            wanted.brand_id,
-            wanted.name,
-            wanted.description,
-            wanted.type.value,
-            wanted.definition,
-            wanted.cadence.value,
-            wanted.cron,
-            wanted.time_zone,
+            kept.brand_id,
+            kept.name,
+            kept.description,
+            kept.type.value,
+            kept.definition,
+            kept.mode.value,
+            kept.ranking,
+            kept.live,
+            kept.change_guard,
+            kept.cadence.value,
+            kept.cron,
+            kept.time_zone,
             now,
         )
-        if wanted.type is SegmentType.STATIC:
-            await membership.apply(
-                connection,
-                workspace_id=workspace_id,
-                segment_id=segment_id,
-                members=BitMap(),
-                reason="created",
-                now=now,
-            )
-        return await Segment.get(workspace_id=workspace_id, id=segment_id)
+        segment = await Segment.get(workspace_id=workspace_id, id=segment_id)
+        if kept.condition is not None:
+            await references.save(connection, segment, kept.condition, field=kept.field)
+        else:
+            await fill(connection, segment, BitMap(), reason="created", now=now)
+        return segment
 
 
-async def update(workspace_id: UUID, segment_id: UUID, changes: SegmentChanges, *, now: datetime) -> Segment:
-    """The segment, changed. Other conditions, or another brand, are a new definition version.
+async def update(
+    workspace_id: UUID, segment_id: UUID, changes: SegmentChanges, *, now: datetime, limits: Limits | None = None
+) -> Segment:
+    """The segment, changed. Other conditions, another order or another brand are a new definition version.
 
-    An active dynamic segment with a new definition is evaluated anew (`evaluation.find_open` finds what was asked
-    for); what was being evaluated comes to nothing. A static segment loses the members that are not of its new brand.
-    Raises SegmentNotFound, SegmentError naming the field.
+    An active dynamic segment with a new definition, or that becomes live, is evaluated anew (`evaluation.find_open`
+    finds what was asked for); what was being evaluated comes to nothing. A static segment loses the members that are
+    not of its new brand. `limits` are those of new conditions. Raises SegmentNotFound, SegmentError naming the field.
     """
     async with transaction(workspace_id) as connection:
         segment = await locked(workspace_id, segment_id)
         if segment.status is S.ARCHIVED:
             raise IllegalMove("An archived segment is not changed; unpublish it first, or duplicate it.")
-        wanted = checked(merged(segment, changes))
-        await require_brand(connection, workspace_id, wanted.brand_id)
-        redefined = not same(wanted.definition, segment.definition) or wanted.brand_id != segment.brand_id
-        next_run_at = next_run(segment, wanted, now=now) if segment.status is S.ACTIVE else None
+        as_before = changes.definition is UNSET and changes.conditions is UNSET
+        kept = checked(
+            merged(segment, changes),
+            limits=WIDEST if as_before else limits,
+            live_is_given=changes.live is not UNSET,
+        )
+        moved = kept.brand_id != segment.brand_id
+        if moved:
+            await require_brand(connection, workspace_id, kept.brand_id)
+            await references.require_brand_of_users(connection, segment, kept.brand_id)
+        redefined = moved or not (same(kept.definition, segment.definition) and same(kept.ranking, segment.ranking))
         await connection.execute(
             UPDATE,
             workspace_id,
             segment_id,
-            wanted.brand_id,
-            wanted.name,
-            wanted.description,
-            wanted.definition,
+            kept.brand_id,
+            kept.name,
+            kept.description,
+            kept.definition,
+            kept.mode.value,
+            kept.ranking,
+            kept.live,
+            kept.change_guard,
+            kept.cadence.value,
+            kept.cron,
+            kept.time_zone,
             segment.definition_version + redefined,
-            wanted.cadence.value,
-            wanted.cron,
-            wanted.time_zone,
-            next_run_at,
+            next_run(segment, kept, now=now) if segment.status is S.ACTIVE else None,
             now,
         )
-        if redefined and wanted.type is SegmentType.DYNAMIC:
-            message = "The conditions were changed while they were evaluated; they are evaluated anew."
-            await evaluation.close_open(connection, segment, code="DEFINITION_CHANGED", message=message)
-            if segment.status is S.ACTIVE:
-                await evaluation.request(workspace_id, segment_id, cause=EvaluationCause.DEFINITION, now=now)
-        elif redefined and wanted.brand_id is not None:
-            await drop_foreign(connection, segment, brand_id=wanted.brand_id, now=now)
-        return await Segment.get(workspace_id=workspace_id, id=segment_id)
+        changed = await Segment.get(workspace_id=workspace_id, id=segment_id)
+        if kept.condition is None:
+            if moved and kept.brand_id is not None:
+                await drop_foreign(connection, segment, brand_id=kept.brand_id, now=now)
+        elif redefined or (kept.live and not segment.live):
+            await redefine(connection, segment, changed, kept, now=now)
+        return changed
+
+
+async def redefine(connection: Connection, before: Segment, segment: Segment, kept: Checked, *, now: datetime) -> None:
+    """Have a dynamic segment evaluated by what it now says."""
+    assert kept.condition is not None
+    await references.save(connection, segment, kept.condition, field=kept.field)
+    if before.ranking is not None and kept.ranking is None:
+        await ranks.clear(connection, workspace_id=segment.workspace_id, segment_id=segment.id)
+    message = "The conditions were changed while they were evaluated; they are evaluated anew."
+    await evaluation.close_open(connection, segment, code="DEFINITION_CHANGED", message=message)
+    if segment.status is S.ACTIVE:
+        await evaluation.request(segment.workspace_id, segment.id, cause=EvaluationCause.DEFINITION, now=now)
 
 
 async def duplicate(
     workspace_id: UUID, segment_id: UUID, *, name: str | None = None, now: datetime, most: int = MOST
 ) -> Segment:
-    """A new draft with the same definition, cadence and, when static, members; named "Copy of ..." by default.
+    """A new draft like the original in all but status and history, with its members when static.
 
-    Raises what `create` raises, SegmentNotFound, SEGMENT_IS_BUILT_IN.
+    Named "Copy of ..." by default. Raises what `create` raises, SegmentNotFound, SEGMENT_IS_BUILT_IN.
     """
     async with transaction(workspace_id) as connection:
         original = await locked(workspace_id, segment_id)
         wanted = merged(original, SegmentChanges())
         copied = replace(wanted, name=name or f"Copy of {original.name}"[:MOST_NAME_CHARACTERS])
-        copy = await create(workspace_id, copied, now=now, most=most)
+        copy = await create(workspace_id, copied, now=now, most=most, limits=WIDEST)
         if original.type is SegmentType.STATIC:
             members = await membership.load(connection, segment_id)
-            await membership.apply(
-                connection,
-                workspace_id=workspace_id,
-                segment_id=copy.id,
-                members=members or BitMap(),
-                reason="duplicated",
-                now=now,
-            )
+            await fill(connection, copy, members or BitMap(), reason="duplicated", now=now)
         return copy
 
 
-async def delete(workspace_id: UUID, segment_id: UUID) -> None:
-    """Delete a segment and all it ever held.
+async def nobody(connection: Connection, workspace_id: UUID, segment_id: UUID) -> list[str]:
+    """Used where no package above is there to ask."""
+    return []
 
-    Raises SegmentNotFound, SEGMENT_IS_BUILT_IN, and SEGMENT_IN_USE while a campaign, sent or not, names it.
+
+async def delete(workspace_id: UUID, segment_id: UUID, *, used_by: UsedBy = nobody) -> None:
+    """Delete a segment and all it ever held. `used_by` names the campaigns that use it.
+
+    Raises SegmentNotFound, SEGMENT_IS_BUILT_IN, and SEGMENT_IN_USE while another segment, or a campaign, sent or not,
+    names it.
     """
     try:
         async with transaction(workspace_id) as connection:
-            await locked(workspace_id, segment_id)
+            segment = await locked(workspace_id, segment_id)
+            await references.lock_list(connection, workspace_id)
+            await references.require_unused(connection, segment)
+            if campaigns := await used_by(connection, workspace_id, segment_id):
+                named = references.listed(campaigns)
+                message = f"Campaigns name this segment: {named}; take it out of them, or archive it instead."
+                raise SegmentError("SEGMENT_IN_USE", message, field=("id",))
             await connection.execute(DELETE, workspace_id, segment_id)
             await membership.forget(connection, workspace_id=workspace_id, segment_id=segment_id)
     except asyncpg.ForeignKeyViolationError as e:
-        # Who uses it lives in packages above; their foreign keys speak for them.
-        message = "Campaigns name this segment; take it out of them, or archive it instead."
+        # Somebody named it between the question and the answer; the foreign keys are the last wall.
+        message = "It is in use since a moment ago; try again to hear by what."
         raise SegmentError("SEGMENT_IN_USE", message, field=("id",)) from e
 
 
@@ -209,7 +227,7 @@ async def activate(workspace_id: UUID, segment_id: UUID, *, now: datetime) -> Se
     """
     async with transaction(workspace_id) as connection:
         segment = await locked(workspace_id, segment_id)
-        scheduled = next_run(segment, merged(segment, SegmentChanges()), now=now)
+        scheduled = next_run(segment, segment, now=now)
         moved = await move(connection, segment, S.ACTIVE, next_run_at=scheduled, now=now)
         if segment.type is SegmentType.DYNAMIC:
             await evaluation.request(workspace_id, segment_id, cause=EvaluationCause.ACTIVATION, now=now)
@@ -217,7 +235,7 @@ async def activate(workspace_id: UUID, segment_id: UUID, *, now: datetime) -> Se
 
 
 async def pause(workspace_id: UUID, segment_id: UUID, *, now: datetime) -> Segment:
-    """ACTIVE -> PAUSED: it keeps its members and stands still."""
+    """ACTIVE or DRAFT -> PAUSED: it keeps the members that it has and stands still."""
     async with transaction(workspace_id) as connection:
         segment = await locked(workspace_id, segment_id)
         return await move(connection, segment, S.PAUSED, next_run_at=None, now=now)
@@ -268,83 +286,7 @@ async def locked(workspace_id: UUID, segment_id: UUID) -> Segment:
     return segment
 
 
-def merged(segment: Segment, changes: SegmentChanges) -> SegmentInput:
-    """What is wanted of the segment after `changes`; leaving CRON drops its expression."""
-    before = SegmentInput(
-        name=segment.name,
-        type=segment.type,
-        description=segment.description,
-        brand_id=segment.brand_id,
-        definition=segment.definition,
-        cadence=segment.cadence,
-        cron=segment.cron,
-        time_zone=segment.time_zone,
-    )
-    given = {name: getattr(changes, name) for name in changes.__slots__}
-    given = {name: value for name, value in given.items() if value is not UNSET}
-    after = replace(before, **given)
-    if after.cadence is not Cadence.CRON and changes.cron is UNSET:
-        after = replace(after, cron=None)
-    return after
-
-
-def checked(wanted: SegmentInput) -> SegmentInput:
-    """The input as it is kept: texts trimmed, conditions canonical. Raises SegmentError naming the field."""
-    definition: object = None
-    match wanted.type:
-        case SegmentType.EVERYONE:
-            message = "Every workspace has its EVERYONE already; make a STATIC or a DYNAMIC segment."
-            raise SegmentError("SEGMENT_IS_BUILT_IN", message, field=("type",))
-        case SegmentType.DYNAMIC:
-            if wanted.definition is None:
-                message = "A dynamic segment needs conditions; give its definition."
-                raise SegmentError("DEFINITION_REQUIRED", message, field=("definition",))
-            definition = conditions.to_json(conditions.parse(wanted.definition, field=("definition",)))
-        case SegmentType.STATIC:
-            if wanted.definition is not None:
-                message = "A static segment has members and no conditions; leave them out, or make it DYNAMIC."
-                raise SegmentError("DEFINITION_NOT_ALLOWED", message, field=("definition",))
-            if wanted.cadence is not Cadence.NEVER:
-                message = "A static segment is never evaluated; its cadence is NEVER."
-                raise SegmentError("CADENCE_NOT_ALLOWED", message, field=("cadence",))
-    name = clean(clean_text, wanted.name, field=("name",), what="Segment name", most=MOST_NAME_CHARACTERS)
-    return replace(
-        wanted,
-        name=name,
-        description=checked_description(wanted.description),
-        definition=definition,
-        cron=checked_cron(wanted),
-        time_zone=clean(clean_time_zone, wanted.time_zone, field=("time_zone",)),
-    )
-
-
-def checked_description(description: str) -> str:
-    text = description.strip()
-    if len(text) > MOST_DESCRIPTION_CHARACTERS:
-        message = f"Has {len(text)} characters; shorten it to at most {MOST_DESCRIPTION_CHARACTERS}."
-        raise SegmentError("TOO_LONG", message, field=("description",))
-    clean(check_storable, text, field=("description",))
-    return text
-
-
-def checked_cron(wanted: SegmentInput) -> str | None:
-    if wanted.cadence is Cadence.CRON:
-        if wanted.cron is None:
-            message = "The cadence CRON needs an expression; give cron."
-            raise SegmentError("CRON_REQUIRED", message, field=("cron",))
-        return schedule.clean_cron(wanted.cron)
-    if wanted.cron is not None:
-        message = f"The cadence {wanted.cadence} takes no expression; leave cron out, or set the cadence to CRON."
-        raise SegmentError("CRON_NOT_ALLOWED", message, field=("cron",))
-    return None
-
-
-def same(one: object, other: object) -> bool:
-    """Whether two definitions are the same; == would take true for 1."""
-    return orjson.dumps(one, option=orjson.OPT_SORT_KEYS) == orjson.dumps(other, option=orjson.OPT_SORT_KEYS)
-
-
-def next_run(segment: Segment, wanted: SegmentInput, *, now: datetime) -> datetime | None:
+def next_run(segment: Segment, wanted: Checked | Segment, *, now: datetime) -> datetime | None:
     return schedule.next_run(
         wanted.cadence, cron=wanted.cron, time_zone=wanted.time_zone, segment_id=segment.id, after=now
     )
@@ -352,7 +294,7 @@ def next_run(segment: Segment, wanted: SegmentInput, *, now: datetime) -> dateti
 
 async def make_room(connection: Connection, workspace_id: UUID, *, most: int) -> None:
     """Raises TOO_MANY_SEGMENTS unless one more may be made; until the transaction ends nobody else makes one."""
-    await connection.fetchval(LOCK_LIST, workspace_id)
+    await references.lock_list(connection, workspace_id)
     if await connection.fetchval(COUNT, workspace_id) >= most:
         message = f"A workspace has at most {most} segments; archive or delete one first."
         raise SegmentError("TOO_MANY_SEGMENTS", message)
@@ -364,14 +306,33 @@ async def require_brand(connection: Connection, workspace_id: UUID, brand_id: UU
         raise SegmentError("NOT_FOUND", message, field=("brand_id",))
 
 
+async def fill(connection: Connection, segment: Segment, members: BitMap, *, reason: str, now: datetime) -> None:
+    """Give a static segment that is new its members; without any, its size of 0."""
+    await membership.apply(
+        connection,
+        workspace_id=segment.workspace_id,
+        segment_id=segment.id,
+        members=members,
+        reason=reason,
+        now=now,
+    )
+
+
 async def drop_foreign(connection: Connection, segment: Segment, *, brand_id: UUID, now: datetime) -> None:
     """Let the members of a static segment leave who are not of the brand it now belongs to."""
     members = await membership.load(connection, segment.id) or BitMap()
-    await membership.alter(
+    change = await membership.alter(
         connection,
         workspace_id=segment.workspace_id,
         segment_id=segment.id,
         leave=members - await everyone.members(connection, brand_id),
         reason="brand",
+        now=now,
+    )
+    await following.follow(
+        connection,
+        workspace_id=segment.workspace_id,
+        segment_id=segment.id,
+        changed=change.removed,
         now=now,
     )

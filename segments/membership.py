@@ -1,103 +1,138 @@
-"""Who is in a segment: one bitmap for now, interval rows for history, both changed in one transaction.
+"""Who is in a segment: one bitmap for now, interval rows for history, a row of the feed, all changed at once.
 
 The bitmap is a base and two small deltas, `(base | added) - removed`, where `added` is apart from `base` and `removed`
 part of it. Rewriting 100 bitmaps of a million a second cost 489 ms and 14 MB of write-ahead log, deltas 1.4 ms and
-0.03 MB. Interval rows are written for the difference only, never deleted and inserted again.
+0.03 MB. Interval rows are written for the difference only, never deleted and inserted again. Every change of members
+adds one row to the feed, in the same transaction: see changes.py.
 
-EVERYONE has no rows here: see everyone.py.
+Reading members, page by page or one by one, is in members.py. EVERYONE has no rows here: see everyone.py.
 """
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from array import array
+from collections.abc import Collection, Mapping, Set
+from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
 from asyncpg import Record
 from pyroaring import BitMap
 
+from db.idsets import to_parameter, unpack
 from db.transactions import Connection, transaction
+from db.unset import UNSET, Unset
+from segments import bases, ranks
+from segments.bases import Stored
 from segments.errors import SegmentNotFound
-from segments.idsets import to_parameter, unpack
 
 FOLD_ABOVE = 10_000
 """Changes kept in the deltas before they are folded into the base."""
+MANY = 10_000
+"""Entering at once from which on a segment has a statement of its own."""
 
-LOAD = "SELECT segment_id, base, added, removed FROM segment_membership WHERE segment_id = ANY($1)"
+# Connections inside transaction(workspace_id) run these: row level security is the condition on the workspace.
+LOAD = """
+SELECT segment_id, base_version, added, removed, evaluated_at FROM segment_membership WHERE segment_id = ANY($1)
+"""
+# In id order, so that two who lock several never wait for each other.
 LOCK = """
-SELECT base, added, removed, size FROM segment_membership WHERE workspace_id = $1 AND segment_id = $2 FOR UPDATE
+SELECT segment_id, base_version, added, removed, evaluated_at FROM segment_membership
+WHERE workspace_id = $1 AND segment_id = ANY($2) ORDER BY segment_id FOR UPDATE
 """
 # Stands in for a row that is not there yet, so that two first writers take turns.
 LOCK_SEGMENT = "SELECT id FROM segment WHERE workspace_id = $1 AND id = $2 FOR NO KEY UPDATE"
 START = """
-INSERT INTO segment_membership (workspace_id, segment_id, base, added, removed, size, evaluated_at)
-VALUES ($1, $2, $3, $4, $4, $5, $6)
+INSERT INTO segment_membership (workspace_id, segment_id, base, added, removed, size, evaluated_at, base_version)
+VALUES ($1, $2, $3, $4, $4, $5, $6, $7)
 """
 REBASE = """
-UPDATE segment_membership SET base = $3, added = $4, removed = $4, size = $5, evaluated_at = $6, version = version + 1
-WHERE workspace_id = $1 AND segment_id = $2
+UPDATE segment_membership m SET base = c.base, base_version = c.base_version, added = $3, removed = $3, size = c.size,
+  evaluated_at = greatest(m.evaluated_at, $4), version = m.version + 1
+FROM unnest($2::uuid[], $5::bytea[], $6::bigint[], $7::int[]) AS c (segment_id, base, base_version, size)
+WHERE m.workspace_id = $1 AND m.segment_id = c.segment_id
 """
 # `base` is left out, so that PostgreSQL keeps its stored value as it is.
 SHIFT = """
-UPDATE segment_membership SET added = $3, removed = $4, size = $5, evaluated_at = $6, version = version + 1
-WHERE workspace_id = $1 AND segment_id = $2
+UPDATE segment_membership m SET added = c.added, removed = c.removed, size = c.size,
+  evaluated_at = greatest(m.evaluated_at, $3), version = m.version + 1
+FROM unnest($2::uuid[], $4::bytea[], $5::bytea[], $6::int[]) AS c (segment_id, added, removed, size)
+WHERE m.workspace_id = $1 AND m.segment_id = c.segment_id
 """
-UNCHANGED = "UPDATE segment_membership SET evaluated_at = $3 WHERE workspace_id = $1 AND segment_id = $2"
+UNCHANGED = """
+UPDATE segment_membership SET evaluated_at = greatest(evaluated_at, $3) WHERE workspace_id = $1 AND segment_id = $2
+"""
+# Each open interval by its index, whatever the statistics say of a young segment. The segments' rows are locked, so
+# that nobody moves these rows in between.
 CLOSE_INTERVALS = """
-UPDATE membership SET exited_at = $4, exit_reason = $5
-WHERE workspace_id = $1 AND segment_id = $2 AND profile_id = ANY($3::int[]) AND exited_at IS NULL
+UPDATE membership SET exited_at = greatest(entered_at, $5), exit_reason = $6
+WHERE ctid = ANY(ARRAY(
+  SELECT i.ctid FROM unnest($3::int[], $4::int[]) AS gone (place, profile_id)
+  CROSS JOIN LATERAL (
+    SELECT m.ctid FROM membership m
+    WHERE m.workspace_id = $1 AND m.segment_id = ($2::uuid[])[gone.place] AND m.profile_id = gone.profile_id
+      AND m.exited_at IS NULL LIMIT 1) AS i))
 """
+# Whoever left and comes back within one instant has an interval of that instant: it goes on.
 OPEN_INTERVALS = """
 INSERT INTO membership (workspace_id, segment_id, profile_id, entered_at, reason)
-SELECT $1, $2, entered.id, $4, $5 FROM unnest($3::int[]) AS entered (id)
+SELECT $1, ($2::uuid[])[come.place], come.profile_id, $5, $6
+FROM unnest($3::int[], $4::int[]) AS come (place, profile_id)
+ON CONFLICT (segment_id, profile_id, entered_at) DO UPDATE SET exited_at = NULL, exit_reason = NULL
 """
-# By the open intervals, an index row each, rather than by reading a whole bitmap for one bit.
-IS_MEMBER = """
-SELECT EXISTS (SELECT FROM membership WHERE workspace_id = $1 AND segment_id = $2 AND profile_id = $3
-    AND exited_at IS NULL)
-  OR EXISTS (SELECT FROM segment s JOIN profile p ON p.workspace_id = s.workspace_id AND p.id = $3
-    WHERE s.workspace_id = $1 AND s.id = $2 AND s.type = 'EVERYONE' AND p.merged_into IS NULL AND p.erased_at IS NULL)
+# When nobody can have entered at this instant before, and many enter: a million took 6.6-7.4 s in one run in which the
+# statement above took 13.5-15.2 s (durable, 222 against 270 MB of write-ahead log; a busy machine). No index but the
+# key's; chunks of 50,000 made no difference; without row level security it would be a quarter less.
+OPEN_MANY = """
+INSERT INTO membership (workspace_id, segment_id, profile_id, entered_at, reason)
+SELECT $1, $2, come.profile_id, $4, $5 FROM unnest($3::int[]) AS come (profile_id)
 """
-SEGMENTS_OF = """
-SELECT profile_id, segment_id, entered_at FROM membership
-WHERE workspace_id = $1 AND profile_id = ANY($2::int[]) AND exited_at IS NULL
+TELL = """
+INSERT INTO membership_change (workspace_id, segment_id, at, reason, entered, exited, reranked)
+SELECT $1, c.segment_id, $3, $4, c.entered, c.exited, c.reranked
+FROM unnest($2::uuid[], $5::bytea[], $6::bytea[], $7::bytea[]) AS c (segment_id, entered, exited, reranked)
 """
-PAGE = """
-SELECT profile_id, entered_at FROM membership
-WHERE workspace_id = $1 AND segment_id = $2 AND profile_id > $3 AND exited_at IS NULL ORDER BY profile_id LIMIT $4
+FORGET = """
+WITH history AS (DELETE FROM membership WHERE workspace_id = $1 AND segment_id = $2)
+DELETE FROM membership_change WHERE workspace_id = $1 AND segment_id = $2
 """
-FORGET = "DELETE FROM membership WHERE workspace_id = $1 AND segment_id = $2"
-# One statement, so that both sides are of one instant whoever writes meanwhile.
+# One statement, so that all sides are of one instant whoever writes meanwhile. `first` are as many of a ranked
+# segment's order as there are members: whoever follows it is to meet exactly the members.
 COMPARE = """
-SELECT coalesce(m.segment_id, i.segment_id) AS segment_id, m.base, m.added, m.removed, m.size, i.open
+SELECT coalesce(m.segment_id, i.segment_id) AS segment_id, m.base, m.added, m.removed, m.size, m.evaluated_at,
+  i.open, s.live, s.ranking ->> 'top' AS top, first.ids AS first, ranked.people AS ranked
 FROM (SELECT * FROM segment_membership WHERE workspace_id = $1) AS m
 FULL JOIN (
   SELECT segment_id, string_agg(int4send(profile_id), ''::bytea) AS open FROM membership
   WHERE workspace_id = $1 AND exited_at IS NULL GROUP BY segment_id) AS i ON i.segment_id = m.segment_id
+LEFT JOIN segment s ON s.workspace_id = $1 AND s.id = m.segment_id AND s.ranking IS NOT NULL
+LEFT JOIN LATERAL (
+  SELECT count(*)::int AS people FROM segment_rank WHERE workspace_id = $1 AND segment_id = s.id) AS ranked ON true
+LEFT JOIN LATERAL (
+  SELECT string_agg(int4send(best.profile_id), ''::bytea) AS ids FROM (
+    SELECT profile_id FROM segment_rank WHERE workspace_id = $1 AND segment_id = s.id
+    ORDER BY order_value DESC, profile_id LIMIT m.size) AS best) AS first ON true
 ORDER BY 1
 """
 NOBODY = BitMap()
+EMPTY = NOBODY.serialize()
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a change of members came to: the new size, who entered and who left."""
+    """What a change of members came to: the new size, who entered, who left, who stayed at another rank."""
 
     size: int
     added: BitMap
     removed: BitMap
+    reranked: BitMap = field(default_factory=BitMap)
 
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """A current member, and since when."""
-
-    profile_id: int
-    entered_at: datetime
+    def __bool__(self) -> bool:
+        """Whether anything is different."""
+        return bool(self.added or self.removed or self.reranked)
 
 
 @dataclass(frozen=True, slots=True)
 class Mismatch:
-    """A segment whose bitmap and open intervals are not the same people."""
+    """A segment of which two records do not name the same people."""
 
     segment_id: UUID
     only_in_bitmap: int
@@ -106,6 +141,8 @@ class Mismatch:
     """The stored size; None when there is no bitmap at all."""
     members: int
     """Bits in the bitmap."""
+    out_of_order: int = 0
+    """Members who are not among the first of the order, those who are in their place, and those missing at its end."""
 
 
 # --- reading ------------------------------------------------------------------------------------------------------
@@ -117,74 +154,84 @@ async def load(connection: Connection, segment_id: UUID) -> BitMap | None:
 
 
 async def load_many(connection: Connection, segment_ids: Collection[UUID]) -> dict[UUID, BitMap]:
-    """Current members by segment id; segments that were never evaluated, and EVERYONE, are left out."""
-    rows = await connection.fetch(LOAD, list(segment_ids))
-    return {row["segment_id"]: Stored.of(row).members for row in rows}
-
-
-async def is_member(workspace_id: UUID, segment_id: UUID, *, profile_id: int) -> bool:
-    """Whether the profile is in the segment now, whatever the segment's status; of EVERYONE, whether it lives.
-
-    False for a profile or segment that does not exist.
-    """
-    async with transaction(workspace_id) as connection:
-        found: bool = await connection.fetchval(IS_MEMBER, workspace_id, segment_id, profile_id)
-    return found
-
-
-async def segments_of_profiles(workspace_id: UUID, profile_ids: Collection[int]) -> dict[int, dict[UUID, datetime]]:
-    """The segments each profile is in now and since when, by profile id; EVERYONE, and those in none, left out."""
-    found: dict[int, dict[UUID, datetime]] = {}
-    async with transaction(workspace_id) as connection:
-        for row in await connection.fetch(SEGMENTS_OF, workspace_id, list(profile_ids)):
-            found.setdefault(row["profile_id"], {})[row["segment_id"]] = row["entered_at"]
-    return found
-
-
-async def page(workspace_id: UUID, segment_id: UUID, *, after: int | None, limit: int) -> list[Member]:
-    """At most `limit` current members with a profile id above `after`, by profile id; none of EVERYONE."""
-    async with transaction(workspace_id) as connection:
-        rows = await connection.fetch(PAGE, workspace_id, segment_id, after or 0, limit)
-    return [Member(*row) for row in rows]
+    """Current members by segment id, the caller's own copies; segments never evaluated, and EVERYONE, left out."""
+    stored = await bases.read(connection, await connection.fetch(LOAD, list(segment_ids)))
+    return {segment_id: one.members for segment_id, one in stored.items()}
 
 
 async def verify(workspace_id: UUID) -> list[Mismatch]:
-    """The segments whose bitmap, size and open intervals disagree; empty when all is well."""
+    """The segments whose bitmap, size, open intervals and order disagree; empty when all is well.
+
+    The members of a ranked segment are the first of its order. A live one has as many as its cut allows. One whose
+    order is still to be found, since it was ranked a moment ago, is not asked about it.
+    """
     async with transaction(workspace_id) as connection:
         rows = await connection.fetch(COMPARE, workspace_id)
-    found = []
-    for row in rows:
-        members = Stored.of(row).members if row["base"] is not None else NOBODY
-        intervals = unpack(row["open"])
-        if members != intervals or row["size"] != len(members):
-            found.append(
-                Mismatch(
-                    segment_id=row["segment_id"],
-                    only_in_bitmap=len(members - intervals),
-                    only_in_intervals=len(intervals - members),
-                    size=row["size"],
-                    members=len(members),
-                )
-            )
-    return found
+    return [found for row in rows if (found := mismatch(row)) is not None]
+
+
+def mismatch(row: Record) -> Mismatch | None:
+    """What is wrong with a segment; None when nothing is."""
+    base: bytes | None = row["base"]
+    members = NOBODY if base is None else Stored.of(base, row).members
+    intervals = unpack(row["open"])
+    out_of_order = 0
+    if row["ranked"]:
+        out_of_order = len(members ^ unpack(row["first"]))
+        if row["live"]:
+            cut = row["ranked"] if row["top"] is None else min(int(row["top"]), row["ranked"])
+            out_of_order += abs(cut - len(members))
+    if members == intervals and row["size"] == len(members) and not out_of_order:
+        return None
+    return Mismatch(
+        segment_id=row["segment_id"],
+        only_in_bitmap=len(members - intervals),
+        only_in_intervals=len(intervals - members),
+        size=row["size"],
+        members=len(members),
+        out_of_order=out_of_order,
+    )
 
 
 # --- changing -----------------------------------------------------------------------------------------------------
 
 
 async def apply(
-    connection: Connection, *, workspace_id: UUID, segment_id: UUID, members: BitMap, reason: str, now: datetime
+    connection: Connection,
+    *,
+    workspace_id: UUID,
+    segment_id: UUID,
+    members: BitMap,
+    reranked: BitMap = NOBODY,
+    reason: str,
+    now: datetime,
+    stored: Stored | Unset | None = UNSET,
 ) -> Change:
     """Make `members` the members, with an interval opened or closed at `now` for each difference.
 
-    Takes the lock of the segment's members, so that changes of one segment follow one another. Folds the deltas. An
-    empty difference only moves `evaluated_at`.
+    `reranked`: those whose rank is another; who was in before and still is counts. Takes the lock of the segment's
+    members, so that changes of one segment follow one another; `stored` is what `lock` answered to a caller who did.
+    Folds the deltas. An empty difference only moves `evaluated_at`. Raises SegmentNotFound.
     """
-    stored = await lock(connection, workspace_id=workspace_id, segment_id=segment_id)
+    if isinstance(stored, Unset):
+        stored = await lock(connection, workspace_id=workspace_id, segment_id=segment_id)
     before = stored.members if stored else NOBODY
-    change = Change(size=len(members), added=members - before, removed=before - members)
-    await save(
-        connection, stored, change, workspace_id=workspace_id, segment_id=segment_id, reason=reason, now=now, fold=True
+    change = Change(len(members), members - before, before - members, reranked & before & members)
+    if stored is None:
+        start = (members.serialize(), EMPTY, len(members), now, bases.new_version())
+        await connection.execute(START, workspace_id, segment_id, *start)
+    elif change.added or change.removed:
+        await rebase(connection, workspace_id, {segment_id: members}, now=now)
+    else:
+        await connection.execute(UNCHANGED, workspace_id, segment_id, now)
+    before_now = stored is None or stored.evaluated_at < now
+    await record(
+        connection,
+        workspace_id,
+        {segment_id: change},
+        unopened={segment_id} if before_now else set(),
+        reason=reason,
+        now=now,
     )
     return change
 
@@ -201,41 +248,35 @@ async def alter(
 ) -> Change:
     """Let some enter and some leave; the others stay. Who is in both leaves. Writes deltas while they are small.
 
-    Those who are in already, or were never in, are no change.
+    Those who are in already, or were never in, are no change. A segment without members so far gets its first.
+    Raises SegmentNotFound.
     """
     stored = await lock(connection, workspace_id=workspace_id, segment_id=segment_id)
-    before = stored.members if stored else NOBODY
-    added, removed = enter - before - leave, leave & before
-    change = Change(size=len(before) + len(added) - len(removed), added=added, removed=removed)
-    await save(
-        connection, stored, change, workspace_id=workspace_id, segment_id=segment_id, reason=reason, now=now, fold=False
-    )
+    if stored is None:
+        members = enter - leave
+        return await apply(
+            connection,
+            workspace_id=workspace_id,
+            segment_id=segment_id,
+            members=members,
+            reason=reason,
+            now=now,
+            stored=None,
+        )
+    change = difference(stored, enter=enter, leave=leave)
+    await shift(connection, workspace_id, {segment_id: stored}, {segment_id: change}, reason=reason, now=now)
+    if not change:
+        await connection.execute(UNCHANGED, workspace_id, segment_id, now)
     return change
 
 
 async def forget(connection: Connection, *, workspace_id: UUID, segment_id: UUID) -> None:
-    """Delete the history of a segment that is deleted.
-
-    Reads the whole table: deleting is rare, and an index over closed intervals would be paid by everyone who enters.
-    """
+    """Delete the history, the feed and the ranks of a segment that is deleted."""
     await connection.execute(FORGET, workspace_id, segment_id)
+    await ranks.clear(connection, workspace_id=workspace_id, segment_id=segment_id)
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """A row of segment_membership, read."""
-
-    base: BitMap
-    added: BitMap
-    removed: BitMap
-
-    @classmethod
-    def of(cls, row: Record) -> "Stored":
-        return cls(*(BitMap.deserialize(row[column]) for column in ("base", "added", "removed")))
-
-    @property
-    def members(self) -> BitMap:
-        return (self.base | self.added) - self.removed
+# --- rows ---------------------------------------------------------------------------------------------------------
 
 
 async def lock(connection: Connection, *, workspace_id: UUID, segment_id: UUID) -> Stored | None:
@@ -243,44 +284,113 @@ async def lock(connection: Connection, *, workspace_id: UUID, segment_id: UUID) 
 
     Raises SegmentNotFound.
     """
-    row = await connection.fetchrow(LOCK, workspace_id, segment_id)
-    if row is None:
+    found = await locked(connection, workspace_id=workspace_id, segment_ids=[segment_id])
+    if not found:
         if await connection.fetchval(LOCK_SEGMENT, workspace_id, segment_id) is None:
             raise SegmentNotFound
-        row = await connection.fetchrow(LOCK, workspace_id, segment_id)
-    return Stored.of(row) if row else None
+        found = await locked(connection, workspace_id=workspace_id, segment_ids=[segment_id])
+    return found.get(segment_id)
 
 
-async def save(
+async def locked(connection: Connection, *, workspace_id: UUID, segment_ids: Collection[UUID]) -> dict[UUID, Stored]:
+    """The stored members of each, locked in id order until the end of the transaction; those never evaluated left out.
+
+    Bases that this process has read before are not read again.
+    """
+    return await bases.read(connection, await connection.fetch(LOCK, workspace_id, list(segment_ids)))
+
+
+def difference(stored: Stored, *, enter: BitMap, leave: BitMap) -> Change:
+    """What entering and leaving come to for those who are members now."""
+    before = stored.among(enter | leave)
+    added, removed = enter - before - leave, leave & before
+    return Change(stored.size + len(added) - len(removed), added, removed)
+
+
+async def shift(
     connection: Connection,
-    stored: Stored | None,
-    change: Change,
-    *,
     workspace_id: UUID,
-    segment_id: UUID,
+    stored: Mapping[UUID, Stored],
+    changes: Mapping[UUID, Change],
+    *,
     reason: str,
     now: datetime,
-    fold: bool,
 ) -> None:
-    """Write a difference from `stored`: the bitmap, or its deltas, and the intervals."""
-    nobody = NOBODY.serialize()
-    if stored is None:
-        values = (change.added.serialize(), nobody, change.size, now)
-        await connection.execute(START, workspace_id, segment_id, *values)
-    elif not change.added and not change.removed:
-        await connection.execute(UNCHANGED, workspace_id, segment_id, now)
-    else:
-        members = (stored.members | change.added) - change.removed
-        added, removed = members - stored.base, stored.base - members
-        if fold or len(added) + len(removed) > FOLD_ABOVE:
-            values = (members.serialize(), nobody, change.size, now)
-            await connection.execute(REBASE, workspace_id, segment_id, *values)
+    """Write differences from `stored` (of `locked`), as deltas while they are small, with intervals and feed.
+
+    A handful of statements for any number of segments: what a pulse does. Segments that change by nothing are not
+    written at all; one that changes by ranks alone tells of them in the feed.
+    """
+    small: dict[UUID, tuple[bytes, bytes, int]] = {}
+    large: dict[UUID, BitMap] = {}
+    for id, change in changes.items():
+        if not change.added and not change.removed:
+            continue
+        one = stored[id]
+        # Out of the deltas alone: a pulse has no use for a copy of each whole bitmap.
+        added = (one.added | (change.added - one.base)) - change.removed
+        removed = (one.removed - change.added) | (change.removed & one.base)
+        if len(added) + len(removed) > FOLD_ABOVE:
+            large[id] = (one.base | added) - removed
         else:
-            values = (added.serialize(), removed.serialize(), change.size, now)
-            await connection.execute(SHIFT, workspace_id, segment_id, *values)
-    if change.removed:
-        left = to_parameter(change.removed)
-        await connection.execute(CLOSE_INTERVALS, workspace_id, segment_id, left, now, reason)
-    if change.added:
-        entered = to_parameter(change.added)
-        await connection.execute(OPEN_INTERVALS, workspace_id, segment_id, entered, now, reason)
+            small[id] = (added.serialize(), removed.serialize(), change.size)
+    if small:
+        deltas = [list(column) for column in zip(*small.values(), strict=True)]
+        await connection.execute(SHIFT, workspace_id, list(small), now, *deltas)
+    if large:
+        await rebase(connection, workspace_id, large, now=now)
+    unopened = {id for id in changes if stored[id].evaluated_at < now}
+    await record(connection, workspace_id, changes, unopened=unopened, reason=reason, now=now)
+
+
+async def rebase(connection: Connection, workspace_id: UUID, members: Mapping[UUID, BitMap], *, now: datetime) -> None:
+    """Write whole bitmaps, without deltas."""
+    await connection.execute(
+        REBASE,
+        workspace_id,
+        list(members),
+        EMPTY,
+        now,
+        [one.serialize() for one in members.values()],
+        [bases.new_version() for _ in members],
+        [len(one) for one in members.values()],
+    )
+
+
+async def record(
+    connection: Connection,
+    workspace_id: UUID,
+    changes: Mapping[UUID, Change],
+    *,
+    unopened: Set[UUID],
+    reason: str,
+    now: datetime,
+) -> None:
+    """Close and open intervals at `now`, and add to the feed, for whatever is different.
+
+    `unopened`: the segments that nobody can have entered at `now` before.
+    """
+    changes = {id: change for id, change in changes.items() if change}
+    if not changes:
+        return
+    ids = list(changes)
+    apart = {id for id, change in changes.items() if len(change.added) > MANY and id in unopened}
+    left = [change.removed for change in changes.values()]
+    came = [NOBODY if id in apart else change.added for id, change in changes.items()]
+    for statement, people in ((CLOSE_INTERVALS, left), (OPEN_INTERVALS, came)):
+        if any(people):
+            await connection.execute(statement, workspace_id, ids, *pairs(people), now, reason)
+    for id in apart:
+        await connection.execute(OPEN_MANY, workspace_id, id, to_parameter(changes[id].added), now, reason)
+    rows = [(one.added.serialize(), one.removed.serialize(), one.reranked.serialize()) for one in changes.values()]
+    bitmaps = [list(column) for column in zip(*rows, strict=True)]
+    await connection.execute(TELL, workspace_id, ids, now, reason, *bitmaps)
+
+
+def pairs(people: list[BitMap]) -> "tuple[array[int], array[int]]":
+    """(place in the list, counted from 1; profile id) of everybody, as two int[] parameters."""
+    places, profile_ids = array("i"), array("I")
+    for place, some in enumerate(people, start=1):
+        places.extend(array("i", [place]) * len(some))
+        profile_ids.extend(to_parameter(some))
+    return places, profile_ids

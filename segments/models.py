@@ -56,6 +56,20 @@ class EvaluationCause(StrEnum):
     ACTIVATION = "ACTIVATION"
     DEFINITION = "DEFINITION"
     CAMPAIGN = "CAMPAIGN"
+    DEPENDENCY = "DEPENDENCY"
+    """A segment that names this one is to be evaluated, or one that this one names has changed much."""
+    BACKLOG = "BACKLOG"
+    """More people changed at once than the pulse follows one by one."""
+    GUARD = "GUARD"
+    """The pulse would have removed more at once than the segment's guard allows."""
+
+
+class BuilderMode(StrEnum):
+    """How the conditions were built."""
+
+    SIMPLE = "SIMPLE"
+    """A few conditions under one ALL or ANY."""
+    NESTED = "NESTED"
 
 
 class Segment(Model):
@@ -68,6 +82,10 @@ class Segment(Model):
     status = text_enum(SegmentStatus)
     definition: fields.JSONField[dict[str, Any] | None] = fields.JSONField(null=True)
     definition_version = fields.IntField()
+    mode = text_enum(BuilderMode)
+    live = fields.BooleanField()
+    ranking: fields.JSONField[dict[str, Any] | None] = fields.JSONField(null=True)
+    change_guard = fields.IntField(null=True)
     cadence = text_enum(Cadence)
     cron = optional_text()
     time_zone = fields.TextField()
@@ -100,6 +118,21 @@ class Evaluation(Model):
     nodes: fields.JSONField[list[dict[str, Any]] | None] = fields.JSONField(null=True)
     error_code = optional_text()
     error = optional_text()
+    approved_at = fields.DatetimeField(null=True)
 
     class Meta(Model.Meta):
         table = "evaluation"
+
+
+# SQL that people wrote; it answers the column profile_id.
+class SavedQuery(Model):
+    id = fields.UUIDField(primary_key=True)
+    workspace_id = fields.UUIDField()
+    name = fields.TextField()
+    description = fields.TextField()
+    sql = fields.TextField()
+    created_at = fields.DatetimeField()
+    updated_at = fields.DatetimeField()
+
+    class Meta(Model.Meta):
+        table = "saved_query"

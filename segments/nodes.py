@@ -1,22 +1,24 @@
 """The parts of a condition: `all`, `any` and `not` over leaves, each leaf one question about a profile.
 
 What every engine must answer alike
-- A trait or property that is missing, or null, meets no comparison, NOT_EQUALS and NOT_IN included; the `not` of such
-  a comparison is true. Only MISSING finds it.
-- A comparison of numbers sees JSON numbers only, one of texts JSON texts only. NOT_EQUALS and NOT_IN hold for a value
-  of another type: it is there, and it is another one. Texts compare exactly, letter case included. CONTAINS holds for
-  a list of texts that has the text as an item.
-- `within` a duration is [now - duration, now], `before` it is earlier than now - duration. No window: whenever.
-- Events that never happened count 0 and sum to 0, and so does a property that is no number.
+- A trait, attribute or property that is missing, or null, meets no comparison, NOT_EQUALS, NOT_CONTAINS and NOT_IN
+  included; the `not` of such a comparison is true. Only MISSING finds it.
+- A comparison of numbers sees JSON numbers only, one of texts JSON texts only, one of dates only texts that are ISO
+  8601 dates (profiles/dates.py). NOT_EQUALS, NOT_IN and NOT_CONTAINS hold for a value of another type: it is there,
+  and it is another one. Texts compare exactly, letter case included. CONTAINS holds for a list of texts that has the
+  text as an item. MATCHES compares with a pattern in which `*` stands for any characters, and nothing else does.
+- `within` a duration is [now - duration, now], `before` it is earlier than now - duration, `since` and `until` are
+  [since, until). No window: whenever, the future included.
+- Events that never happened count 0 and sum to 0, and so does a property that is no number. An average, minimum or
+  maximum over no number meets no comparison. Neither does the first or last time of what never happened.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import TypeAlias, assert_never
-
-import orjson
+from typing import TypeAlias
+from uuid import UUID
 
 
 class Operator(StrEnum):
@@ -29,12 +31,23 @@ class Operator(StrEnum):
     BETWEEN = "BETWEEN"
     """Both ends belong to it."""
     CONTAINS = "CONTAINS"
+    NOT_CONTAINS = "NOT_CONTAINS"
     STARTS_WITH = "STARTS_WITH"
     ENDS_WITH = "ENDS_WITH"
+    MATCHES = "MATCHES"
+    """A pattern with `*` for any characters, none included."""
     IN = "IN"
     NOT_IN = "NOT_IN"
     EXISTS = "EXISTS"
     MISSING = "MISSING"
+    BEFORE = "BEFORE"
+    """Earlier than a date or instant."""
+    AFTER = "AFTER"
+    """At or later than a date or instant."""
+    WITHIN_LAST = "WITHIN_LAST"
+    """In [now - span, now]."""
+    MORE_THAN_AGO = "MORE_THAN_AGO"
+    """Earlier than now - span."""
 
 
 class Unit(StrEnum):
@@ -59,14 +72,36 @@ class Sight(StrEnum):
     LAST = "lastSeen"
 
 
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A length of time: what WITHIN_LAST and MORE_THAN_AGO compare with."""
+
+    amount: int
+    unit: Unit
+
+    @property
+    def duration(self) -> timedelta:
+        return timedelta(**{self.unit.value: self.amount})
+
+
+class MatchMode(StrEnum):
+    """What the simple builder joins its conditions with."""
+
+    ALL = "ALL"
+    ANY = "ANY"
+
+
 Number: TypeAlias = int | float
 Scalar: TypeAlias = str | int | float | bool
-Value: TypeAlias = Scalar | tuple[Scalar, ...] | None
-"""None for EXISTS and MISSING, a tuple for BETWEEN (two numbers), IN and NOT_IN."""
+Value: TypeAlias = Scalar | tuple[Scalar, ...] | datetime | Span | None
+"""None for EXISTS and MISSING, a tuple for BETWEEN (two numbers), IN and NOT_IN, an aware datetime in UTC for BEFORE
+and AFTER, a Span for WITHIN_LAST and MORE_THAN_AGO."""
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
+    """Time counted back from the evaluation: its edge moves."""
+
     side: Side
     amount: int
     unit: Unit
@@ -77,28 +112,72 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
+class Period:
+    """A part of the calendar that stands still: [since, until), aware instants in UTC; at least one of them given."""
+
+    since: datetime | None
+    until: datetime | None
+
+
+Time: TypeAlias = Window | Period
+
+
+@dataclass(frozen=True, slots=True)
 class Amount:
-    """A comparison of a count or a sum with one number: the operators EQUALS to LESS_OR_EQUAL."""
+    """A comparison of a measure with one number: the operators EQUALS to LESS_OR_EQUAL."""
 
     operator: Operator
     value: Number
 
 
+class Aggregate(StrEnum):
+    """What is made of a numeric property over the matching events."""
+
+    SUM = "sum"
+    AVG = "avg"
+    MIN = "min"
+    MAX = "max"
+
+
 @dataclass(frozen=True, slots=True)
 class Total:
-    """The sum of a numeric property over the matching events, compared."""
+    """An aggregate of a numeric property over the matching events, compared."""
 
+    aggregate: Aggregate
     property: str
     amount: Amount
 
 
 @dataclass(frozen=True, slots=True)
 class PropertyTest:
-    """What an event's property must be for the event to match."""
+    """What an event's property must be for the event to match. Takes every operator but WITHIN_LAST and MORE_THAN_AGO,
+    whose edges nobody could follow."""
 
     property: str
     operator: Operator
     value: Value = None
+
+
+class ContextField(StrEnum):
+    """What comes with an event beside its properties; all texts."""
+
+    PAGE_PATH = "PAGE_PATH"
+    DEVICE_TYPE = "DEVICE_TYPE"
+    BROWSER = "BROWSER"
+    COUNTRY = "COUNTRY"
+    CITY = "CITY"
+
+
+@dataclass(frozen=True, slots=True)
+class ContextTest:
+    """What an event's context must be for the event to match; operators of texts, lists, EXISTS and MISSING."""
+
+    field: ContextField
+    operator: Operator
+    value: Value = None
+
+
+# --- leaves -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,22 +187,79 @@ class Trait:
     value: Value = None
 
 
+class AttributeName(StrEnum):
+    """What is known of a profile beside its traits; all texts.
+
+    COUNTRY and CITY are the profile's own, else those of the latest event that carried one; DEVICE_TYPE and BROWSER
+    those of the latest event that carried one.
+    """
+
+    COUNTRY = "COUNTRY"
+    CITY = "CITY"
+    DEVICE_TYPE = "DEVICE_TYPE"
+    BROWSER = "BROWSER"
+    LOCALE = "LOCALE"
+    TIME_ZONE = "TIME_ZONE"
+    EMAIL = "EMAIL"
+    PHONE = "PHONE"
+    EXTERNAL_ID = "EXTERNAL_ID"
+
+
+@dataclass(frozen=True, slots=True)
+class Attribute:
+    """Operators of texts, lists, EXISTS and MISSING."""
+
+    name: AttributeName
+    operator: Operator
+    value: Value = None
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Performed (no count, no total), performed so many times, amounting to so much, or never performed."""
+    """Performed (no count, no totals), performed so many times, amounting to so much, or never performed.
+
+    `totals` has at most one of each aggregate, in the order of Aggregate. `first` and `last` say when the first and the
+    last of the matching events must have been. What is given must all hold.
+    """
 
     name: str
     count: Amount | None = None
-    total: Total | None = None
-    window: Window | None = None
+    totals: tuple[Total, ...] = ()
+    window: Time | None = None
+    first: Time | None = None
+    last: Time | None = None
     where: tuple[PropertyTest, ...] = ()
+    context: tuple[ContextTest, ...] = ()
     never: bool = False
+
+
+PAGE_VIEW = "page_view"
+"""The event that says that a page was viewed; which one is its context's page path."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page was viewed: an event page_view with this path (EQUALS, STARTS_WITH or MATCHES)."""
+
+    operator: Operator
+    path: str
+    count: Amount | None = None
+    window: Time | None = None
+    never: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Sessions:
+    """How many sessions the profile had: different session ids of events of any name."""
+
+    count: Amount
+    window: Time | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
     sight: Sight
-    window: Window
+    window: Time
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +267,61 @@ class Identified:
     """False: anonymous visitors."""
 
     value: bool
+
+
+class ScoreOf(StrEnum):
+    """Whose fit a score is: traits <of>_code and <of>_score, in small letters."""
+
+    ICP = "ICP"
+    PERSONA = "PERSONA"
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A code out of a list, a floor of the score, or both."""
+
+    of: ScoreOf
+    codes: tuple[str, ...] = ()
+    at_least: Number | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RandomBucket:
+    """A stable share of the profiles: those whose bucket of 10,000 under `salt` is in [start, end) hundredths of a
+    per cent. tree.bucket is the function."""
+
+    salt: str
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class InSegment:
+    segment_id: UUID
+
+
+class Did(StrEnum):
+    """What somebody did with a campaign's message."""
+
+    RECEIVED = "RECEIVED"
+    OPENED = "OPENED"
+    CLICKED = "CLICKED"
+
+
+@dataclass(frozen=True, slots=True)
+class Engagement:
+    """Of one campaign, or of any. Machine opens do not count."""
+
+    did: Did
+    campaign_id: UUID | None = None
+    window: Time | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SavedSql:
+    """Whom a saved query answers."""
+
+    query_id: UUID
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,64 +339,65 @@ class Not:
     item: "Condition"
 
 
-Leaf: TypeAlias = Trait | Event | Seen | Identified
+EngineLeaf: TypeAlias = Trait | Attribute | Event | Sessions | Seen | Identified | RandomBucket
+"""What an engine answers; `tree.positive` turns Page and Score into these."""
+Leaf: TypeAlias = EngineLeaf | Page | Score | InSegment | Engagement | SavedSql
 Condition: TypeAlias = All | AnyOf | Not | Leaf
 Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | None"
 
 
-def to_json(condition: Condition) -> dict[str, Json]:
-    """The canonical JSON form of `condition`: what is stored, and what `conditions.parse` reads back as the same."""
-    match condition:
-        case All(items):
-            return {"all": [to_json(item) for item in items]}
-        case AnyOf(items):
-            return {"any": [to_json(item) for item in items]}
-        case Not(item):
-            return {"not": to_json(item)}
-        case Trait(key, operator, value):
-            return {"trait": {"key": key, **comparison_json(operator, value)}}
-        case Event():
-            return {"event": event_json(condition)}
-        case Seen(sight, window):
-            return {sight.value: window_json(window)}
-        case Identified(value):
-            return {"identified": value}
-        case _:
-            assert_never(condition)
+# --- ranking ------------------------------------------------------------------------------------------------------
 
 
-def event_json(event: Event) -> dict[str, Json]:
-    out: dict[str, Json] = {"name": event.name}
-    if event.never:
-        out["never"] = True
-    if event.count is not None:
-        out["count"] = comparison_json(event.count.operator, event.count.value)
-    if event.total is not None:
-        amount = event.total.amount
-        out["sum"] = {"property": event.total.property, **comparison_json(amount.operator, amount.value)}
-    if event.window is not None:
-        out |= window_json(event.window)
-    if event.where:
-        out["where"] = [{"property": t.property, **comparison_json(t.operator, t.value)} for t in event.where]
-    return out
+class Direction(StrEnum):
+    DESC = "DESC"
+    ASC = "ASC"
 
 
-def comparison_json(operator: Operator, value: Value) -> dict[str, Json]:
-    if value is None:
-        return {"operator": operator.value}
-    return {"operator": operator.value, "value": list(value) if isinstance(value, tuple) else value}
+class Measure(StrEnum):
+    """What ranks by events are made of."""
+
+    COUNT = "COUNT"
+    SUM = "SUM"
+    AVG = "AVG"
+    MIN = "MIN"
+    MAX = "MAX"
 
 
-def window_json(window: Window) -> dict[str, Json]:
-    return {window.side.value: {window.unit.value: window.amount}}
+@dataclass(frozen=True, slots=True)
+class ByTrait:
+    """The number in a trait."""
+
+    key: str
 
 
-def key(leaf: Leaf) -> str:
-    """What two leaves share exactly when they ask the same.
+@dataclass(frozen=True, slots=True)
+class ByEvents:
+    """A measure over events of one name; `property` for all but COUNT."""
 
-    Not the leaf itself: to Python True, 1 and 1.0 are equal, so `plan is true` would be answered by `plan is 1`.
-    """
-    return orjson.dumps(to_json(leaf)).decode()
+    name: str
+    measure: Measure
+    property: str | None = None
+    window: Time | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BySeen:
+    """When the profile was first or last seen, in seconds since 1970."""
+
+    sight: Sight
+
+
+RankBy: TypeAlias = ByTrait | ByEvents | BySeen
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """In which order the members stand, and how many there are at most. No value ranks last; ties by profile id."""
+
+    by: RankBy
+    direction: Direction = Direction.DESC
+    top: int | None = None
 
 
 def leaves(condition: Condition) -> Iterator[Leaf]:
@@ -216,7 +408,5 @@ def leaves(condition: Condition) -> Iterator[Leaf]:
                 yield from leaves(item)
         case Not(item):
             yield from leaves(item)
-        case Trait() | Event() | Seen() | Identified():
-            yield condition
         case _:
-            assert_never(condition)
+            yield condition

@@ -1,23 +1,32 @@
 """Static segments: members put in and taken out by hand or from a file, by external id."""
 
-import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from io import StringIO
 from uuid import UUID
 
 from pyroaring import BitMap
 
+from db.idsets import to_parameter, unpack
 from db.transactions import Connection, transaction
 from profiles import profiles
-from segments import everyone, lifecycle, membership
+from segments import following, lifecycle, membership
 from segments.errors import IllegalMove, SegmentError
+from segments.memberfile import COLUMN, Reject, read_rows, unknown_at
+from segments.membership import Change
 from segments.models import Segment, SegmentStatus, SegmentType
 
 MOST_IDS = 10_000
-MOST_ROWS = 100_000
-COLUMN = "external_id"
+
+# By the ids at hand, never by reading a workspace or a brand.
+LIVING = """
+SELECT string_agg(int4send(id), ''::bytea) FROM profile
+WHERE workspace_id = $1 AND id = ANY($2::int[]) AND merged_into IS NULL AND erased_at IS NULL
+"""
+OF_BRAND = """
+SELECT string_agg(int4send(profile_id), ''::bytea) FROM profile_brand
+WHERE workspace_id = $1 AND brand_id = $2 AND profile_id = ANY($3::int[])
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,18 +41,6 @@ class MembersReport:
     """External ids of nobody alive, or of nobody of the segment's brand; nothing happened to them."""
     size: int
     """Of the segment, afterwards."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reject:
-    """A row of a file that could not be used."""
-
-    line: int
-    """In the file; the header is on line 1."""
-    value: str
-    code: str
-    """UNKNOWN_PROFILE, EMPTY or TOO_FEW_COLUMNS."""
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,16 +65,9 @@ async def add_members(
     """
     check_number(external_ids)
     async with transaction(workspace_id) as connection:
-        segment = await locked_static(workspace_id, segment_id)
-        known = await living(connection, segment, external_ids)
-        change = await membership.alter(
-            connection,
-            workspace_id=workspace_id,
-            segment_id=segment_id,
-            enter=BitMap(known.values()),
-            reason="added",
-            now=now,
-        )
+        segment = await locked_static(connection, workspace_id, segment_id)
+        known = await members_to_be(connection, segment, external_ids)
+        change = await alter(connection, segment, enter=BitMap(known.values()), reason="added", now=now)
     unknown = [one for one in dict.fromkeys(external_ids) if one not in known]
     return MembersReport(
         changed=len(change.added),
@@ -93,16 +83,9 @@ async def remove_members(
     """Take these people out. Raises as `add_members` does."""
     check_number(external_ids)
     async with transaction(workspace_id) as connection:
-        await locked_static(workspace_id, segment_id)
+        segment = await locked_static(connection, workspace_id, segment_id)
         known = await profiles.find_by_external_ids(connection, external_ids)
-        change = await membership.alter(
-            connection,
-            workspace_id=workspace_id,
-            segment_id=segment_id,
-            leave=BitMap(known.values()),
-            reason="removed",
-            now=now,
-        )
+        change = await alter(connection, segment, leave=BitMap(known.values()), reason="removed", now=now)
     unknown = [one for one in dict.fromkeys(external_ids) if one not in known]
     return MembersReport(
         changed=len(change.removed),
@@ -123,16 +106,9 @@ async def import_members(
     rows = list(read_rows(text, column))
     named = {row.value for row in rows if not isinstance(row, Reject)}
     async with transaction(workspace_id) as connection:
-        segment = await locked_static(workspace_id, segment_id)
-        known = await living(connection, segment, named)
-        change = await membership.alter(
-            connection,
-            workspace_id=workspace_id,
-            segment_id=segment_id,
-            enter=BitMap(known.values()),
-            reason="imported",
-            now=now,
-        )
+        segment = await locked_static(connection, workspace_id, segment_id)
+        known = await members_to_be(connection, segment, named)
+        change = await alter(connection, segment, enter=BitMap(known.values()), reason="imported", now=now)
     rejects = [row if isinstance(row, Reject) else unknown_at(row) for row in rows if row.value not in known]
     return ImportReport(
         rows=len(rows),
@@ -143,74 +119,68 @@ async def import_members(
     )
 
 
-# --- reading a file -----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    line: int
-    value: str
-
-
-def read_rows(text: str, column: str) -> Iterator[Row | Reject]:
-    """The external ids of a CSV file, row by row; blank lines are skipped."""
-    reader = csv.reader(StringIO(text.removeprefix("\ufeff"), newline=""), strict=True)
-    try:
-        header = [name.strip() for name in next(reader, [])]
-        if column not in header:
-            message = f"The first line must name the columns, one of them {column!r}."
-            raise SegmentError("INVALID_CSV", message, field=("text",))
-        at = header.index(column)
-        found = 0
-        for row in reader:
-            if not any(cell.strip() for cell in row):
-                continue
-            found += 1
-            if found > MOST_ROWS:
-                message = f"Has more than {MOST_ROWS} rows; split the file."
-                raise SegmentError("TOO_MANY_ITEMS", message, field=("text",))
-            yield row_at(reader.line_num, row, at)
-    except csv.Error as e:
-        message = f"Line {reader.line_num} is no CSV ({e}); nothing was imported."
-        raise SegmentError("INVALID_CSV", message, field=("text",)) from e
-
-
-def row_at(line: int, row: list[str], at: int) -> Row | Reject:
-    if len(row) <= at:
-        return Reject(line, "", "TOO_FEW_COLUMNS", f"Has {len(row)} columns; the external id is in column {at + 1}.")
-    value = row[at].strip()
-    if not value:
-        return Reject(line, "", "EMPTY", "Has no external id; fill it in.")
-    return Row(line, value)
-
-
-def unknown_at(row: Row) -> Reject:
-    return Reject(
-        row.line, row.value, "UNKNOWN_PROFILE", "Nobody of the segment's brand has this external id; upsert it first."
-    )
-
-
 # --- rules --------------------------------------------------------------------------------------------------------
 
 
-async def locked_static(workspace_id: UUID, segment_id: UUID) -> Segment:
-    """The segment, locked, when its members may be changed by hand."""
+async def locked_static(connection: Connection, workspace_id: UUID, segment_id: UUID) -> Segment:
+    """The segment, locked with its members, when those may be changed by hand.
+
+    Who is merged or erased from here on is taken out by whoever follows that (following.py), who waits for this lock:
+    what is read of people under it holds.
+    """
     segment = await lifecycle.locked(workspace_id, segment_id)
     if segment.type is not SegmentType.STATIC:
         message = "Members of a dynamic segment follow from its conditions; change those, or use a STATIC segment."
         raise SegmentError("SEGMENT_NOT_STATIC", message, field=("id",))
     if segment.status is SegmentStatus.ARCHIVED:
         raise IllegalMove("An archived segment is not changed; unpublish it first, or duplicate it.")
+    await membership.lock(connection, workspace_id=workspace_id, segment_id=segment_id)
     return segment
 
 
-async def living(connection: Connection, segment: Segment, external_ids: Sequence[str] | set[str]) -> dict[str, int]:
+async def alter(
+    connection: Connection,
+    segment: Segment,
+    *,
+    enter: BitMap | None = None,
+    leave: BitMap | None = None,
+    reason: str,
+    now: datetime,
+) -> Change:
+    """Let some enter and some leave, and the segments that name this one follow."""
+    change = await membership.alter(
+        connection,
+        workspace_id=segment.workspace_id,
+        segment_id=segment.id,
+        enter=enter or BitMap(),
+        leave=leave or BitMap(),
+        reason=reason,
+        now=now,
+    )
+    await following.follow(
+        connection,
+        workspace_id=segment.workspace_id,
+        segment_id=segment.id,
+        changed=change.added | change.removed,
+        now=now,
+    )
+    return change
+
+
+async def members_to_be(connection: Connection, segment: Segment, external_ids: Collection[str]) -> dict[str, int]:
     """Profile ids by external id, of those who live and are of the segment's brand."""
     known = await profiles.find_by_external_ids(connection, external_ids)
-    if segment.brand_id is None:
-        return known
-    of_brand = await everyone.members(connection, segment.brand_id)
-    return {external_id: profile_id for external_id, profile_id in known.items() if profile_id in of_brand}
+    allowed = await living(connection, segment, BitMap(known.values()))
+    return {external_id: profile_id for external_id, profile_id in known.items() if profile_id in allowed}
+
+
+async def living(connection: Connection, segment: Segment, people: BitMap) -> BitMap:
+    """Those of `people` who live and are of the segment's brand."""
+    ids = to_parameter(people)
+    found = unpack(await connection.fetchval(LIVING, segment.workspace_id, ids))
+    if segment.brand_id is not None:
+        found &= unpack(await connection.fetchval(OF_BRAND, segment.workspace_id, segment.brand_id, ids))
+    return found
 
 
 def check_number(external_ids: Sequence[str]) -> None:

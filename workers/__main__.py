@@ -19,8 +19,9 @@ from app.resources import Resources, open_resources
 from app.settings import Settings, SettingsError, load_settings
 from app.wakeups import QUEUE, connect, decode, encode
 from db.transactions import across_workspaces
-from segments.evaluation import LEASE
-from workers.jobs import JobContext, deliver, evaluate
+from segments.leases import Timing
+from workers.jobs import TURN_S, JobContext, deliver, evaluate
+from workers.pulsing import pulse_on
 from workers.ticks import tick
 
 logger = logging.getLogger(__name__)
@@ -29,6 +30,8 @@ MOST_JOBS = 20
 """Jobs of a process at once; what they send at once is limited by its slots, whatever their number."""
 JOB_TIMEOUT_S = 60
 """Above a turn (25 s) and the wait for its last answers; arq starts a dead worker's jobs again after it and 10 s."""
+EVALUATE_TIMEOUT_S = Timing().longest.total_seconds() + TURN_S + 60
+"""Above a turn at whose end the longest cycle begins."""
 SEEN = "SELECT worker_seen($1, $2)"
 GONE = "SELECT worker_gone($1)"
 ALIVE_WITHIN = timedelta(minutes=1)
@@ -38,11 +41,15 @@ ANNOUNCE_EVERY_S = 15.0
 async def main(settings: Settings) -> None:
     """Work until SIGTERM or SIGINT: then nothing more is claimed, messages under way end, claims go back (R9)."""
     async with open_resources(settings) as resources:
-        context = JobContext(resources=resources, under_way=set())
-        beside = [asyncio.create_task(announce(resources)), asyncio.create_task(tick_on(context))]
+        context = JobContext(resources=resources, under_way=set(), evaluating=set())
+        beside = [
+            asyncio.create_task(announce(resources)),
+            asyncio.create_task(tick_on(context)),
+            asyncio.create_task(pulse_on(resources.sources, resources.carrier.stopping)),
+        ]
         pool = await connect(settings.redis_url)
         worker = Worker(
-            functions=[func(deliver, max_tries=1), func(evaluate, max_tries=1, timeout=LEASE)],  # type: ignore[arg-type]
+            functions=[func(deliver, max_tries=1), func(evaluate, max_tries=1, timeout=EVALUATE_TIMEOUT_S)],  # type: ignore[arg-type]
             queue_name=QUEUE,
             redis_pool=pool,
             max_jobs=MOST_JOBS,

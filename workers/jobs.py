@@ -7,17 +7,19 @@ from uuid import UUID
 
 from app.resources import Resources
 from campaigns import sending, waiting
-from segments import evaluation
-from segments.errors import EvaluationNotFound
+from segments import cycles
 
 TURN_S = 25.0
-"""A turn of sending: under arq's job timeout, which would cancel it."""
+"""A turn of sending or evaluating: under arq's job timeout, which would cancel it."""
 
 
 class JobContext(TypedDict):
     resources: Resources
     under_way: set[str]
     """Campaigns that this process sends now: a second turn would only share the same slots."""
+    evaluating: set[str]
+    """Workspaces whose segments this process evaluates now: a second turn would find nothing that the first does not.
+    """
 
 
 async def deliver(ctx: JobContext, workspace_id: str, campaign_id: str) -> None:
@@ -36,11 +38,24 @@ async def deliver(ctx: JobContext, workspace_id: str, campaign_id: str) -> None:
 
 
 async def evaluate(ctx: JobContext, workspace_id: str, evaluation_id: str) -> None:
-    """Evaluate one segment, then wake the campaigns that waited for it."""
-    r = ctx["resources"]
+    """Evaluate all that waits in the workspace, not only what was rung for, and wake campaigns that waited for it."""
+    if workspace_id in ctx["evaluating"]:
+        return
+    ctx["evaluating"].add(workspace_id)
     try:
-        done = await evaluation.run(UUID(workspace_id), UUID(evaluation_id), engine=r.engine, now=datetime.now(UTC))
-    except EvaluationNotFound:
-        return  # its segment was deleted while the bell rang
-    for campaign_id in await waiting.campaigns_for(UUID(workspace_id), done.segment_id):
-        await r.wakeups.deliver(workspace_id=UUID(workspace_id), campaign_id=campaign_id)
+        more = await evaluate_all(ctx["resources"], UUID(workspace_id), until=monotonic() + TURN_S)
+    finally:
+        ctx["evaluating"].discard(workspace_id)
+    if more:
+        await ctx["resources"].wakeups.evaluate(workspace_id=UUID(workspace_id), evaluation_id=UUID(evaluation_id))
+
+
+async def evaluate_all(r: Resources, workspace_id: UUID, *, until: float) -> bool:
+    """Cycle after cycle until nothing waits or `until` (monotonic seconds); True when something may still wait."""
+    while monotonic() < until and not r.carrier.stopping.is_set():
+        ended = await cycles.run(workspace_id, sources=r.sources, stale_after=r.settings.stale_after)
+        if ended is None:
+            return False
+        for campaign_id in await waiting.campaigns_for(workspace_id, ended):
+            await r.wakeups.deliver(workspace_id=workspace_id, campaign_id=campaign_id)
+    return True

@@ -13,7 +13,7 @@ from uuid import UUID
 from campaigns import control, sweeping
 from db.transactions import across_workspaces
 from profiles import retention
-from segments import schedule
+from segments import changes, pulse, schedule
 from workers.jobs import JobContext
 
 logger = logging.getLogger(__name__)
@@ -72,11 +72,18 @@ async def evaluate_due(ctx: JobContext, now: datetime) -> None:
     async def request(workspace_id: UUID, segment_id: UUID) -> None:
         await schedule.request_due(workspace_id, segment_id, now=now)
 
+    await for_each(await found(DUE_SEGMENTS, now, MOST), request)
+    await ring_evaluations(ctx, fresh=True)
+
+
+async def ring_evaluations(ctx: JobContext, *, fresh: bool) -> None:
+    """One bell a workspace: whoever hears it takes all that waits there. `fresh`: for those just queued."""
+
     async def ring(workspace_id: UUID, evaluation_id: UUID) -> None:
         await ctx["resources"].wakeups.evaluate(workspace_id=workspace_id, evaluation_id=evaluation_id)
 
-    await for_each(await found(DUE_SEGMENTS, now, MOST), request)
-    await for_each(await found(OPEN_EVALUATIONS, True, MOST), ring)
+    first = dict(reversed(await found(OPEN_EVALUATIONS, fresh, MOST)))
+    await for_each(list(first.items()), ring)
 
 
 async def sweep(ctx: JobContext) -> None:
@@ -86,14 +93,11 @@ async def sweep(ctx: JobContext) -> None:
     async def release(workspace_id: UUID, claim_id: int) -> None:
         await sweeping.release(workspace_id, claim_id)
 
-    async def ring_evaluation(workspace_id: UUID, evaluation_id: UUID) -> None:
-        await wakeups.evaluate(workspace_id=workspace_id, evaluation_id=evaluation_id)
-
     async def ring_campaign(workspace_id: UUID, campaign_id: UUID) -> None:
         await wakeups.deliver_on(workspace_id=workspace_id, campaign_id=campaign_id)
 
     await for_each(await found(EXPIRED_CLAIMS, MOST), release)
-    await for_each(await found(OPEN_EVALUATIONS, False, MOST), ring_evaluation)
+    await ring_evaluations(ctx, fresh=False)
     after = UUID(int=0)
     while page := await found(OPEN_CAMPAIGNS, after, MOST):
         await for_each(page, ring_campaign)
@@ -106,6 +110,8 @@ async def forget(now: datetime) -> None:
         ids = [row["workspace_id"] for row in await connection.fetch(WORKSPACES)]
     for workspace_id in ids:
         await retention.forget(workspace_id, now=now)
+        await pulse.forget(workspace_id, now=now)
+        await changes.forget(workspace_id, now=now)
 
 
 async def found(query: str, *arguments: object) -> list[tuple[UUID, Any]]:

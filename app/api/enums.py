@@ -10,26 +10,51 @@ from profiles.addresses import Channel
 from profiles.consent import ConsentStatus
 from profiles.devices import Platform, Provider
 from profiles.models import ConsentDefault
-from segments.models import Cadence, EvaluationCause, EvaluationStatus, SegmentStatus, SegmentType
-from segments.nodes import Operator
+from segments.catalogue import ValueType
+from segments.changes import ChangeKind
+from segments.members import MemberOrder
+from segments.models import BuilderMode, Cadence, EvaluationCause, EvaluationStatus, SegmentStatus, SegmentType
+from segments.nodes import (
+    AttributeName,
+    ContextField,
+    Did,
+    Direction,
+    MatchMode,
+    Measure,
+    Operator,
+    ScoreOf,
+)
+from segments.populating import PopulateMode
 
 __all__ = [
+    "AttributeName",
+    "BuilderMode",
     "Cadence",
     "CampaignChannel",
     "CampaignClass",
     "CampaignStatus",
+    "ChangeKind",
     "Channel",
     "ConsentDefault",
     "ConsentStatus",
+    "ContextField",
+    "Did",
+    "Direction",
     "DispatchKind",
     "EvaluationCause",
     "EvaluationStatus",
+    "MatchMode",
+    "Measure",
+    "MemberOrder",
     "MissedPolicy",
     "Operator",
     "Platform",
+    "PopulateMode",
     "Provider",
+    "ScoreOf",
     "SegmentStatus",
     "SegmentType",
+    "ValueType",
 ]
 
 enum(
@@ -65,13 +90,78 @@ enum(
     LESS_THAN="Is a number below the value.",
     LESS_OR_EQUAL="Is the number or below it.",
     BETWEEN="Is between two numbers, both included.",
-    CONTAINS="Is a text that holds the value.",
+    CONTAINS="Is a text that holds the value, or a list of texts of which one is the value.",
+    NOT_CONTAINS="Is there and does not contain the value.",
     STARTS_WITH="Is a text that begins with the value.",
     ENDS_WITH="Is a text that ends with the value.",
+    MATCHES="Is a text like the pattern, in which `*` stands for any characters, none included.",
     IN="Is one of a list.",
     NOT_IN="Is there and is none of a list.",
     EXISTS="Is there; takes no value.",
     MISSING="Is not there; takes no value.",
+    BEFORE="Is a date earlier than this date or instant.",
+    AFTER="Is a date at or later than this date or instant.",
+    WITHIN_LAST="Is a date at most this long ago, and not ahead.",
+    MORE_THAN_AGO="Is a date longer ago than this.",
+)
+enum(
+    AttributeName,
+    "What is known of a profile beside its traits.",
+    COUNTRY="ISO code of the country, its own or else that of the latest event that carried one.",
+    CITY="The city, its own or else that of the latest event that carried one.",
+    DEVICE_TYPE="The device of the latest event that carried one, such as `mobile`.",
+    BROWSER="The browser of the latest event that carried one.",
+    LOCALE="The locale, such as `en-GB`.",
+    TIME_ZONE="IANA name of the time zone.",
+    EMAIL="The email address.",
+    PHONE="The phone number.",
+    EXTERNAL_ID="Your own id of the profile.",
+)
+enum(
+    ContextField,
+    "What comes with an event beside its properties.",
+    PAGE_PATH="Path of the page.",
+    DEVICE_TYPE="The device, such as `mobile`.",
+    BROWSER="The browser.",
+    COUNTRY="ISO code of the country.",
+    CITY="The city.",
+)
+enum(
+    ScoreOf,
+    "Which fit a score is of.",
+    ICP="The ideal customer profile: traits `icp_code` and `icp_score`.",
+    PERSONA="The buyer persona: traits `persona_code` and `persona_score`.",
+)
+enum(
+    Did,
+    "What somebody did with a campaign's message.",
+    name="CampaignEngagement",
+    RECEIVED="It was sent to them.",
+    OPENED="They opened it; machines that open mail do not count.",
+    CLICKED="They clicked a link in it.",
+)
+enum(
+    MatchMode,
+    "How the conditions of a simple segment are joined.",
+    ALL="All must be met.",
+    ANY="At least one must be met.",
+)
+enum(
+    Direction,
+    "Which end of a ranking is the top.",
+    name="RankingDirection",
+    DESC="The highest values.",
+    ASC="The lowest values.",
+)
+enum(
+    Measure,
+    "What a ranking makes of events.",
+    name="RankingMeasure",
+    COUNT="Their number.",
+    SUM="The total of a property.",
+    AVG="The average of a property.",
+    MIN="The lowest value of a property.",
+    MAX="The highest value of a property.",
 )
 enum(
     SegmentType,
@@ -118,6 +208,31 @@ enum(
     ACTIVATION="The segment became active.",
     DEFINITION="Its conditions changed.",
     CAMPAIGN="A campaign that is about to be sent.",
+    DEPENDENCY="A segment that names this one is evaluated, or many members changed of one that this one names.",
+    BACKLOG="More people changed at once than are followed one by one.",
+    GUARD="Following changes one by one would have removed more members at once than the change guard allows.",
+)
+enum(
+    BuilderMode,
+    "Which builder a segment's conditions are from.",
+    name="SegmentMode",
+    SIMPLE="The simple one: at most 10 conditions, all or any of which must be met.",
+    NESTED="The nested one.",
+)
+enum(
+    MemberOrder,
+    "In which order members are listed.",
+    name="SegmentMemberOrder",
+    ID="As their profiles were made.",
+    RANK="As the segment ranks them, the first first.",
+)
+enum(
+    ChangeKind,
+    "What happened to a member.",
+    name="SegmentMemberChangeKind",
+    EXITED="Is no member any more.",
+    ENTERED="Is a member since.",
+    RERANKED="Stayed, while the value that the segment ranks by changed.",
 )
 enum(
     CampaignChannel,
@@ -156,3 +271,21 @@ enum(
     HOLD="It waits for a person.",
 )
 enum(DispatchKind, "What a run of a campaign was for.", SEND="The real send.", TEST="A test send.")
+enum(
+    ValueType,
+    "Of what type the values of a trait or property are.",
+    name="FieldValueType",
+    TEXT="Texts.",
+    NUMBER="Numbers.",
+    BOOLEAN="True or false.",
+    DATE="Texts that are ISO 8601 dates.",
+    LIST="Lists.",
+    OBJECT="Objects, which no condition compares.",
+)
+enum(
+    PopulateMode,
+    "What happens to the members of a static segment when a query is asked.",
+    ADD="Whom the query finds enters.",
+    REMOVE="Whom the query finds leaves.",
+    REPLACE="Whom the query finds are the members, and nobody else.",
+)

@@ -13,7 +13,8 @@ from app.api.deliveries import Dispatch
 from app.api.ids import Kind
 from app.api.nodes import Node
 from app.api.placements import Placement
-from app.api.profiles import Profile
+from app.api.profiles import living_profile
+from app.api.saved_queries import SavedQuery
 from app.api.segments import Segment, SegmentEvaluation
 from app.api.senders import Sender
 from app.api.workspaces import Brand, Workspace
@@ -38,8 +39,7 @@ async def brand(info: Info, id: str) -> Node | None:
 
 
 async def profile(info: Info, id: str) -> Node | None:
-    row = await info.context.loaders.profiles.load(ids.profile_id(id))
-    return Profile.of(row) if row and row.erased_at is None else None
+    return await living_profile(info, ids.profile_id(id))
 
 
 async def segment(info: Info, id: str) -> Node | None:
@@ -50,6 +50,11 @@ async def segment(info: Info, id: str) -> Node | None:
 async def segment_evaluation(info: Info, id: str) -> Node | None:
     row = await info.context.loaders.evaluations.load(ids.decode_uuid(Kind.EVALUATION, id))
     return SegmentEvaluation.of(row) if row else None
+
+
+async def saved_query(info: Info, id: str) -> Node | None:
+    row = await info.context.loaders.saved_queries.load(ids.decode_uuid(Kind.SAVED_QUERY, id))
+    return SavedQuery.of(row) if row else None
 
 
 async def sender(info: Info, id: str) -> Node | None:
@@ -78,6 +83,7 @@ FINDERS: dict[Kind, Finder] = {
     Kind.PROFILE: profile,
     Kind.SEGMENT: segment,
     Kind.EVALUATION: segment_evaluation,
+    Kind.SAVED_QUERY: saved_query,
     Kind.SENDER: sender,
     Kind.PLACEMENT: placement,
     Kind.CAMPAIGN: campaign,

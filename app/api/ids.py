@@ -20,6 +20,7 @@ class Kind(StrEnum):
     DEVICE = "dev"
     SEGMENT = "seg"
     EVALUATION = "evl"
+    SAVED_QUERY = "svq"
     SENDER = "snd"
     PLACEMENT = "plc"
     CAMPAIGN = "cmp"
@@ -85,9 +86,9 @@ def optional(kind: Kind, text: str | None, *, field: str) -> UUID | None:
 def wrong(kind: Kind, text: str) -> str:
     """What to tell somebody who gave `text` where the id of a `kind` belongs."""
     article = "an" if kind.name[0] in "AEIOU" else "a"
-    expected = f"Expected the id of {article} {kind.name.lower()}, which begins with {kind}_"
+    expected = f"Expected the id of {article} {kind.name.lower().replace('_', ' ')}, which begins with {kind}_"
     other = kind_of(text)
     if other is not None and other != kind:
         article = "an" if other.name[0] in "AEIOU" else "a"
-        return f"{expected}; this is the id of {article} {other.name.lower()}."
+        return f"{expected}; this is the id of {article} {other.name.lower().replace('_', ' ')}."
     return f"{expected}; take ids as the API gives them."

@@ -4,6 +4,7 @@ Called with a publishable key too, which everybody has: `app.auth.own_profile` s
 """
 
 from datetime import datetime
+from functools import partial
 
 from strawberry import ID
 
@@ -15,10 +16,10 @@ from app.api.payloads import Payload
 from app.api.scalars import Json
 from app.auth import Caller, own_profile
 from app.context import Info
-from app.problems import ApiError, UserError, user_error
+from app.problems import user_error
 from profiles import devices, events
 from profiles.devices import DeviceInput
-from profiles.events import EventInput
+from profiles.ingestion import CleanEvent
 from profiles.keys import Scope
 
 
@@ -90,24 +91,22 @@ class DeviceUnregisterPayload(Payload):
     removed: bool = about("False when there was no such device, or it was refused.", default=False)
 
 
-def to_event(wanted: EventTrackInput, caller: Caller) -> EventInput:
-    """The use case's input; raises ApiError when the caller may not act as that person."""
-    properties: object = {} if wanted.properties is None else wanted.properties
-    if not isinstance(properties, dict):
-        raise ApiError("NOT_AN_OBJECT", "Properties are an object of names and values.", field=("properties",))
-    return EventInput(
-        message_id=wanted.message_id,
-        name=wanted.name,
-        external_id=person(caller, wanted.external_id, wanted.anonymous_id),
-        anonymous_id=wanted.anonymous_id,
-        occurred_at=wanted.occurred_at,
-        properties=properties,
-        page_path=wanted.page_path,
-        device_type=wanted.device_type,
-        browser=wanted.browser,
-        country=wanted.country,
-        city=wanted.city,
-        session_id=wanted.session_id,
+def read_event(wanted: EventTrackInput, *, caller: Caller, now: datetime) -> CleanEvent:
+    """The event, checked. Raises ApiError when the caller may not act as that person, ProfileError for the rest."""
+    return events.clean_fields(
+        wanted.message_id,
+        wanted.name,
+        person(caller, wanted.external_id, wanted.anonymous_id),
+        wanted.anonymous_id,
+        wanted.occurred_at,
+        {} if wanted.properties is None else wanted.properties,
+        wanted.page_path,
+        wanted.device_type,
+        wanted.browser,
+        wanted.country,
+        wanted.city,
+        wanted.session_id,
+        now=now,
     )
 
 
@@ -120,21 +119,13 @@ def person(caller: Caller, external_id: str | None, anonymous_id: str | None) ->
 
 async def track(info: Info, wanted: list[EventTrackInput]) -> EventsTrackPayload:
     """Write the events that are allowed, and name those that are not."""
-    allowed: list[EventInput] = []
-    places: list[int] = []
-    refused: list[tuple[int, UserError]] = []
-    for place, one in enumerate(wanted):
-        try:
-            allowed.append(to_event(one, info.context.known_caller))
-            places.append(place)
-        except ApiError as refusal:
-            refused.append((place, user_error(refusal, "input", "events", str(place))))
-    report = await events.track(info.context.workspace_id, allowed, now=info.context.now)
-    for index, error in report.errors:
-        refused.append((places[index], user_error(error, "input", "events", str(places[index]))))
-    refused.sort(key=lambda one: one[0])
+    now = info.context.now
+    read = partial(read_event, caller=info.context.known_caller, now=now)
+    report = await events.take(info.context.workspace_id, wanted, read, now=now)
     return EventsTrackPayload(
-        accepted=report.accepted, duplicates=report.duplicates, user_errors=[error for _, error in refused]
+        accepted=report.accepted,
+        duplicates=report.duplicates,
+        user_errors=[user_error(error, "input", "events", str(place)) for place, error in report.errors],
     )
 
 

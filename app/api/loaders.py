@@ -9,7 +9,7 @@ from strawberry.dataloader import DataLoader
 from campaigns import counts, placements, senders
 from campaigns import listing as campaign_listing
 from profiles import brands, consent, devices, profiles
-from segments import evaluation, membership
+from segments import evaluation, members, references, saved_queries
 from segments import listing as segment_listing
 
 K = TypeVar("K", bound=Hashable)
@@ -28,6 +28,12 @@ def gathered(load: Callable[[UUID, list[K]], Awaitable[Mapping[K, V]]], workspac
     return DataLoader(load_fn=batch, max_batch_size=MOST_AT_ONCE)
 
 
+async def condition_names(workspace_id: UUID, ids: list[UUID]) -> dict[UUID, str]:
+    """Names of what conditions name: segments, saved queries and campaigns."""
+    campaigns = await campaign_listing.load(workspace_id, ids)
+    return {id: one.name for id, one in campaigns.items()} | await references.names(workspace_id, ids)
+
+
 class Loaders:
     """The loaders of one request; all of one workspace."""
 
@@ -39,9 +45,13 @@ class Loaders:
         self.consents = gathered(consent.of_profiles, workspace_id)
         self.segments = gathered(segment_listing.load, workspace_id)
         self.segment_sizes = gathered(segment_listing.sizes, workspace_id)
+        self.segment_uses = gathered(references.uses, workspace_id)
+        self.segment_users = gathered(references.used_by, workspace_id)
+        self.condition_names = gathered(condition_names, workspace_id)
+        self.saved_queries = gathered(saved_queries.load, workspace_id)
         self.evaluations = gathered(evaluation.load, workspace_id)
         self.latest_evaluations = gathered(evaluation.latest, workspace_id)
-        self.memberships = gathered(membership.segments_of_profiles, workspace_id)
+        self.memberships = gathered(members.segments_of_profiles, workspace_id)
         self.senders = gathered(senders.load, workspace_id)
         self.placements = gathered(placements.load, workspace_id)
         self.campaigns = gathered(campaign_listing.load, workspace_id)

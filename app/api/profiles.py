@@ -20,7 +20,7 @@ from app.auth import require
 from app.context import Info
 from app.problems import ApiError, UserError, user_error
 from db.errors import MusterError
-from profiles import profiles
+from profiles import merging, profiles
 from profiles.keys import Scope
 from profiles.profiles import Profile as ProfileRow
 from profiles.profiles import ProfileInput, UpsertOutcome
@@ -106,6 +106,15 @@ class Profile(Node):
         rows = await info.context.loaders.segments.load_many(list(entered))
         return [ProfileMembership(segment=Segment.of(row), entered_at=entered[row.id]) for row in rows if row]
 
+    @resolved
+    async def segments(self, info: Info) -> list[Annotated["Segment", strawberry.lazy("app.api.segments")]]:
+        """Segments the profile is in now; EVERYONE is not listed. `memberships` says since when."""
+        from app.api.segments import Segment
+
+        require(info.context.caller, Scope.READ)
+        entered = await info.context.loaders.memberships.load(self.key) or {}
+        return [Segment.of(row) for row in await info.context.loaders.segments.load_many(list(entered)) if row]
+
 
 @input_type
 class ProfileUpsertInput:
@@ -130,11 +139,10 @@ class ProfilesUpsertInput:
 
 
 @output
-class ProfileUpsertPayload(Payload):
+class ProfilePayload(Payload):
     """The profile."""
 
     key: strawberry.Private[int | None] = None
-    created: bool = about("Whether it is new.", default=False)
 
     @resolved
     def profile_id(self) -> ID | None:
@@ -147,6 +155,13 @@ class ProfileUpsertPayload(Payload):
         require(info.context.caller, Scope.READ)
         row = None if self.key is None else await info.context.loaders.profiles.load(self.key)
         return Profile.of(row) if row else None
+
+
+@output
+class ProfileUpsertPayload(ProfilePayload):
+    """The profile."""
+
+    created: bool = about("Whether it is new.", default=False)
 
 
 @output
@@ -163,6 +178,36 @@ class ProfilesUpsertPayload(Payload):
     """What became of each."""
 
     outcomes: list[ProfileUpsertOutcome] = about("One for each, in the order they came.", default_factory=list)
+
+
+@input_type
+class ProfileMergeInput:
+    """Two profiles of one person."""
+
+    loser_id: ID = about("The profile that is given up; its id leads to the other one from then on.")
+    winner_id: ID = about("The profile that stays. Where both know something, what it says holds.")
+
+
+@input_type
+class ProfileIdentifyInput:
+    """A visitor who turned out to be somebody you know."""
+
+    anonymous_id: str = about("The id your app made up for the visitor.")
+    external_id: str = about("Your own id of the person; a new one makes a new profile.")
+
+
+@output
+class ProfileMergePayload(ProfilePayload):
+    """The person's one profile."""
+
+    merged: bool = about("Whether two profiles became one; false when they were one already.", default=False)
+
+
+@output
+class ProfileIdentifyPayload(ProfilePayload):
+    """The person's one profile."""
+
+    merged: bool = about("Whether two profiles became one; else the visitor had none of its own.", default=False)
 
 
 def to_input(wanted: ProfileUpsertInput) -> ProfileInput:
@@ -190,6 +235,18 @@ def brand_keys(texts: list[ID]) -> list[UUID]:
     return [ids.decode_uuid(Kind.BRAND, text, field="brand_ids") for text in texts]
 
 
+async def living_profile(info: Info, key: int) -> Profile | None:
+    """The profile, or the one it was merged into; None when it was erased, or there is none."""
+    for _ in range(profiles.MOST_MERGES):
+        row = await info.context.loaders.profiles.load(key)
+        if row is None or row.erased_at is not None:
+            return None
+        if row.merged_into is None:
+            return Profile.of(row)
+        key = row.merged_into
+    return None
+
+
 @output
 class ProfileQueries:
     @query(needs=Scope.READ)
@@ -203,10 +260,9 @@ class ProfileQueries:
         if (id is None) == (external_id is None):
             raise ApiError("ONE_IDENTITY", "Give either `id` or `externalId`.", field=("id",))
         if id is not None:
-            row = await info.context.loaders.profiles.load(ids.profile_id(id))
-        else:
-            row = await profiles.find_by_external_id(info.context.workspace_id, external_id or "")
-        return Profile.of(row) if row and row.erased_at is None else None
+            return await living_profile(info, ids.profile_id(id))
+        row = await profiles.find_by_external_id(info.context.workspace_id, external_id or "")
+        return Profile.of(row) if row else None
 
     @query(needs=Scope.READ)
     async def profiles(
@@ -248,6 +304,30 @@ class ProfileMutations:
                 for place, one in enumerate(inputs)
             ]
         )
+
+    @mutation(needs=Scope.INGEST)
+    async def profile_merge(self, info: Info, input: ProfileMergeInput) -> ProfileMergePayload:
+        """Make one profile of two. Events, devices, consents and brands of the loser become the winner's; a person who
+        unsubscribed as either stays unsubscribed. It cannot be undone."""
+        done = await merging.merge(
+            info.context.workspace_id,
+            loser_id=ids.profile_id(input.loser_id, field="loser_id"),
+            winner_id=ids.profile_id(input.winner_id, field="winner_id"),
+            now=info.context.now,
+        )
+        return ProfileMergePayload(key=done.profile_id, merged=done.merged)
+
+    @mutation(needs=Scope.INGEST)
+    async def profile_identify(self, info: Info, input: ProfileIdentifyInput) -> ProfileIdentifyPayload:
+        """Say who a visitor is, as when somebody signs in. What the visitor did is the person's from then on; doing it
+        again changes nothing."""
+        done = await merging.identify(
+            info.context.workspace_id,
+            anonymous_id=input.anonymous_id,
+            external_id=input.external_id,
+            now=info.context.now,
+        )
+        return ProfileIdentifyPayload(key=done.profile_id, merged=done.merged)
 
 
 async def upsert(info: Info, wanted: list[ProfileInput]) -> list[UpsertOutcome]:

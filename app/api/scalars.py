@@ -9,8 +9,8 @@ from graphql import GraphQLError, ValueNode, value_from_ast_untyped
 
 Json = NewType("Json", object)
 """Any JSON value."""
-TraitValue = NewType("TraitValue", object)
-"""What a trait or property can be compared with: text, a number, a boolean, or a list of those."""
+ConditionValue = NewType("ConditionValue", object)
+"""What conditions compare with: text, a number, a boolean, a list of those, or a duration such as {"days": 3}."""
 
 DEEPEST = 20
 LARGEST_INTEGER = 2**63 - 1
@@ -56,12 +56,12 @@ def check_text(text: str) -> None:
         raise GraphQLError("Texts must not hold half a surrogate pair; send valid Unicode.") from fault
 
 
-def check_trait_value(value: Any) -> Any:
-    """`value` itself; raises GraphQLError when it is an object, null, or a list of anything but plain values."""
+def check_condition_value(value: Any) -> Any:
+    """`value` itself; raises GraphQLError when it is null, or a list or object of anything but plain values."""
     check_json(value)
-    items = value if isinstance(value, list) else [value]
+    items = value if isinstance(value, list) else list(value.values()) if isinstance(value, dict) else [value]
     if any(isinstance(item, list | dict) or item is None for item in items):
-        raise GraphQLError("Give a text, a number, a boolean, or a list of those.")
+        raise GraphQLError('Give a text, a number, a boolean, a list of those, or a duration such as {"days": 3}.')
     return value
 
 
@@ -88,9 +88,9 @@ def json_literal(node: ValueNode, variables: dict[str, Any] | None = None) -> An
     return check_json(value_from_ast_untyped(node, variables))
 
 
-def trait_literal(node: ValueNode, variables: dict[str, Any] | None = None) -> Any:
-    """A trait value written into the query itself."""
-    return check_trait_value(value_from_ast_untyped(node, variables))
+def condition_literal(node: ValueNode, variables: dict[str, Any] | None = None) -> Any:
+    """A condition's value written into the query itself."""
+    return check_condition_value(value_from_ast_untyped(node, variables))
 
 
 SCALARS: dict[object, Any] = {
@@ -101,11 +101,12 @@ SCALARS: dict[object, Any] = {
         parse_value=check_json,
         parse_literal=json_literal,
     ),
-    TraitValue: strawberry.scalar(
-        name="TraitValue",
-        description="A text, a number, a boolean, or a list of those.",
-        parse_value=check_trait_value,
-        parse_literal=trait_literal,
+    ConditionValue: strawberry.scalar(
+        name="ConditionValue",
+        description='A text, a number, a boolean, a list of those, or a duration such as {"days": 3}. Dates are texts'
+        " such as 2026-01-31 and 2026-01-31T09:30:00Z.",
+        parse_value=check_condition_value,
+        parse_literal=condition_literal,
     ),
     datetime: strawberry.scalar(
         name="DateTime",

@@ -1,21 +1,24 @@
-"""What people do with segments: make them, change them, publish them, fill the static ones."""
+"""What people do with segments: make them, change them, publish them. Members of static ones: static_mutations.py."""
 
 from uuid import UUID
 
 from strawberry import ID, Maybe
 
 from app.api import ids
-from app.api.conditions import SegmentConditionInput, to_definition
+from app.api.conditions import SegmentConditionInput, SimpleConditionsInput, to_definition, to_simple
 from app.api.declare import about, input_type, mutation, output
 from app.api.enums import Cadence, EvaluationCause, SegmentType
 from app.api.ids import Kind
 from app.api.payloads import Payload, converted, given
+from app.api.rankings import RankingInput, to_ranking
 from app.api.segments import Segment, SegmentEvaluation
 from app.context import Info
+from campaigns import listing as campaign_listing
 from profiles.keys import Scope
-from segments import evaluation, lifecycle, static
-from segments.lifecycle import SegmentChanges
+from segments import evaluation, lifecycle
+from segments.lifecycle import SegmentChanges, SimpleConditions
 from segments.lifecycle import SegmentInput as SegmentWanted
+from segments.wanted import CHANGE_GUARD
 
 
 @output
@@ -33,7 +36,22 @@ class SegmentCreateInput:
     type: SegmentType = about("STATIC or DYNAMIC; EVERYONE is built in.")
     description: str = about("What it is for.", default="")
     definition: SegmentConditionInput | None = about("Who belongs to it; for dynamic segments.", default=None)
-    cadence: Cadence = about("How often it is evaluated in full.", default=Cadence.NEVER)
+    conditions: SimpleConditionsInput | None = about(
+        "Who belongs to it, from a simple builder; in place of `definition`.", default=None
+    )
+    ranking: RankingInput | None = about("In which order members stand; for dynamic segments.", default=None)
+    live: bool | None = about(
+        "Whether members follow events and changes within seconds. Left out: yes for dynamic ones, unless the cadence"
+        " is NEVER or a saved query decides.",
+        default=None,
+    )
+    change_guard: int | None = about(
+        "Per cent of the members, 1 to 100, that one evaluation may remove before it is held; null: all.",
+        default=CHANGE_GUARD,
+    )
+    cadence: Cadence | None = about(
+        "How often it is evaluated in full. Left out: DAILY for dynamic ones, NEVER for static ones.", default=None
+    )
     cron: str | None = about("Five cron fields, with the cadence CRON.", default=None)
     time_zone: str = about("IANA name of the time zone of cadence and cron.", default="UTC")
     brand_id: ID | None = about("The brand whose people it is of; left out: of all.", default=None)
@@ -52,6 +70,14 @@ class SegmentUpdateInput:
     name: Maybe[str] = about("Its name, 1 to 200 characters.")
     description: Maybe[str] = about("What it is for.")
     definition: Maybe[SegmentConditionInput] = about("Who belongs to it, as a whole; an active one is evaluated anew.")
+    conditions: Maybe[SimpleConditionsInput] = about(
+        "Who belongs to it, from a simple builder; in place of `definition`."
+    )
+    ranking: Maybe[RankingInput | None] = about("In which order members stand; null: in none.")
+    live: Maybe[bool | None] = about("Whether members follow events and changes within seconds; null: the default.")
+    change_guard: Maybe[int | None] = about(
+        "Per cent of the members, 1 to 100, that one evaluation may remove before it is held; null: all."
+    )
     cadence: Maybe[Cadence] = about("How often it is evaluated in full.")
     cron: Maybe[str | None] = about("Five cron fields, with the cadence CRON.")
     time_zone: Maybe[str] = about("IANA name of the time zone of cadence and cron.")
@@ -157,70 +183,24 @@ class SegmentEvaluatePayload(Payload):
 
 
 @input_type
-class SegmentMembersAddInput:
-    """Who enters a static segment."""
+class SegmentEvaluationApproveInput:
+    """Which evaluation to let through."""
 
-    id: ID = about("The segment.")
-    external_ids: list[str] = about(f"Your own ids of the people; at most {static.MOST_IDS:,}.")
-
-
-@output
-class SegmentMembersAddPayload(SegmentPayload):
-    """Who entered."""
-
-    added: int = about("Profiles that entered.", default=0)
-    unchanged: int = about("Profiles that were in already, and ids named twice.", default=0)
-    unknown: list[str] = about("Ids of nobody alive, or of nobody of the segment's brand.", default_factory=list)
-
-
-@input_type
-class SegmentMembersRemoveInput:
-    """Who leaves a static segment."""
-
-    id: ID = about("The segment.")
-    external_ids: list[str] = about(f"Your own ids of the people; at most {static.MOST_IDS:,}.")
+    id: ID = about("The evaluation; HELD.")
 
 
 @output
-class SegmentMembersRemovePayload(SegmentPayload):
-    """Who left."""
+class SegmentEvaluationApprovePayload(Payload):
+    """The evaluation, queued again."""
 
-    removed: int = about("Profiles that left.", default=0)
-    unchanged: int = about("Profiles that were not in, and ids named twice.", default=0)
-    unknown: list[str] = about("Ids of nobody alive.", default_factory=list)
-
-
-@input_type
-class SegmentMembersImportInput:
-    """A CSV file of people who enter a static segment."""
-
-    id: ID = about("The segment.")
-    text: str = about(f"The file, its first line naming the columns; at most {static.MOST_ROWS:,} rows.")
-    column: str = about("The column with your own ids.", default=static.COLUMN)
+    evaluation: SegmentEvaluation | None = about(
+        "The evaluation: it runs anew, on the data of then, and is not held. Follow its `status`.", default=None
+    )
 
 
-@output
-class SegmentImportReject:
-    """A row that could not be used; the others were."""
-
-    line: int = about("Its line in the file; the header is line 1.")
-    value: str = about("The id in it.")
-    code: str = about("Why, for programs.")
-    reason: str = about("Why, for people.")
-
-
-@output
-class SegmentMembersImportPayload(SegmentPayload):
-    """Who entered, and which rows could not be used."""
-
-    rows: int = about("Rows of the file.", default=0)
-    added: int = about("Profiles that entered.", default=0)
-    unchanged: int = about("Rows of profiles that were in already, or on an earlier row.", default=0)
-    rejected: int = about("Rows that could not be used.", default=0)
-    rejects: list[SegmentImportReject] = about("The first 1,000 of those rows.", default_factory=list)
-
-
-MOST_REJECTS = 1000
+def simple(conditions: SimpleConditionsInput) -> SimpleConditions:
+    """The use case's form; raises ApiError for an id of another kind."""
+    return SimpleConditions(*to_simple(conditions, "conditions"))
 
 
 def to_changes(wanted: SegmentUpdateInput) -> SegmentChanges:
@@ -229,7 +209,11 @@ def to_changes(wanted: SegmentUpdateInput) -> SegmentChanges:
         name=given(wanted.name),
         description=given(wanted.description),
         brand_id=converted(wanted.brand_id, lambda text: ids.optional(Kind.BRAND, text, field="brand_id")),
-        definition=converted(wanted.definition, to_definition),
+        definition=converted(wanted.definition, lambda one: to_definition(one, "definition")),
+        conditions=converted(wanted.conditions, simple),
+        ranking=converted(wanted.ranking, lambda one: None if one is None else to_ranking(one)),
+        live=given(wanted.live),
+        change_guard=given(wanted.change_guard),
         cadence=given(wanted.cadence),
         cron=given(wanted.cron),
         time_zone=given(wanted.time_zone),
@@ -255,7 +239,11 @@ class SegmentMutations:
             type=input.type,
             description=input.description,
             brand_id=ids.optional(Kind.BRAND, input.brand_id, field="brand_id"),
-            definition=None if input.definition is None else to_definition(input.definition),
+            definition=None if input.definition is None else to_definition(input.definition, "definition"),
+            conditions=None if input.conditions is None else simple(input.conditions),
+            ranking=None if input.ranking is None else to_ranking(input.ranking),
+            live=input.live,
+            change_guard=input.change_guard,
             cadence=input.cadence,
             cron=input.cron,
             time_zone=input.time_zone,
@@ -265,6 +253,7 @@ class SegmentMutations:
             wanted,
             now=info.context.now,
             most=info.context.services.settings.segment_limit,
+            limits=info.context.services.settings.condition_limits,
         )
         return SegmentCreatePayload(segment=Segment.of(row))
 
@@ -272,7 +261,11 @@ class SegmentMutations:
     async def segment_update(self, info: Info, input: SegmentUpdateInput) -> SegmentUpdatePayload:
         """Change a segment."""
         row = await lifecycle.update(
-            info.context.workspace_id, ids.segment_id(input.id), to_changes(input), now=info.context.now
+            info.context.workspace_id,
+            ids.segment_id(input.id),
+            to_changes(input),
+            now=info.context.now,
+            limits=info.context.services.settings.condition_limits,
         )
         await ring_open(info, row.id)
         return SegmentUpdatePayload(segment=Segment.of(row))
@@ -320,8 +313,10 @@ class SegmentMutations:
 
     @mutation(needs=Scope.SEGMENTS)
     async def segment_delete(self, info: Info, input: SegmentDeleteInput) -> SegmentDeletePayload:
-        """Delete a segment that no campaign names, with its history."""
-        await lifecycle.delete(info.context.workspace_id, ids.segment_id(input.id))
+        """Delete a segment that no campaign and no other segment names, with its history."""
+        await lifecycle.delete(
+            info.context.workspace_id, ids.segment_id(input.id), used_by=campaign_listing.names_using
+        )
         return SegmentDeletePayload(deleted_id=input.id)
 
     @mutation(needs=Scope.SEGMENTS)
@@ -334,51 +329,11 @@ class SegmentMutations:
         return SegmentEvaluatePayload(evaluation=SegmentEvaluation.of(row))
 
     @mutation(needs=Scope.SEGMENTS)
-    async def segment_members_add(self, info: Info, input: SegmentMembersAddInput) -> SegmentMembersAddPayload:
-        """Let people into a static segment; those who are unknown are named, the others enter."""
-        key = ids.segment_id(input.id)
-        report = await static.add_members(
-            info.context.workspace_id, key, external_ids=input.external_ids, now=info.context.now
-        )
-        return SegmentMembersAddPayload(
-            segment=await reread(info, key), added=report.changed, unchanged=report.unchanged, unknown=report.unknown
-        )
-
-    @mutation(needs=Scope.SEGMENTS)
-    async def segment_members_remove(self, info: Info, input: SegmentMembersRemoveInput) -> SegmentMembersRemovePayload:
-        """Take people out of a static segment."""
-        key = ids.segment_id(input.id)
-        report = await static.remove_members(
-            info.context.workspace_id, key, external_ids=input.external_ids, now=info.context.now
-        )
-        return SegmentMembersRemovePayload(
-            segment=await reread(info, key),
-            removed=report.changed,
-            unchanged=report.unchanged,
-            unknown=report.unknown,
-        )
-
-    @mutation(needs=Scope.SEGMENTS)
-    async def segment_members_import(self, info: Info, input: SegmentMembersImportInput) -> SegmentMembersImportPayload:
-        """Let in whom a CSV file names; rows that cannot be used are listed, the others enter."""
-        key = ids.segment_id(input.id)
-        report = await static.import_members(
-            info.context.workspace_id, key, text=input.text, column=input.column, now=info.context.now
-        )
-        return SegmentMembersImportPayload(
-            segment=await reread(info, key),
-            rows=report.rows,
-            added=report.added,
-            unchanged=report.unchanged,
-            rejected=len(report.rejects),
-            rejects=[
-                SegmentImportReject(line=one.line, value=one.value, code=one.code, reason=one.reason)
-                for one in report.rejects[:MOST_REJECTS]
-            ],
-        )
-
-
-async def reread(info: Info, segment_id: UUID) -> Segment | None:
-    """The segment as it is now."""
-    row = await info.context.loaders.segments.load(segment_id)
-    return Segment.of(row) if row else None
+    async def segment_evaluation_approve(
+        self, info: Info, input: SegmentEvaluationApproveInput
+    ) -> SegmentEvaluationApprovePayload:
+        """Let an evaluation through that the change guard holds. Members change when a worker has run it again."""
+        key = ids.decode_uuid(Kind.EVALUATION, input.id)
+        row = await evaluation.approve(info.context.workspace_id, key, now=info.context.now)
+        await info.context.resources.wakeups.evaluate(workspace_id=row.workspace_id, evaluation_id=row.id)
+        return SegmentEvaluationApprovePayload(evaluation=SegmentEvaluation.of(row))

@@ -1,4 +1,4 @@
-"""Segments: reading them, their members and their evaluations."""
+"""Segments: reading them and their evaluations; their members are in members.py."""
 
 from datetime import datetime
 from typing import Annotated
@@ -8,22 +8,29 @@ import strawberry
 from strawberry import ID
 
 from app.api import ids, paging
+from app.api.conditions import from_definition
 from app.api.declare import about, argument, output, query, resolved
-from app.api.enums import Cadence, EvaluationCause, EvaluationStatus, SegmentStatus, SegmentType
+from app.api.definitions import names_of
+from app.api.enums import BuilderMode, Cadence, EvaluationCause, EvaluationStatus, SegmentStatus, SegmentType
 from app.api.ids import Kind
+from app.api.members import MemberReads
 from app.api.nodes import Node
-from app.api.paging import After, Connection, First, PageInfo
-from app.api.profiles import Profile
+from app.api.paging import After, Connection, First
 from app.api.scalars import Json
 from app.api.workspaces import Brand
-from app.auth import require
 from app.context import Info
-from profiles import profiles
 from profiles.keys import Scope
-from segments import conditions, evaluation, listing, membership
-from segments.errors import SegmentNotFound
+from segments import conditions, evaluation, listing, ranking
 from segments.models import Evaluation as EvaluationRow
 from segments.models import Segment as SegmentRow
+
+
+@output
+class SegmentNodeSize:
+    """How many people meet one part of a segment's conditions."""
+
+    path: list[str] = about("Where it stands in the definition, from the root; empty for the whole.")
+    size: int = about("How many people meet it.")
 
 
 @output
@@ -40,11 +47,16 @@ class SegmentEvaluation(Node):
     started_at: datetime | None = about("When a worker began.")
     finished_at: datetime | None = about("When it ended.")
     duration_ms: int | None = about("How long it took, in milliseconds.")
-    size: int | None = about("Members found.")
-    added: int | None = about("Profiles that entered.")
-    removed: int | None = about("Profiles that left.")
-    error_code: str | None = about("Why it failed, for programs.")
-    error: str | None = about("Why it failed, for people.")
+    size: int | None = about("Members found; while it is HELD, members there would be.")
+    added: int | None = about("Profiles that entered; while it is HELD, that would enter.")
+    removed: int | None = about("Profiles that left; while it is HELD, that would leave.")
+    nodes: list[SegmentNodeSize] = about(
+        "Sizes of all parts of the conditions, parents before children; empty until it ran. People who changed while"
+        " it ran are in `size` as they are now, and in these as they were."
+    )
+    approved_at: datetime | None = about("When somebody let it through after it was held.")
+    error_code: str | None = about("Why it failed or is held, for programs.")
+    error: str | None = about("Why it failed or is held, for people.")
 
     @classmethod
     def of(cls, row: EvaluationRow) -> "SegmentEvaluation":
@@ -63,6 +75,8 @@ class SegmentEvaluation(Node):
             size=row.size,
             added=row.added,
             removed=row.removed,
+            nodes=[SegmentNodeSize(path=one["path"], size=one["size"]) for one in row.nodes or []],
+            approved_at=row.approved_at,
             error_code=row.error_code,
             error=row.error,
         )
@@ -75,28 +89,11 @@ class SegmentEvaluation(Node):
 
 
 @output
-class SegmentMemberEdge:
-    """A member, and since when."""
-
-    node: Profile = about("The profile.")
-    cursor: str = about("Where this member stands.")
-    entered_at: datetime = about("Since when the profile has been a member.")
-
-
-@output
-class SegmentMemberConnection:
-    """A page of members."""
-
-    edges: list[SegmentMemberEdge] = about("The members, by profile.")
-    page_info: PageInfo = about("Whether there is more.")
-
-
-@output
-class Segment(Node):
+class Segment(MemberReads, Node):
     """A named set of profiles."""
 
-    key: strawberry.Private[UUID]
     brand_key: strawberry.Private[UUID | None]
+    stored: strawberry.Private[SegmentRow]
     name: str = about("Its name.")
     description: str = about("What it is for.")
     type: SegmentType = about("Where its members come from.")
@@ -104,7 +101,15 @@ class Segment(Node):
     definition: Json | None = about(
         "The conditions of a dynamic segment, in the shape of SegmentConditionInput; null for other types."
     )
-    definition_version: int = about("Grows with every change of the conditions.")
+    definition_version: int = about("Grows with every change of the conditions, the ranking or the brand.")
+    mode: BuilderMode = about("Which builder the conditions are from.")
+    ranking: Json | None = about(
+        "In which order the members stand and how many there are at most, in the shape of RankingInput; null: in none."
+    )
+    live: bool = about("Whether members follow events and changes within seconds, between evaluations.")
+    change_guard: int | None = about(
+        "Per cent of the members that one evaluation may remove before it is held for approval; null: all."
+    )
     cadence: Cadence = about("How often it is evaluated in full.")
     cron: str | None = about("Five cron fields, when the cadence is CRON.")
     time_zone: str = about("IANA name of the time zone of cadence and cron.")
@@ -122,8 +127,13 @@ class Segment(Node):
             description=row.description,
             type=row.type,
             status=row.status,
-            definition=None if row.definition is None else Json(row.definition),
+            stored=row,
+            definition=None if row.definition is None else Json(from_definition(row.definition)),
             definition_version=row.definition_version,
+            mode=row.mode,
+            ranking=None if row.ranking is None else Json(row.ranking),
+            live=row.live,
+            change_guard=row.change_guard,
             cadence=row.cadence,
             cron=row.cron,
             time_zone=row.time_zone,
@@ -139,9 +149,25 @@ class Segment(Node):
         return Brand.of(row) if row else None
 
     @resolved
-    def summary(self) -> str | None:
-        """The conditions as one sentence; null for types without conditions."""
-        return None if self.definition is None else conditions.summary(conditions.parse(self.definition))
+    async def summary(self, info: Info) -> str | None:
+        """Conditions and ranking in a sentence or two; null for types without conditions."""
+        if self.stored.definition is None:
+            return None
+        condition = conditions.read(self.stored.definition)
+        said = conditions.summary(condition, await names_of(info, condition))
+        if self.stored.ranking is not None:
+            said += f" {ranking.summary(ranking.parse(self.stored.ranking))}"
+        return said
+
+    @resolved
+    async def references(self, info: Info) -> list["Segment"]:
+        """The segments that its conditions name."""
+        return await segments_of(info, await info.context.loaders.segment_uses.load(self.key))
+
+    @resolved
+    async def used_by(self, info: Info) -> list["Segment"]:
+        """The segments whose conditions name this one."""
+        return await segments_of(info, await info.context.loaders.segment_users.load(self.key))
 
     @resolved
     async def size(self, info: Info) -> int | None:
@@ -162,30 +188,6 @@ class Segment(Node):
         return SegmentEvaluation.of(row) if row else None
 
     @resolved
-    async def members(
-        self, info: Info, first: First = paging.DEFAULT_PAGE, after: After = None
-    ) -> SegmentMemberConnection:
-        """Who is in it, by profile; EVERYONE lists nobody, since it keeps no member rows."""
-        require(info.context.caller, Scope.READ)
-        rows = await membership.page(
-            info.context.workspace_id,
-            self.key,
-            after=paging.after_int(after),
-            limit=paging.page_size(first) + 1,
-        )
-        shown = rows[:first]
-        people = await info.context.loaders.profiles.load_many([row.profile_id for row in shown])
-        edges = [
-            SegmentMemberEdge(node=Profile.of(one), cursor=paging.cursor(row.profile_id), entered_at=row.entered_at)
-            for row, one in zip(shown, people, strict=True)
-            if one is not None
-        ]
-        cursors = [paging.cursor(row.profile_id) for row in shown]
-        return SegmentMemberConnection(
-            edges=edges, page_info=paging.page_info(rows, first=first, after=after, cursors=cursors)
-        )
-
-    @resolved
     async def evaluations(
         self, info: Info, first: First = paging.DEFAULT_PAGE, after: After = None
     ) -> Connection[SegmentEvaluation]:
@@ -197,6 +199,12 @@ class Segment(Node):
             limit=paging.page_size(first) + 1,
         )
         return paging.connection(rows, first=first, after=after, node=SegmentEvaluation.of, key=lambda row: row.id)
+
+
+async def segments_of(info: Info, keys: list[UUID] | None) -> list[Segment]:
+    """The segments with these keys, in their order."""
+    rows = await info.context.loaders.segments.load_many(keys or [])
+    return [Segment.of(row) for row in rows if row is not None]
 
 
 @output
@@ -233,19 +241,3 @@ class SegmentQueries:
         """One evaluation, to follow it; null when there is none."""
         row = await info.context.loaders.evaluations.load(ids.decode_uuid(Kind.EVALUATION, id))
         return SegmentEvaluation.of(row) if row else None
-
-    @query(needs=Scope.READ)
-    async def is_member(
-        self,
-        info: Info,
-        segment_id: Annotated[ID, argument("The segment.")],
-        external_id: Annotated[str, argument("Your own id of the person.")],
-    ) -> bool:
-        """Whether a person is in a segment now: for experiments and feature flags. Unknown people are in none."""
-        key = ids.segment_id(segment_id, field="segment_id")
-        if await info.context.loaders.segments.load(key) is None:
-            raise SegmentNotFound(field=("segment_id",))
-        person = await profiles.find_by_external_id(info.context.workspace_id, external_id)
-        if person is None:
-            return False
-        return await membership.is_member(info.context.workspace_id, key, profile_id=person.id)

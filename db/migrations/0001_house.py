@@ -26,7 +26,7 @@ class Migration(migrations.Migration):
                 ddl.CAMPAIGNS,
                 ddl.UUID_FLOOR,
                 ddl.FUNCTIONS,
-                ddl.isolation(),
+                ddl.isolation(("workspace", *ddl.TENANT_TABLES), ddl.LEAF_TABLES),
             ],
             reverse_sql=ddl.DOWN,
         ),

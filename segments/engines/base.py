@@ -1,13 +1,15 @@
 """What an engine must answer. It knows leaves only: the tree, static members and references never depend on it."""
 
+from array import array
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
 from pyroaring import BitMap
 
-from segments.nodes import Leaf
+from segments.nodes import EngineLeaf, Json, RankBy
 
 
 class EngineError(Exception):
@@ -19,6 +21,15 @@ class EngineError(Exception):
         self.message = message
 
 
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """Values by profile, as two arrays of one length: ids (array of "I") and values (array of "d"), by ascending id.
+    Who has no value is left out."""
+
+    ids: "array[int]"
+    values: "array[float]"
+
+
 class Engine(Protocol):
     """Answers leaves with sets of profile ids.
 
@@ -28,8 +39,11 @@ class Engine(Protocol):
 
     name: str
 
+    async def as_of(self, *, workspace_id: UUID) -> datetime | None:
+        """Up to when this engine's data is complete; None when it is never behind. Raises EngineError."""
+
     async def ids(
-        self, *, workspace_id: UUID, leaves: Sequence[Leaf], now: datetime, only: BitMap | None = None
+        self, *, workspace_id: UUID, leaves: Sequence[EngineLeaf], now: datetime, only: BitMap | None = None
     ) -> list[BitMap]:
         """The profiles that meet each leaf, in the order of `leaves`; with `only`, those of them.
 
@@ -41,4 +55,24 @@ class Engine(Protocol):
         """The living profiles of the workspace, or of one brand: what NOT and "never" are relative to.
 
         Living is neither merged nor erased. Raises EngineError.
+        """
+
+    async def crossed(
+        self, *, workspace_id: UUID, leaves: Sequence[EngineLeaf], since: datetime, until: datetime
+    ) -> BitMap:
+        """Profiles with an event, a date trait or a sight that came over a moving edge of one of `leaves` while now
+        went from `since` to `until`; more are allowed, fewer are not. Empty when no leaf has a moving edge.
+
+        Edges are now - duration of each window and span, and now itself (events that were ahead of it). Raises
+        EngineError.
+        """
+
+    async def ranks(self, *, workspace_id: UUID, by: RankBy, now: datetime, only: BitMap | None = None) -> Ranks:
+        """The value of everybody who has one; with `only`, of those. Raises EngineError."""
+
+    async def values(
+        self, *, workspace_id: UUID, leaves: Sequence[EngineLeaf], now: datetime, profile_id: int
+    ) -> list[Json]:
+        """What each leaf looked at for this profile: the trait's or attribute's value, {"count", "sum" ...} of the
+        matching events, an instant. Raises EngineError.
         """

@@ -1,26 +1,16 @@
-"""Comparisons with a value inside a jsonb column, as SQL that is never true of a missing value and never an error.
+"""Comparisons as SQL that is never true of a missing value, and never an error.
 
-Numbers are compared as jsonb, which orders them as numeric does, once the type is known to be number: a trait that is
-a number for some people and a text for others needs no cast that one of them would break.
+Numbers in jsonb are compared as jsonb, which orders them as numeric does, once the type is known to be number: a trait
+that is a number for some people and a text for others needs no cast that one of them would break.
 """
 
-from collections.abc import Sequence
-from functools import cached_property
+from datetime import datetime
 
 import orjson
-from sqlglot import exp
 
-from segments.engines.queries import Query, both, cast, either, function, negated, text
+from profiles.dates import FORM
+from segments.engines.queries import ORDERED, Query
 from segments.nodes import Operator, Scalar, Value
-
-ORDERED: dict[Operator, type[exp.Binary]] = {
-    Operator.EQUALS: exp.EQ,
-    Operator.NOT_EQUALS: exp.NEQ,
-    Operator.GREATER_THAN: exp.GT,
-    Operator.GREATER_OR_EQUAL: exp.GTE,
-    Operator.LESS_THAN: exp.LT,
-    Operator.LESS_OR_EQUAL: exp.LTE,
-}
 
 
 class Member:
@@ -28,97 +18,135 @@ class Member:
 
     def __init__(self, query: Query, column: str, key: str) -> None:
         self.query = query
-        self.column = exp.column(column)
+        self.column = column
         self.key = key
 
-    @cached_property
-    def bound_key(self) -> exp.Expr:
-        # Bound when first needed: PostgreSQL refuses a value that its query does not use.
-        return self.query.bind(self.key, "text")
+    # Properties bind the key when it is first used: PostgreSQL refuses an argument that its statement does not use.
 
-    def value(self) -> exp.Expr:
-        return exp.JSONExtract(this=self.column.copy(), expression=self.bound_key.copy())
+    @property
+    def value(self) -> str:
+        return f"({self.column} -> {self.query.bind(self.key, 'text')})"
 
-    def text(self) -> exp.Expr:
-        return exp.JSONExtractScalar(this=self.column.copy(), expression=self.bound_key.copy())
+    @property
+    def text(self) -> str:
+        return f"({self.column} ->> {self.query.bind(self.key, 'text')})"
 
-    def is_a(self, kind: str) -> exp.Expr:
-        """Whether it is there, and of this JSON type."""
-        return exp.EQ(this=function("jsonb_typeof", self.value()), expression=text(kind))
+    @property
+    def kind(self) -> str:
+        return f"jsonb_typeof{self.value}"
 
-    def is_known(self) -> exp.Expr:
-        return exp.NEQ(this=function("jsonb_typeof", self.value()), expression=text("null"))
+    @property
+    def is_known(self) -> str:
+        return f"{self.kind} <> 'null'"
 
-    def is_missing(self) -> exp.Expr:
-        kind = function("coalesce", function("jsonb_typeof", self.value()), text("null"))
-        return exp.EQ(this=kind, expression=text("null"))
+    @property
+    def number(self) -> str:
+        """Its number, or NULL. CASE decides before the cast is tried; a condition in WHERE need not."""
+        return f"CASE WHEN {self.kind} = 'number' THEN {self.value}::numeric END"
 
-    def has(self, value: Scalar | list[Scalar]) -> exp.Expr:
+    @property
+    def instant(self) -> str:
+        """The instant that its text stands for (profiles/dates.py says which), or NULL.
+
+        The form keeps out what only PostgreSQL takes for a date (`tomorrow`), the check days that do not exist.
+        """
+        right = f"{self.kind} = 'string' AND {self.text} ~ '^{FORM.pattern}$'"
+        return (
+            f"CASE WHEN {right} THEN CASE WHEN pg_input_is_valid({self.text}, 'timestamptz')"
+            f" THEN {self.text}::timestamptz END END"
+        )
+
+    def has(self, value: Scalar | list[Scalar]) -> str:
         """Whether it is `value`; of a list: whether it has these items.
 
         Contained, not `->` and `=`: 130 ms instead of 200 for 200,000 profiles, and a GIN index could serve it.
         """
-        pattern = self.query.bind(json({self.key: value}), "jsonb")
-        return exp.ArrayContainsAll(this=self.column.copy(), expression=pattern)
+        return f"{self.column} @> {self.query.json({self.key: value})}"
 
-    def is_one_of(self, values: Sequence[Scalar]) -> exp.Expr:
-        bound = self.query.bind([json(value) for value in values], "jsonb[]")
-        return exp.EQ(this=self.value(), expression=exp.Any(this=exp.Paren(this=bound)))
+    def is_one_of(self, values: tuple[Scalar, ...]) -> str:
+        """Texts are compared as texts, which takes two thirds of the time, and first, since few are of the list."""
+        if all(isinstance(value, str) for value in values):
+            return f"{self.text} = ANY({self.query.bind(values, 'text[]')}) AND {self.kind} = 'string'"
+        items = tuple(orjson.dumps(value).decode() for value in values)
+        return f"{self.value} = ANY({self.query.bind(items, 'jsonb[]')})"
 
-    def number(self, operator: Operator, limit: Scalar) -> exp.Expr:
-        bound = self.query.bind(json(limit), "jsonb")
-        return both(self.is_a("number"), ORDERED[operator](this=self.value(), expression=bound))
+    def is_number(self, operator: Operator, limit: Scalar) -> str:
+        return f"{self.kind} = 'number' AND {self.value} {ORDERED[operator]} {self.query.json(limit)}"
 
-    def contains(self, value: Scalar) -> exp.Expr:
-        at = function("strpos", self.text(), self.query.bind(value, "text"))
-        inside = both(self.is_a("string"), exp.GT(this=at, expression=exp.Literal.number(0)))
-        return either(inside, both(self.is_a("array"), self.has([value])))
-
-    def starts_with(self, value: Scalar) -> exp.Expr:
-        start = function("starts_with", self.text(), self.query.bind(value, "text"))
-        return both(self.is_a("string"), start)
-
-    def ends_with(self, value: Scalar) -> exp.Expr:
-        end = self.query.bind(value, "text")
-        tail = function("right", self.text(), function("char_length", end))
-        return both(self.is_a("string"), exp.EQ(this=tail, expression=end.copy()))
-
-    def summand(self) -> exp.Expr:
-        """Its number, or 0. CASE decides before the cast is tried; a condition in WHERE need not."""
-        number = cast(self.value(), "numeric")
-        return exp.Case().when(self.is_a("number"), number, copy=False).else_(exp.Literal.number(0), copy=False)
+    def contains(self, part: str) -> str:
+        inside = f"{self.kind} = 'string' AND {text_is(self.query, self.text, Operator.CONTAINS, part)}"
+        return f"({inside} OR {self.kind} = 'array' AND {self.has([part])})"
 
 
-def compared(it: Member, operator: Operator, value: Value) -> exp.Expr:
-    """Whether `it` meets a comparison. `conditions.parse` has seen to it that operator and value fit."""
+def member_is(it: Member, operator: Operator, value: Value) -> str:
+    """Whether `it` meets a comparison that the readers of conditions let pass."""
     match operator, value:
         case Operator.EXISTS, None:
-            return it.is_known()
+            return it.is_known
         case Operator.MISSING, None:
-            return it.is_missing()
+            return f"coalesce({it.kind}, 'null') = 'null'"
         case Operator.IN, tuple():
             return it.is_one_of(value)
         case Operator.NOT_IN, tuple():
-            return both(it.is_known(), negated(it.is_one_of(value)))
+            return f"{it.is_known} AND NOT ({it.is_one_of(value)})"
         case Operator.BETWEEN, (low, high):
             at_least, at_most = Operator.GREATER_OR_EQUAL, Operator.LESS_OR_EQUAL
-            return both(it.number(at_least, low), it.number(at_most, high))
+            return f"{it.is_number(at_least, low)} AND {it.is_number(at_most, high)}"
         case Operator.EQUALS, str() | int() | float():
             return it.has(value)
         case Operator.NOT_EQUALS, str() | int() | float():
-            return both(it.is_known(), negated(it.has(value)))
+            return f"{it.is_known} AND NOT {it.has(value)}"
         case Operator.CONTAINS, str():
             return it.contains(value)
-        case Operator.STARTS_WITH, str():
-            return it.starts_with(value)
-        case Operator.ENDS_WITH, str():
-            return it.ends_with(value)
+        case Operator.NOT_CONTAINS, str():
+            return f"{it.is_known} AND NOT {it.contains(value)}"
+        case ((Operator.STARTS_WITH | Operator.ENDS_WITH | Operator.MATCHES), str()):
+            return f"{it.kind} = 'string' AND {text_is(it.query, it.text, operator, value)}"
+        case Operator.BEFORE, datetime():
+            # What is before the year 1 in UTC is no date, though its text may name a day of that year.
+            return f"{it.instant} < {instant(it, value)} AND {it.instant} >= '0001-01-01Z'"
+        case Operator.AFTER, datetime():
+            return f"{it.instant} >= {instant(it, value)} AND {it.instant} < '10000-01-01Z'"
         case _, int() | float() if operator in ORDERED:
-            return it.number(operator, value)
+            return it.is_number(operator, value)
         case _:
             raise ValueError(f"{operator} does not fit its value")
 
 
-def json(value: object) -> str:
-    """JSON text, which the connection's jsonb codec passes on as it is."""
-    return orjson.dumps(value).decode()
+def instant(it: Member, value: datetime) -> str:
+    return it.query.bind(value, "timestamptz")
+
+
+def text_is(query: Query, text: str, operator: Operator, value: Value) -> str:
+    """Whether a text, which is a piece of SQL, meets a comparison that the readers of conditions let pass."""
+    match operator, value:
+        case Operator.EXISTS, None:
+            return f"{text} IS NOT NULL"
+        case Operator.MISSING, None:
+            return f"{text} IS NULL"
+        case Operator.EQUALS, str():
+            return f"{text} = {query.bind(value, 'text')}"
+        case Operator.NOT_EQUALS, str():
+            return f"{text} <> {query.bind(value, 'text')}"
+        case Operator.IN, tuple():
+            return f"{text} = ANY({query.bind(value, 'text[]')})"
+        case Operator.NOT_IN, tuple():
+            return f"{text} <> ALL({query.bind(value, 'text[]')})"
+        case Operator.CONTAINS, str():
+            return f"strpos({text}, {query.bind(value, 'text')}) > 0"
+        case Operator.NOT_CONTAINS, str():
+            return f"strpos({text}, {query.bind(value, 'text')}) = 0"
+        case Operator.STARTS_WITH, str():
+            return f"starts_with({text}, {query.bind(value, 'text')})"
+        case Operator.ENDS_WITH, str():
+            end = query.bind(value, "text")
+            return f"right({text}, char_length({end})) = {end}"
+        case Operator.MATCHES, str():
+            return f"{text} LIKE {query.bind(like(value), 'text')}"
+        case _:
+            raise ValueError(f"{operator} does not fit its value")
+
+
+def like(pattern: str) -> str:
+    r"""A pattern with `*` for any characters, as LIKE writes it: 50%* is 50\%%."""
+    return pattern.replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_").replace("*", "%")

@@ -9,7 +9,7 @@ import pytest
 from starlette.applications import Starlette
 
 from app.main import create_app
-from app.resources import Resources
+from app.resources import Resources, segment_sources
 from app.settings import Settings, load_settings
 from app.wakeups import Wakeups
 from campaigns.tokens import Signer
@@ -17,7 +17,6 @@ from profiles import keys
 from profiles.addresses import AddressHasher
 from profiles.keys import Scope
 from profiles.models import KeyKind
-from segments.engines.postgres import PostgresEngine
 from tests.app.caller import Caller
 from tests.campaigns.factories import ScriptedChannel, carrier
 from tests.conftest import Database
@@ -55,7 +54,7 @@ async def resources_of(settings: Settings) -> AsyncIterator[Resources]:
             wakeups=wakeups,
             hasher=AddressHasher(settings.address_key.get_secret_value().encode()),
             signer=Signer(settings.token_key.get_secret_value().encode()),
-            engine=PostgresEngine(),
+            sources=segment_sources(),
             carrier=carrier(ScriptedChannel()),
         )
     finally:

@@ -7,7 +7,11 @@ from uuid import UUID
 import httpx2
 import pytest
 
+from app import auth
+from app.auth import Authenticator, KnownKeys
+from app.problems import ApiError
 from app.schema import Mutation, Query
+from campaigns.tokens import Signer
 from profiles import keys
 from profiles.keys import Scope
 from profiles.models import KeyKind
@@ -39,11 +43,43 @@ async def test_a_key_opens_nothing_once_it_is_revoked_or_has_expired(console: Ca
     row, secret = await keys.create(
         console.workspace_id, name="short", kind=KeyKind.SECRET, scopes=["read"], expires_at=soon + timedelta(days=1)
     )
-    short = Caller(http, console.workspace_id, secret)
-    assert (await short.data("Workspace"))["id"].startswith("wsp_")
     assert await keys.find(secret, now=soon + timedelta(days=2)) is None
     await keys.revoke(console.workspace_id, row.id, now=soon)
+    short = Caller(http, console.workspace_id, secret)
     assert (await short.post("{ workspace { id } }")).status_code == 401
+
+
+async def test_a_key_in_use_opens_nothing_five_seconds_after_it_was_revoked(workspace: UUID, now: datetime) -> None:
+    row, secret = await keys.create(workspace, name="busy", kind=KeyKind.SECRET, scopes=["read"])
+    headers = {"authorization": f"Bearer {secret}"}
+    authenticator = Authenticator(Signer(b"a token key of the tests, at least 32 bytes"))
+    proven = await authenticator.caller(headers, now=now)
+    await keys.revoke(workspace, row.id, now=now)
+    assert await authenticator.caller(headers, now=now + timedelta(seconds=4)) == proven
+    with pytest.raises(ApiError, match="revoked"):
+        await authenticator.caller(headers, now=now + timedelta(seconds=5))
+
+
+async def test_a_key_in_use_opens_nothing_once_its_time_is_over(workspace: UUID, now: datetime) -> None:
+    end = now + timedelta(seconds=2)
+    _, secret = await keys.create(workspace, name="short", kind=KeyKind.SECRET, scopes=["read"], expires_at=end)
+    headers = {"authorization": f"Bearer {secret}"}
+    authenticator = Authenticator(Signer(b"a token key of the tests, at least 32 bytes"))
+    assert await authenticator.caller(headers, now=now) is not None
+    with pytest.raises(ApiError, match="expired"):
+        await authenticator.caller(headers, now=end)
+
+
+async def test_keys_remembered_are_bounded_and_bad_ones_are_not_among_them(
+    workspace: UUID, now: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auth, "MOST_REMEMBERED", 2)
+    known = KnownKeys()
+    for place in range(3):
+        _, secret = await keys.create(workspace, name=str(place), kind=KeyKind.SECRET, scopes=["read"])
+        assert await known.find(secret, now=now) is not None
+        assert await known.find(secret[:-1], now=now) is None
+    assert len(known.seen) == 2
 
 
 async def ask_field(caller: Caller, name: str) -> dict[str, Any]:
@@ -75,6 +111,12 @@ PROBES: dict[str, str] = {
         ("segments", "", "{ edges { cursor } }"),
         ("evaluation", '(id: "x")', "{ id }"),
         ("is_member", '(segmentId: "x", externalId: "y")', ""),
+        ("are_members", '(segmentId: "x", externalIds: ["y"])', "{ member }"),
+        ("member_of", '(externalId: "x", segmentIds: ["y"])', "{ member }"),
+        ("segment_estimate", "(input: {})", "{ size }"),
+        ("segment_explain", '(segmentId: "x", externalId: "y")', "{ isMember }"),
+        ("segment_overlap", '(ids: ["x"])', "{ inAll }"),
+        ("field_catalogue", "", "{ isComplete }"),
         ("profile", '(externalId: "x")', "{ id }"),
         ("profiles", "", "{ edges { cursor } }"),
         ("campaign", '(id: "x")', "{ id }"),
@@ -99,6 +141,8 @@ PROBES: dict[str, str] = {
         ("segment_members_add", '(input: {id: "x", externalIds: []})', ERRORS),
         ("segment_members_remove", '(input: {id: "x", externalIds: []})', ERRORS),
         ("segment_members_import", '(input: {id: "x", text: ""})', ERRORS),
+        ("segment_populate_from_query", '(input: {id: "x"})', ERRORS),
+        ("segment_subtract", '(input: {id: "x", otherId: "x"})', ERRORS),
         ("campaign_create", '(input: {name: "", content: {email: {subject: ""}}})', ERRORS),
         ("campaign_schedule", '(input: {id: "x", at: "2020-01-01T00:00:00Z"})', ERRORS),
         ("sender_create", '(input: {fromName: "", fromAddress: "", postalAddress: ""})', ERRORS),

@@ -3,6 +3,7 @@
 from typing import Any
 
 from tests.app.caller import Caller
+from tests.profiles import people
 
 ADA = {
     "externalId": "ada",
@@ -172,3 +173,120 @@ async def test_a_device_is_registered_renewed_and_unregistered(console: Caller) 
     assert await console.refusal("DeviceRegister", input=device | {"token": ""}) == ("BLANK", ["input", "token"])
     code, _ = await console.refusal("DeviceRegister", input=device | {"anonymousId": "v"})
     assert code == "ONE_IDENTITY"
+
+
+async def visitor_of(console: Caller, anonymous_id: str, **event: Any) -> str:
+    """The profile of a visitor who did one thing."""
+    events = [{"messageId": f"of {anonymous_id}", "name": "visit", "anonymousId": anonymous_id} | event]
+    assert (await console.data("EventsTrack", input={"events": events}))["accepted"] == 1
+    found: str = (await console.data("Profiles"))["edges"][-1]["node"]["id"]
+    return found
+
+
+async def test_two_profiles_of_one_person_become_one_and_every_old_id_leads_to_it(console: Caller) -> None:
+    loser = (await console.data("ProfileUpsert", input=ADA))["profileId"]
+    kept = {"externalId": "lovelace", "city": "Turin", "traits": {"plan": "free", "age": 36}}
+    winner = (await console.data("ProfileUpsert", input=kept))["profileId"]
+    device = {"provider": "FCM", "token": "t", "platform": "ANDROID", "externalId": "ada"}
+    await console.data("DeviceRegister", input=device)
+    no = {"profileId": loser, "channel": "EMAIL", "topic": "news", "status": "UNSUBSCRIBED", "source": "link"}
+    await console.data("ConsentUpdate", input=no)
+    await console.data("ConsentUpdate", input=no | {"profileId": winner, "status": "SUBSCRIBED", "source": "form"})
+    seen = {"messageId": "1", "name": "visit", "externalId": "ada", "occurredAt": "2026-01-02T03:04:05Z"}
+    await console.data("EventsTrack", input={"events": [seen]})
+
+    done = await console.data("ProfileMerge", input={"loserId": loser, "winnerId": winner})
+    assert (done["profileId"], done["merged"]) == (winner, True)
+    person = done["profile"]
+    assert (person["externalId"], person["email"], person["city"]) == ("lovelace", ADA["email"], "Turin")
+    assert person["traits"] == {"plan": "free", "age": 36, "orders": 3, "tags": ["a", "b"]}
+    assert person["lastSeenAt"] == "2026-01-02T03:04:05Z"
+    for names in ({"id": loser}, {"id": winner}, {"externalId": "ada"}, {"externalId": "lovelace"}):
+        found = await console.data("Profile", **names)
+        assert (found["id"], len(found["devices"])) == (winner, 1)
+        assert [(said["topic"], said["status"]) for said in found["consents"]] == [("news", "UNSUBSCRIBED")]
+    assert (await console.data("Node", id=loser))["id"] == winner
+    # What still comes in under the old id is the winner's.
+    changed = await console.data("ProfileUpsert", input={"externalId": "ada", "city": "Rome"})
+    assert (changed["profileId"], changed["created"], changed["profile"]["city"]) == (winner, False, "Rome")
+    later = seen | {"messageId": "2", "occurredAt": "2026-02-02T03:04:05Z"}
+    await console.data("EventsTrack", input={"events": [later]})
+    assert (await console.data("Profile", id=winner))["lastSeenAt"] == "2026-02-02T03:04:05Z"
+    assert [e["node"]["id"] for e in (await console.data("Profiles"))["edges"]] == [winner]
+    # Told again, it is so already.
+    again = await console.data("ProfileMerge", input={"loserId": loser, "winnerId": winner})
+    assert (again["profileId"], again["merged"]) == (winner, False)
+
+
+async def test_what_cannot_be_merged_is_refused_in_words(console: Caller, foreigner: Caller) -> None:
+    key = (await console.data("ProfileUpsert", input={"externalId": "ada"}))["profileId"]
+    foreign = (await foreigner.data("ProfileUpsert", input={"externalId": "ada"}))["profileId"]
+    for loser, winner, code, field in [
+        (key, key, "SAME_PROFILE", "loserId"),
+        (foreign, key, "NOT_FOUND", "loserId"),
+        (key, foreign, "NOT_FOUND", "winnerId"),
+        (key, "seg_" + "0" * 32, "INVALID_ID", "winnerId"),
+    ]:
+        refusal = await console.refusal("ProfileMerge", input={"loserId": loser, "winnerId": winner})
+        assert refusal == (code, ["input", field])
+    assert (await foreigner.data("Profile", externalId="ada"))["id"] == foreign
+
+
+async def test_a_visitor_who_signs_in_is_the_person_from_then_on(console: Caller) -> None:
+    """S2-07: anonymous before, identified after, with all that was done before."""
+    person = (await console.data("ProfileUpsert", input={"externalId": "ada"}))["profileId"]
+    visitor = await visitor_of(console, "cookie", occurredAt="2026-01-02T03:04:05Z")
+    assert (await console.data("Profile", id=visitor))["identified"] is False
+    who = {"anonymousId": "cookie", "externalId": "ada"}
+    done = await console.data("ProfileIdentify", input=who)
+    assert (done["profileId"], done["merged"]) == (person, True)
+    assert (done["profile"]["identified"], done["profile"]["lastSeenAt"]) == (True, "2026-01-02T03:04:05Z")
+    again = await console.data("ProfileIdentify", input=who)
+    assert (again["profileId"], again["merged"]) == (person, False)
+    # What the cookie does now, the person does.
+    later = {"messageId": "2", "name": "visit", "anonymousId": "cookie", "occurredAt": "2026-02-02T03:04:05Z"}
+    await console.data("EventsTrack", input={"events": [later]})
+    assert (await console.data("Profile", externalId="ada"))["lastSeenAt"] == "2026-02-02T03:04:05Z"
+    # Nobody else can be the same cookie.
+    taken = await console.refusal("ProfileIdentify", input=who | {"externalId": "bob"})
+    assert taken == ("ALIAS_TAKEN", ["input", "anonymousId"])
+    assert await console.refusal("ProfileIdentify", input=who | {"externalId": " "}) == (
+        "BLANK",
+        ["input", "externalId"],
+    )
+    # A visitor who turns out to be somebody new keeps the profile.
+    other = await visitor_of(console, "other")
+    made = await console.data("ProfileIdentify", input={"anonymousId": "other", "externalId": "eve"})
+    assert (made["profileId"], made["merged"], made["profile"]["externalId"]) == (other, False, "eve")
+    # And who was never seen before is made.
+    new = await console.data("ProfileIdentify", input={"anonymousId": "third", "externalId": "joe"})
+    assert (await console.data("Profile", externalId="joe"))["id"] == new["profileId"]
+
+
+async def test_apps_can_neither_merge_nor_identify(console: Caller, app_caller: Caller) -> None:
+    key = (await console.data("ProfileUpsert", input={"externalId": "ada"}))["profileId"]
+    for operation, input in [
+        ("ProfileMerge", {"loserId": key, "winnerId": key}),
+        ("ProfileIdentify", {"anonymousId": "v", "externalId": "ada"}),
+    ]:
+        assert (await app_caller.error(operation, input=input))["code"] == "FORBIDDEN"
+
+
+async def test_what_comes_in_about_an_erased_person_is_refused_item_by_item(console: Caller) -> None:
+    key = (await console.data("ProfileUpsert", input=ADA))["profileId"]
+    await people.erase(console.workspace_id, int(key.removeprefix("prf_")))
+    answer = await console.data("ProfilesUpsert", input={"profiles": [ADA, {"externalId": "bob"}]})
+    assert [(one["created"], one["error"] and one["error"]["code"]) for one in answer["outcomes"]] == [
+        (False, "ERASED"),
+        (True, None),
+    ]
+    events = [{"messageId": name, "name": "visit", "externalId": name} for name in ("ada", "bob")]
+    taken = (await console.ask("EventsTrack", input={"events": events}))["data"]["eventsTrack"]
+    assert (taken["accepted"], taken["duplicates"]) == (1, 0)
+    assert [(e["code"], e["field"]) for e in taken["userErrors"]] == [
+        ("ERASED", ["input", "events", "0", "externalId"])
+    ]
+    device = {"provider": "FCM", "token": "t", "platform": "ANDROID", "externalId": "ada"}
+    assert await console.refusal("DeviceRegister", input=device) == ("ERASED", ["input", "externalId"])
+    assert await console.data("Profile", externalId="ada") is None
+    assert await people.rows(console.workspace_id, "SELECT count(*) FROM event") == [(1,)]

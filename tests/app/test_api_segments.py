@@ -1,6 +1,5 @@
 """Segments over GraphQL: made, filled, evaluated, read page by page; and everything that is refused."""
 
-from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -9,10 +8,11 @@ import pytest
 from app.settings import load_settings
 from profiles import keys
 from profiles.models import KeyKind
-from segments import evaluation, listing
-from segments.engines.postgres import PostgresEngine
+from segments import listing
 from tests.app.caller import Caller
 from tests.app.conftest import client_of
+from tests.workers.worker import Worker
+from workers import jobs
 
 PREMIUM = {"trait": {"key": "plan", "operator": "EQUALS", "value": "premium"}}
 NOWHERE = "seg_" + "0" * 32
@@ -30,9 +30,9 @@ async def people(console: Caller, *names: str, **traits: Any) -> None:
 
 
 async def run(console: Caller, evaluation_id: str) -> None:
-    """What a worker does."""
-    key = UUID(hex=evaluation_id.removeprefix("evl_"))
-    await evaluation.run(console.workspace_id, key, engine=PostgresEngine(), now=datetime.now(UTC))
+    """What a worker does when it is rung."""
+    key = evaluation_id.removeprefix("evl_")
+    await jobs.evaluate(Worker().context, str(console.workspace_id), key)
 
 
 async def test_a_dynamic_segment_goes_from_draft_to_members(console: Caller) -> None:
@@ -162,17 +162,19 @@ async def test_everyone_is_there_from_the_start_and_stays(console: Caller) -> No
 
 
 async def test_status_follows_its_verbs_and_nothing_else(console: Caller) -> None:
-    """S0-25, S2-26, S3x-10."""
+    """S0-25 (any of draft, live and paused can become any other), S2-26, S3x-10."""
     one = await make(console)
 
     async def status(operation: str) -> str:
         found: str = (await console.data(operation, input={"id": one}))["segment"]["status"]
         return found
 
-    assert await console.refusal("SegmentPause", input={"id": one}) == ("ILLEGAL_MOVE", ["input", "id"])
+    assert await console.refusal("SegmentUnpublish", input={"id": one}) == ("ILLEGAL_MOVE", ["input", "id"])
     assert await status("SegmentActivate") == "ACTIVE"
     assert await status("SegmentPause") == "PAUSED"
     assert await status("SegmentActivate") == "ACTIVE"
+    assert await status("SegmentUnpublish") == "DRAFT"
+    assert await status("SegmentPause") == "PAUSED"
     assert await status("SegmentUnpublish") == "DRAFT"
     assert await status("SegmentArchive") == "ARCHIVED"
     assert await console.refusal("SegmentActivate", input={"id": one}) == ("ILLEGAL_MOVE", ["input", "id"])
@@ -196,9 +198,24 @@ WRONG_SEGMENTS: list[tuple[dict[str, Any], str, list[str]]] = [
     ({"type": "DYNAMIC", "definition": PREMIUM, "cadence": "CRON"}, "CRON_REQUIRED", ["cron"]),
     ({"type": "DYNAMIC", "definition": PREMIUM, "cadence": "CRON", "cron": "every day"}, "INVALID_CRON", ["cron"]),
     ({"type": "DYNAMIC", "definition": PREMIUM, "cron": "0 0 * * *"}, "CRON_NOT_ALLOWED", ["cron"]),
+    ({"live": True}, "LIVE_NOT_ALLOWED", ["live"]),
+    ({"ranking": {"by": {"trait": "ltv"}}}, "RANKING_NOT_ALLOWED", ["ranking"]),
+    ({"changeGuard": 101}, "INVALID_VALUE", ["changeGuard"]),
+    ({"type": "DYNAMIC", "definition": {"inSegment": NOWHERE}}, "NOT_FOUND", ["definition"]),
+    (
+        {"type": "DYNAMIC", "definition": PREMIUM, "conditions": {"match": "ALL", "conditions": [PREMIUM]}},
+        "CONDITIONS_TWICE",
+        ["conditions"],
+    ),
+    (
+        {"type": "DYNAMIC", "conditions": {"match": "ALL", "conditions": [PREMIUM] * 11}},
+        "TOO_MANY_CONDITIONS",
+        ["conditions", "conditions", "10"],
+    ),
     ({"brandId": NOWHERE}, "INVALID_ID", ["brandId"]),
     ({"brandId": "brd_" + "0" * 32}, "NOT_FOUND", ["brandId"]),
     ({"type": "DYNAMIC", "definition": {"all": []}}, "INVALID_VALUE", ["definition", "all"]),
+    ({"type": "DYNAMIC", "definition": {"lastSeen": {}}}, "INVALID_CONDITION", ["definition", "lastSeen"]),
     (
         {
             "type": "DYNAMIC",
@@ -231,7 +248,7 @@ WRONG_SEGMENTS: list[tuple[dict[str, Any], str, list[str]]] = [
 
 
 async def test_a_wrong_segment_is_refused_and_nothing_is_made(console: Caller) -> None:
-    """S2-20."""
+    """S2-01, S2-20: among them the eleventh condition of the simple builder."""
     for wanted, code, field in WRONG_SEGMENTS:
         refusal = await console.refusal("SegmentCreate", input={"name": "VIPs", "type": "STATIC"} | wanted)
         assert refusal == (code, ["input", *field])
@@ -244,7 +261,6 @@ OTHER_SHAPES: list[dict[str, Any]] = [
     PREMIUM | {"identified": True},
     {"event": EVENT | {"within": {"days": 1, "hours": 1}}},
     {"event": EVENT | {"within": {"days": "many"}}},
-    {"lastSeen": {}},
     {"trait": {"key": "a", "operator": "LIKES", "value": 1}},
     {"trait": {"key": "a", "operator": "EQUALS", "value": {"b": 1}}},
     {"trait": {"key": "a", "operator": "EQUALS", "value": None}},
@@ -286,6 +302,81 @@ async def test_every_kind_of_condition_is_taken_and_given_back(console: Caller) 
     segment = await console.data("Segment", id=one)
     assert segment["definition"] == definition
     assert segment["summary"]
+
+
+async def test_a_segment_is_what_it_was_made_as(console: Caller) -> None:
+    """S0-01 (conditions and ranking), S1-01, S1-02, S2-24: made, read, changed, copied."""
+    brand = (await console.data("BrandCreate", input={"name": "Shoes"}))["brand"]["id"]
+    named = await make(console, name="named", type="DYNAMIC", definition=PREMIUM)
+    ranking = {"by": {"trait": "ltv"}, "direction": "ASC", "top": 5}
+    definition = {"all": [PREMIUM, {"not": {"inSegment": named}}]}
+    one = await make(
+        console,
+        name="Best",
+        description="of the best",
+        type="DYNAMIC",
+        definition=definition,
+        ranking=ranking,
+        live=False,
+        changeGuard=None,
+        cadence="CRON",
+        cron="0 6 * * MON",
+        timeZone="Europe/Berlin",
+        brandId=brand,
+    )
+    segment = await console.data("Segment", id=one)
+    assert (segment["definition"], segment["ranking"], segment["mode"]) == (definition, ranking, "NESTED")
+    assert (segment["live"], segment["changeGuard"]) == (False, None)
+    assert (segment["cadence"], segment["cron"], segment["timeZone"]) == ("CRON", "0 6 * * MON", "Europe/Berlin")
+    assert (segment["description"], segment["brand"]["name"]) == ("of the best", "Shoes")
+    assert '"named"' in segment["summary"]
+    assert segment["summary"].endswith("The top 5 by the lowest trait ltv.")
+    assert [one["name"] for one in segment["references"]] == ["named"]
+    assert [one["name"] for one in (await console.data("Segment", id=named))["usedBy"]] == ["Best"]
+
+    simple = {"match": "ANY", "conditions": [PREMIUM, {"identified": True}]}
+    change = {"id": one, "conditions": simple, "ranking": None, "live": True, "changeGuard": 10, "brandId": None}
+    changed = (await console.data("SegmentUpdate", input=change))["segment"]
+    assert (changed["definition"], changed["mode"], changed["ranking"]) == (
+        {"any": simple["conditions"]},
+        "SIMPLE",
+        None,
+    )
+    assert (changed["live"], changed["changeGuard"], changed["brand"]) == (True, 10, None)
+    assert (changed["definitionVersion"], changed["name"]) == (2, "Best")
+    copy = (await console.data("SegmentDuplicate", input={"id": one}))["segment"]
+    same = ("definition", "mode", "ranking", "live", "changeGuard", "cadence", "cron", "timeZone", "description")
+    assert [copy[key] for key in same] == [changed[key] for key in same]
+
+
+async def test_a_circle_of_segments_is_refused_with_its_names(console: Caller) -> None:
+    first = await make(console, name="A", type="DYNAMIC", definition=PREMIUM)
+    second = await make(console, name="B", type="DYNAMIC", definition={"inSegment": first})
+    answer = await console.ask("SegmentUpdate", input={"id": first, "definition": {"any": [{"inSegment": second}]}})
+    (error,) = answer["data"]["segmentUpdate"]["userErrors"]
+    assert (error["code"], error["field"]) == ("CONDITION_CYCLE", ["input", "definition", "any", "0"])
+    assert "'A' -> 'B' -> 'A'" in error["message"]
+
+
+async def test_what_is_in_use_is_not_deleted_and_says_by_what(console: Caller) -> None:
+    """S3-04."""
+    one = await make(console)
+    user = await make(console, name="User", type="DYNAMIC", definition={"inSegment": one})
+
+    async def refused() -> str:
+        answer = await console.ask("SegmentDelete", input={"id": one})
+        (error,) = answer["data"]["segmentDelete"]["userErrors"]
+        assert (error["code"], error["field"]) == ("SEGMENT_IN_USE", ["input", "id"])
+        said: str = error["message"]
+        return said
+
+    assert "'User'" in await refused()
+    await console.data("SegmentDelete", input={"id": user})
+    content = {"email": {"subject": "Hello", "html": "<p>Hi</p>"}}
+    await console.data(
+        "CampaignCreate", input={"name": "Spring", "content": content, "segmentIds": [one], "class": "TRANSACTIONAL"}
+    )
+    assert "'Spring'" in await refused()
 
 
 async def test_ids_of_nothing_or_of_another_kind_are_refused_in_words(console: Caller) -> None:
@@ -353,23 +444,6 @@ async def test_one_segment_above_the_limit_is_refused(environ: dict[str, str], w
         ):
             code, field = await console.refusal(operation, input=wanted)
             assert (code, field) == ("TOO_MANY_SEGMENTS", None)
-
-
-async def test_a_person_is_asked_about_for_experiments(console: Caller) -> None:
-    """S3-28."""
-    await people(console, "ada", "bob")
-    one = await make(console)
-    await console.data("SegmentMembersAdd", input={"id": one, "externalIds": ["ada"]})
-
-    async def is_member(name: str) -> bool:
-        found: bool = await console.data("IsMember", segmentId=one, externalId=name)
-        return found
-
-    assert [await is_member(name) for name in ("ada", "bob", "nobody")] == [True, False, False]
-    assert await console.error("IsMember", segmentId=NOWHERE, externalId="ada") == {
-        "code": "NOT_FOUND",
-        "field": ["segmentId"],
-    }
 
 
 async def test_a_page_of_segments_costs_the_same_queries_as_one(

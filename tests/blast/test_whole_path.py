@@ -1,10 +1,8 @@
 """The whole of Muster as processes: API, worker and mail sink, from a mutation to a mail that arrived."""
 
-import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 from uuid import UUID
 
@@ -18,6 +16,7 @@ from app.settings import load_settings
 from app.stack import Stack
 from segments import everyone
 from tests.app.caller import Caller
+from tests.blast.running import child_of, until
 
 PEOPLE = 1_500
 CONCURRENCY = 16
@@ -53,15 +52,6 @@ async def console(stack: Stack, request: pytest.FixtureRequest) -> AsyncIterator
         key = await make_key(workspace_id, name="test", kind="secret", scopes=scopes)
     async with httpx2.AsyncClient(base_url=stack.api_url, timeout=30) as http:
         yield Caller(http, workspace_id, key)
-
-
-async def until(what: str, ask: Callable[[], Awaitable[Any]], *, within_s: int = 90) -> Any:
-    """Ask another process, ten times a second, until it says something true."""
-    for _ in range(within_s * 10):
-        if answer := await ask():
-            return answer
-        await asyncio.sleep(0.1)
-    raise AssertionError(f"waited {within_s} s for {what}")
 
 
 async def campaign_to_everyone(console: Caller, people: int) -> str:
@@ -102,13 +92,6 @@ async def ended(console: Caller, campaign_id: str) -> Any:
     return await until("the end of the campaign", ask)
 
 
-def worker_pid(stack: Stack) -> int:
-    """The process that works: the child of `muster worker`."""
-    parent = stack.processes["worker"].pid
-    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-    return int(children[0])
-
-
 async def test_a_mail_arrives_with_everything_it_needs_and_one_click_unsubscribes(
     stack: Stack, console: Caller
 ) -> None:
@@ -144,7 +127,7 @@ async def test_a_killed_worker_loses_nothing_and_mails_nobody_twice(stack: Stack
         return (await received(stack, campaign_id))["received"] >= 100
 
     await until("the first mails", some_arrived)
-    os.kill(worker_pid(stack), signal.SIGKILL)
+    os.kill(child_of(stack.processes["worker"]), signal.SIGKILL)
     campaign = await ended(console, campaign_id)
     progress, mails = campaign["progress"], await received(stack, campaign_id)
     assert campaign["status"] == "SENT"

@@ -1,10 +1,13 @@
 """Profiles, campaigns and a scripted channel, with only what a test needs to say."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
+
+from pyroaring import BitMap
 
 from campaigns import drafts, senders
 from campaigns.content import EmailContent
@@ -13,7 +16,7 @@ from campaigns.models import Campaign
 from campaigns.senders import SenderInput
 from campaigns.transmission import Carrier, Slots
 from channels.base import EmailMessage, Outcome, OutcomeKind
-from db.transactions import transaction
+from db.transactions import across_workspaces, transaction
 from profiles import profiles
 from profiles.addresses import AddressHasher
 from profiles.patches import ProfileInput
@@ -102,3 +105,62 @@ async def make_campaign(workspace_id: UUID, *, now: datetime, **wanted: Any) -> 
         "segment_ids": (await everyone_id(workspace_id),),
     }
     return await drafts.create(workspace_id, CampaignInput(**(given | wanted)), now=now)
+
+
+ENSURE_MONTH = "SELECT ensure_month($1, $2)"
+MAKE_DISPATCH = """
+INSERT INTO dispatch (workspace_id, campaign_id, kind, content, content_version, audience, audience_size, finished_at)
+VALUES ($1, $2, $3, $4, 1, $5, $6, $7) RETURNING id
+"""
+MAKE_DELIVERIES = """
+INSERT INTO delivery (workspace_id, dispatch_id, profile_id, state, sent_at)
+SELECT $1, $2, d.* FROM unnest($3::int[], $4::text[], $5::timestamptz[]) AS d
+"""
+MAKE_EVENT = """
+INSERT INTO delivery_event (workspace_id, dispatch_id, campaign_id, profile_id, kind, occurred_at, detail)
+VALUES ($1, $2, $3, $4, $5, $6, $7)
+"""
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What became of one message."""
+
+    state: str
+    at: datetime | None
+
+
+@dataclass(frozen=True)
+class Run:
+    """A dispatch and its campaign."""
+
+    campaign_id: UUID
+    dispatch_id: UUID
+
+
+async def make_delivered(
+    workspace_id: UUID, deliveries: Mapping[int, Sent], *, now: datetime, kind: str = "SEND", name: str = "News"
+) -> Run:
+    """A new campaign that was sent, with these messages by profile id, as the ledger would have them."""
+    campaign = await make_campaign(workspace_id, now=now, name=name)
+    async with across_workspaces() as connection:
+        await connection.execute(ENSURE_MONTH, "delivery", now)
+    async with transaction(workspace_id) as connection:
+        dispatch_id: UUID = await connection.fetchval(
+            MAKE_DISPATCH, workspace_id, campaign.id, kind, {}, BitMap(deliveries).serialize(), len(deliveries), now
+        )
+        rows = [(id, one.state, one.at) for id, one in deliveries.items()]
+        await connection.execute(MAKE_DELIVERIES, workspace_id, dispatch_id, *map(list, zip(*rows, strict=True)))
+    return Run(campaign.id, dispatch_id)
+
+
+async def make_event(
+    workspace_id: UUID, run: Run, profile_id: int, kind: str, *, at: datetime, detail: Mapping[str, Any] | None = None
+) -> None:
+    """A row of delivery_event."""
+    async with across_workspaces() as connection:
+        await connection.execute(ENSURE_MONTH, "delivery_event", at)
+    async with transaction(workspace_id) as connection:
+        await connection.execute(
+            MAKE_EVENT, workspace_id, run.dispatch_id, run.campaign_id, profile_id, kind, at, detail
+        )

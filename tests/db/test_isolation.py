@@ -7,7 +7,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from db import ddl
+from db import ddl, live_segments
 from db.roles import Role
 from db.transactions import Connection, across_workspaces, transaction
 from tests.conftest import Database
@@ -53,7 +53,23 @@ ROWS = {
     " SELECT $1, id, id, now() FROM dispatch WHERE workspace_id = $1",
     "delivery_event": "INSERT INTO delivery_event (workspace_id, dispatch_id, campaign_id, profile_id, kind)"
     " SELECT $1, id, campaign_id, 1, 'OPEN' FROM dispatch WHERE workspace_id = $1",
+    "profile_date": "INSERT INTO profile_date (workspace_id, key, at, profile_id) VALUES ($1, 'k', now(), 1)",
+    "saved_query": "INSERT INTO saved_query (workspace_id, name, sql) VALUES ($1, 'q', 'SELECT 1')",
+    "segment_reference": "INSERT INTO segment_reference (workspace_id, segment_id, uses_id)"
+    " SELECT $1, s.id, e.id FROM segment s, segment e WHERE s.workspace_id = $1 AND s.type = 'STATIC'"
+    " AND e.workspace_id = $1 AND e.type = 'EVERYONE'",
+    "segment_query": "INSERT INTO segment_query (workspace_id, segment_id, query_id)"
+    " SELECT $1, s.id, q.id FROM segment s, saved_query q"
+    " WHERE s.workspace_id = $1 AND s.type = 'STATIC' AND q.workspace_id = $1",
+    "segment_rank": "INSERT INTO segment_rank (workspace_id, segment_id, profile_id, order_value)"
+    " SELECT $1, id, 1, 0 FROM segment WHERE workspace_id = $1 AND type = 'STATIC'",
+    "membership_change": "INSERT INTO membership_change (workspace_id, segment_id, at, reason, entered, exited,"
+    " reranked) SELECT $1, id, now(), 'r', '', '', '' FROM segment WHERE workspace_id = $1 AND type = 'STATIC'",
+    "pulse_clock": "INSERT INTO pulse_clock (workspace_id, through) VALUES ($1, now())",
+    "pulse": "INSERT INTO pulse (workspace_id, at, evaluated) VALUES ($1, now(), '')",
 }
+TABLES = ddl.TENANT_TABLES + live_segments.TENANT_TABLES
+LEAF_TABLES = ddl.LEAF_TABLES + live_segments.LEAF_TABLES
 
 
 @asynccontextmanager
@@ -73,18 +89,18 @@ async def filled(database: Database, workspace: UUID, other_workspace: UUID) -> 
         for parent in ("event", "delivery", "delivery_event"):
             await owner.execute("SELECT ensure_month($1, now())", parent)
         for one in (workspace, other_workspace):
-            for table in ddl.TENANT_TABLES:
+            for table in TABLES:
                 await owner.execute(ROWS[table], one)
     return workspace, other_workspace
 
 
 def test_every_table_has_a_row_to_try() -> None:
-    assert set(ROWS) == set(ddl.TENANT_TABLES)
+    assert set(ROWS) == set(TABLES)
 
 
 async def test_another_tenants_rows_cannot_be_reached(database: Database, filled: tuple[UUID, UUID]) -> None:
     mine, theirs = filled
-    for table in ddl.TENANT_TABLES:
+    for table in TABLES:
         count = f"SELECT count(*) FROM {table} WHERE workspace_id = $1"
         steal = f"UPDATE {table} SET workspace_id = $1 WHERE workspace_id = $2"
         async with transaction(mine) as connection:
@@ -100,7 +116,7 @@ async def test_another_tenants_rows_cannot_be_reached(database: Database, filled
 
 
 async def test_a_query_outside_a_workspace_is_an_error(database: Database, filled: tuple[UUID, UUID]) -> None:
-    for table in ("workspace", *ddl.TENANT_TABLES):
+    for table in ("workspace", *TABLES):
         with pytest.raises(asyncpg.InvalidTextRepresentationError):
             async with across_workspaces() as connection:
                 await connection.fetch(f"SELECT * FROM {table}")
@@ -108,7 +124,7 @@ async def test_a_query_outside_a_workspace_is_an_error(database: Database, fille
 
 async def test_row_level_security_is_forced(database: Database) -> None:
     async with as_owner(database) as owner:
-        for table in ("workspace", *ddl.TENANT_TABLES):
+        for table in ("workspace", *TABLES):
             row = await owner.fetchrow(
                 "SELECT relrowsecurity, relforcerowsecurity FROM pg_class WHERE oid = $1::regclass", table
             )
@@ -143,10 +159,10 @@ async def test_a_month_is_reached_through_its_parent_only(database: Database, fi
                 await connection.fetch(f"SELECT * FROM {month['name']}")
 
 
-async def test_the_leaf_role_reads_three_tables_and_writes_none(database: Database, filled: tuple[UUID, UUID]) -> None:
+async def test_the_leaf_role_reads_its_tables_and_writes_none(database: Database, filled: tuple[UUID, UUID]) -> None:
     mine, _ = filled
-    for table in ddl.TENANT_TABLES:
-        if table in ddl.LEAF_TABLES:
+    for table in TABLES:
+        if table in LEAF_TABLES:
             async with transaction(mine, role=Role.LEAF) as connection:
                 assert await connection.fetchval(f"SELECT count(*) FROM {table}") == 2
         else:

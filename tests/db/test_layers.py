@@ -13,9 +13,12 @@ ORDER = ("db", "profiles", "segments", "campaigns", "app", "workers")
 OWNERS = {
     "profiles": {
         "workspace", "brand", "api_key", "profile", "profile_brand", "profile_alias", "profile_change", "device",
-        "consent", "suppression", "event", "event_key",
+        "consent", "suppression", "event", "event_key", "profile_date",
     },
-    "segments": {"segment", "evaluation", "segment_membership", "membership"},
+    "segments": {
+        "segment", "evaluation", "segment_membership", "membership", "saved_query", "segment_reference",
+        "segment_query", "segment_rank", "membership_change", "pulse_clock", "pulse",
+    },
     "campaigns": {
         "sender", "placement", "campaign", "campaign_segment", "dispatch", "delivery", "claim", "delivery_event",
     },
@@ -94,9 +97,9 @@ def test_a_statement_touches_only_tables_its_package_may(package: str, where: st
 
 
 def test_every_table_has_one_owner() -> None:
-    from db import ddl
+    from db import ddl, live_segments
 
-    assert set(OWNER) == {"workspace", *ddl.TENANT_TABLES}
+    assert set(OWNER) == {"workspace", *ddl.TENANT_TABLES, *live_segments.TENANT_TABLES}
 
 
 def test_a_statement_on_a_higher_table_would_be_found() -> None:

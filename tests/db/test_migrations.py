@@ -9,7 +9,7 @@ from tortoise import Tortoise
 from tortoise.migrations.autodetector import MigrationAutodetector
 
 from app.tables import MODEL_MODULES
-from db import ddl
+from db import ddl, live_segments
 from db.transactions import APP_LABEL, across_workspaces, tortoise_config, transaction
 from tests.conftest import Database, Servers, database_url, on_server
 
@@ -17,6 +17,7 @@ PYTHON_TYPES = {
     "uuid": "UUIDField",
     "text": "TextField",
     "integer": "IntField",
+    "smallint": "IntField",
     "boolean": "BooleanField",
     "timestamp with time zone": "DatetimeField",
     "jsonb": "JSONField",
@@ -107,4 +108,4 @@ async def test_every_tenant_table_is_listed(database: Database) -> None:
         )
     finally:
         await owner.close()
-    assert {row["relname"] for row in rows} == set(ddl.TENANT_TABLES)
+    assert {row["relname"] for row in rows} == {*ddl.TENANT_TABLES, *live_segments.TENANT_TABLES}

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from uuid import UUID
 
+import asyncpg
 import pytest
 
 from db.transactions import across_workspaces, transaction
@@ -13,6 +14,7 @@ from profiles import events
 from profiles.addresses import AddressHasher
 from profiles.errors import ProfileError
 from profiles.events import EventInput, TrackReport
+from tests.conftest import Database
 from tests.profiles import people
 from tests.profiles.people import Refusal
 
@@ -271,6 +273,62 @@ async def test_what_cannot_be_kept_is_refused_one_by_one_and_the_rest_is_written
     assert [row[1] for row in await people.rows(workspace, PEOPLE)] == ["ann", "bob"]
     # A refused event may come again, mended.
     assert (await events.track(workspace, [good], now=now)).accepted == 1
+
+
+async def test_events_of_erased_people_are_refused_and_leave_no_trace(
+    workspace: UUID, hasher: AddressHasher, now: datetime
+) -> None:
+    """Neither under an id of their own nor under one that was merged into them."""
+    gone, merged, living = await people.put_named(workspace, "gone", "merged", "living", hasher=hasher, now=now)
+    await events.track(workspace, [visited("m0", "visitor")], now=now)
+    [(_, visitor)] = await people.rows(workspace, ALIASES)
+    for loser in (merged, visitor):
+        await people.merge(workspace, loser=loser, winner=gone)
+    await people.erase(workspace, gone)
+    batch = [
+        EventInput("", "nameless"),
+        bought("m1", "gone"),
+        bought("m2", "living"),
+        bought("m3", "merged"),
+        visited("m4", "visitor"),
+        bought("m1", "gone"),
+    ]
+    report = await events.track(workspace, batch, now=now)
+    assert (report.accepted, report.duplicates) == (1, 1)
+    assert refusals(report) == {
+        0: ("ONE_IDENTITY", ()),
+        1: ("ERASED", ("external_id",)),
+        3: ("ERASED", ("external_id",)),
+        4: ("ERASED", ("anonymous_id",)),
+    }
+    assert await people.rows(workspace, MESSAGES) == [("m0", 1), ("m2", 1)]
+    assert await people.rows(workspace, KEYS) == [("m0",), ("m2",)]
+    assert (await people.touched(workspace))[-1:] == [living]
+    only = await events.track(workspace, [bought("m5", "gone")], now=now)
+    assert (only.accepted, only.duplicates, len(only.errors)) == (0, 0, 1)
+
+
+async def test_a_month_that_was_dropped_is_made_again(database: Database, workspace: UUID, now: datetime) -> None:
+    """This process remembers which months exist; retention drops old ones behind its back."""
+    then = datetime(now.year - 3, 7, 5, tzinfo=UTC)
+    await events.track(workspace, [bought("m1", at=then)], now=now)
+    owner = await asyncpg.connect(database.owner_url)
+    try:
+        await owner.execute(f"DROP TABLE event_{then.year}07")
+    finally:
+        await owner.close()
+    report = await events.track(workspace, [bought("m2", at=then), bought("m3")], now=now)
+    assert report == TrackReport(2, 0, ())
+    assert await people.rows(workspace, MESSAGES) == [("m2", 1), ("m3", 1)]
+
+
+async def test_texts_may_hold_any_character_that_can_be_kept(workspace: UUID, now: datetime) -> None:
+    odd = "a\x1fb\x1e\t{\"\\,}' \u2028 é😀"
+    event = EventInput(odd, odd, external_id=odd, properties={odd: odd}, page_path=odd, city=odd, browser="b")
+    assert await events.track(workspace, [event, bought("m2")], now=now) == TrackReport(2, 0, ())
+    [row] = await people.rows(workspace, ONE_EVENT + " WHERE message_id <> 'm2'")
+    assert row == ({odd: odd}, odd, None, "b", None, odd, None, now, now)
+    assert await events.track(workspace, [event], now=now) == TrackReport(0, 1, ())
 
 
 async def test_a_batch_has_at_most_a_thousand_events(workspace: UUID, now: datetime) -> None:

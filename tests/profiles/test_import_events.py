@@ -233,7 +233,7 @@ async def test_a_chunk_that_fails_leaves_nothing_and_the_file_can_be_imported_ag
 ) -> None:
     lines = [line(f"p{number}", now) for number in range(8)]
     with monkeypatch.context() as broken:
-        broken.setattr(loading, "TELL", "SELECT 1 / 0, $1::uuid, $2::timestamptz")
+        broken.setattr(loading, "INSERT_EVENTS", "SELECT 1 / 0, $1::uuid, $2::timestamptz")
         with pytest.raises(asyncpg.DivisionByZeroError):
             await import_events(workspace, file(*lines), MAPPING, now=now, chunk_rows=2)
     assert await people.rows(workspace, KEYS) == [(0,)]
@@ -249,3 +249,18 @@ def test_numbers_are_counted_from_call_to_call_and_within_one() -> None:
     assert occurrences.count([7] * 20) == list(range(20))
     assert occurrences.count([7, 2, 8]) == [20, 3, 0]
     assert occurrences.count([]) == []
+
+
+async def test_rows_about_erased_people_are_rejected(
+    workspace: UUID, hasher: AddressHasher, now: datetime, tmp_path: Path
+) -> None:
+    [gone] = await people.put_named(workspace, "gone", hasher=hasher, now=now)
+    await people.erase(workspace, gone)
+    rejects = tmp_path / "rejects.csv"
+    data = [line("ann", now - DAY), line("gone", now - DAY), line("bob", now - DAY), line("gone", now)]
+    for again in (False, True):
+        report = await import_events(workspace, file(*data), MAPPING, now=now, rejects=rejects)
+        assert report == ImportReport(4, 0 if again else 2, 0, 2 if again else 0, 2)
+        assert [row[0] for row in csv.reader(rejects.read_text().splitlines())] == ["line", "3", "5"]
+    assert [row[0] for row in await people.rows(workspace, EVENTS)] == ["ann", "bob"]
+    assert await people.rows(workspace, KEYS) == [(2,)]

@@ -1,24 +1,23 @@
-"""Evaluations: asked for once, run under a lease, applied whole or not at all."""
+"""Evaluations: asked for once, applied whole or not at all, and what they say about themselves."""
 
 import asyncio
-from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from pyroaring import BitMap
 
 from db.transactions import transaction
-from segments import evaluation, lifecycle, membership
-from segments.engines.base import Engine, EngineError
+from segments import cycles, evaluation, lifecycle
+from segments.engines.base import EngineError
 from segments.engines.postgres import PostgresEngine
-from segments.errors import EvaluationNotFound, SegmentError, SegmentNotFound
-from segments.lifecycle import SegmentChanges
-from segments.models import EvaluationCause, EvaluationStatus, Segment
-from segments.nodes import Leaf
+from segments.errors import SegmentError, SegmentNotFound
+from segments.leases import Timing
+from segments.models import EvaluationCause, EvaluationStatus
+from segments.sources import Sources
 from tests.segments import factories
-from tests.segments.factories import DAY, ON_PREMIUM, Person
+from tests.segments.beats import Gate
+from tests.segments.factories import DAY, ON_PREMIUM, SOURCES, Person, run_all
+from tests.segments.interrupted import AnsweringEngine, BrokenEngine, newest, request, reread
 
 BIG_SPENDERS_GONE_QUIET = {
     "all": [
@@ -26,45 +25,6 @@ BIG_SPENDERS_GONE_QUIET = {
         {"not": {"event": {"name": "purchase", "within": {"days": 90}}}},
     ]
 }
-
-
-class GatedEngine:
-    """Asks PostgreSQL, but not before `gate` is set; `asked` is set when it waits there."""
-
-    name = "gated"
-
-    def __init__(self) -> None:
-        self.gate, self.asked = asyncio.Event(), asyncio.Event()
-        self.postgres = PostgresEngine()
-        self.questions: list[Leaf] = []
-
-    async def ids(
-        self, *, workspace_id: UUID, leaves: Sequence[Leaf], now: datetime, only: BitMap | None = None
-    ) -> list[BitMap]:
-        self.questions += leaves
-        found = await self.postgres.ids(workspace_id=workspace_id, leaves=leaves, now=now, only=only)
-        self.asked.set()
-        await self.gate.wait()
-        return found
-
-    async def universe(self, *, workspace_id: UUID, brand_id: UUID | None = None, only: BitMap | None = None) -> BitMap:
-        return await self.postgres.universe(workspace_id=workspace_id, brand_id=brand_id, only=only)
-
-
-class BrokenEngine(GatedEngine):
-    """Fails as it is told to."""
-
-    def __init__(self, failure: Exception) -> None:
-        super().__init__()
-        self.failure = failure
-
-    async def ids(self, **_: Any) -> list[BitMap]:
-        raise self.failure
-
-
-async def request(segment: Segment, now: datetime) -> UUID:
-    asked = await evaluation.request(segment.workspace_id, segment.id, cause=EvaluationCause.REQUEST, now=now)
-    return asked.id
 
 
 async def test_an_evaluation_finds_members_and_says_what_it_did(workspace: UUID, now: datetime) -> None:
@@ -125,20 +85,9 @@ async def test_not_and_never_are_of_the_living_and_of_the_brand(workspace: UUID,
     never = {"event": {"name": "purchase", "never": True}}
     for_all = await factories.make_dynamic(workspace, never, now=now, name="all")
     for_brand = await factories.make_dynamic(workspace, never, now=now, name="brand", brand_id=brand)
-    await factories.evaluate(for_all, now=now)
-    await factories.evaluate(for_brand, now=now)
+    await run_all(workspace, now=now)
     assert await factories.members_of(for_all) == {alive, of_brand}
     assert await factories.members_of(for_brand) == {of_brand}
-
-
-async def test_equal_leaves_are_asked_once(workspace: UUID, now: datetime) -> None:
-    segment = await factories.make_dynamic(
-        workspace, {"any": [factories.PREMIUM, {"not": {"all": [factories.PREMIUM]}}]}, now=now
-    )
-    engine = GatedEngine()
-    engine.gate.set()
-    await factories.evaluate(segment, now=now, engine=engine)
-    assert len(engine.questions) == 1
 
 
 async def test_asking_again_while_one_waits_gives_that_one(workspace: UUID, now: datetime) -> None:
@@ -148,9 +97,27 @@ async def test_asking_again_while_one_waits_gives_that_one(workspace: UUID, now:
     waiting = await evaluation.find_open(workspace, segment.id)
     assert waiting is not None
     assert (waiting.id, waiting.status) == (asked[0], EvaluationStatus.QUEUED)
-    await evaluation.run(workspace, asked[0], engine=PostgresEngine(), now=now)
+    assert await cycles.run(workspace, sources=SOURCES) == [segment.id]
     assert await evaluation.find_open(workspace, segment.id) is None
     assert await request(segment, now) != asked[0]
+
+
+async def test_many_are_asked_for_at_once_and_none_twice(workspace: UUID, now: datetime) -> None:
+    waits, done, draft = [await factories.make_dynamic(workspace, now=now, name=name) for name in "abc"]
+    curated = await factories.make_static(workspace, now=now)
+    await lifecycle.unpublish(workspace, draft.id, now=now)
+    await run_all(workspace, now=now)
+    first = await request(waits, now)
+    async with transaction(workspace) as connection:
+        ids = [waits.id, done.id, draft.id, curated.id, uuid4()]
+        await evaluation.request_many(connection, workspace, ids, cause=EvaluationCause.BACKLOG, now=now)
+    assert (await newest(waits)).id == first
+    assert ((await newest(done)).status, (await newest(done)).cause) == (
+        EvaluationStatus.QUEUED,
+        EvaluationCause.BACKLOG,
+    )
+    assert (await newest(draft)).status is EvaluationStatus.FAILED
+    assert await evaluation.find_open(workspace, curated.id) is None
 
 
 async def test_only_active_dynamic_segments_are_evaluated(workspace: UUID, now: datetime) -> None:
@@ -205,168 +172,42 @@ async def test_a_definition_that_no_longer_reads_fails_the_evaluation(workspace:
     assert await factories.members_of(segment) is None
 
 
-async def test_one_that_takes_longer_than_its_lease_is_given_up(workspace: UUID, now: datetime) -> None:
+async def test_one_that_takes_too_long_is_given_up(workspace: UUID, now: datetime) -> None:
     segment = await factories.make_dynamic(workspace, now=now)
-    failed = await evaluation.run(
-        workspace, await request(segment, now), engine=GatedEngine(), now=now, lease=timedelta(milliseconds=50)
-    )
+    sources = Sources(AnsweringEngine(Gate()))
+    await cycles.run(workspace, sources=sources, timing=Timing(longest=timedelta(milliseconds=300)))
+    failed = await newest(segment)
     assert (failed.status, failed.error_code) == (EvaluationStatus.FAILED, "EVALUATION_TOO_SLOW")
 
 
-async def test_what_another_runs_or_has_finished_is_left_to_it(workspace: UUID, now: datetime) -> None:
-    await factories.make_people(workspace, ON_PREMIUM)
-    segment = await factories.make_dynamic(workspace, now=now)
-    id, engine, broken = await request(segment, now), GatedEngine(), BrokenEngine(RuntimeError())
-    first = asyncio.create_task(evaluation.run(workspace, id, engine=engine, now=now))
-    await engine.asked.wait()
-    second = await evaluation.run(workspace, id, engine=broken, now=now)
-    assert second.status is EvaluationStatus.RUNNING
-    engine.gate.set()
-    assert (await first).status is EvaluationStatus.SUCCEEDED
-    again = await evaluation.run(workspace, id, engine=broken, now=now)
-    assert (again.status, again.fence) == (EvaluationStatus.SUCCEEDED, 1)
-    with pytest.raises(EvaluationNotFound):
-        await evaluation.run(workspace, uuid4(), engine=engine, now=now)
+class LateEngine(PostgresEngine):
+    """Knows what happened up to a moment, and no later."""
+
+    def __init__(self, as_of: datetime) -> None:
+        super().__init__()
+        self.complete_to = as_of
+
+    async def as_of(self, *, workspace_id: UUID) -> datetime | None:
+        return self.complete_to
 
 
-async def end_lease(workspace_id: UUID, evaluation_id: UUID) -> None:
-    sql = "UPDATE evaluation SET lease_until = now() - interval '1 s' WHERE id = $1"
-    async with transaction(workspace_id) as connection:
-        await connection.execute(sql, evaluation_id)
-
-
-async def test_a_worker_that_lost_its_lease_applies_nothing(workspace: UUID, now: datetime) -> None:
-    (early,) = await factories.make_people(workspace, ON_PREMIUM)
-    segment = await factories.make_dynamic(workspace, now=now)
-    id, slow = await request(segment, now), GatedEngine()
-    lost = asyncio.create_task(evaluation.run(workspace, id, engine=slow, now=now))
-    await slow.asked.wait()
-    await end_lease(workspace, id)
-    (late,) = await factories.make_people(workspace, ON_PREMIUM)
-    taken = await evaluation.run(workspace, id, engine=PostgresEngine(), now=now)
-    assert (taken.status, taken.fence, taken.size) == (EvaluationStatus.SUCCEEDED, 2, 2)
-    slow.gate.set()
-    assert (await lost).size == 2
-    assert await factories.members_of(segment) == {early, late}
-    assert await membership.verify(workspace) == []
-
-
-async def test_a_worker_that_lost_its_lease_cannot_fail_it_either(workspace: UUID, now: datetime) -> None:
-    segment = await factories.make_dynamic(workspace, now=now)
-    id, slow, second = await request(segment, now), GatedEngine(), GatedEngine()
-    lost = asyncio.create_task(evaluation.run(workspace, id, engine=slow, now=now, lease=timedelta(milliseconds=200)))
-    await slow.asked.wait()
-    await end_lease(workspace, id)
-    other = asyncio.create_task(evaluation.run(workspace, id, engine=second, now=now))
-    await second.asked.wait()
-    assert (await lost).status is EvaluationStatus.RUNNING
-    second.gate.set()
-    assert (await other).status is EvaluationStatus.SUCCEEDED
-
-
-async def test_one_that_kills_its_workers_is_given_up(workspace: UUID, now: datetime) -> None:
-    segment = await factories.make_dynamic(workspace, now=now)
-    id = await request(segment, now)
-    for _ in range(evaluation.ATTEMPTS):
-        engine = GatedEngine()
-        killed = asyncio.create_task(evaluation.run(workspace, id, engine=engine, now=now))
-        await engine.asked.wait()
-        killed.cancel()
-        await asyncio.gather(killed, return_exceptions=True)
-        await end_lease(workspace, id)
-    given_up = await evaluation.run(workspace, id, engine=PostgresEngine(), now=now)
-    assert (given_up.status, given_up.error_code) == (EvaluationStatus.FAILED, "EVALUATION_ABANDONED")
-    assert await factories.members_of(segment) is None
-
-
-async def test_conditions_changed_meanwhile_are_evaluated_anew_and_the_old_ones_not_applied(
-    workspace: UUID, now: datetime
-) -> None:
-    _, gold = await factories.make_people(workspace, ON_PREMIUM, Person(traits={"plan": "gold"}))
-    segment = await factories.make_dynamic(workspace, now=now)
-    id, engine = await request(segment, now), GatedEngine()
-    running = asyncio.create_task(evaluation.run(workspace, id, engine=engine, now=now))
-    await engine.asked.wait()
-    definition = {"trait": {"key": "plan", "operator": "EQUALS", "value": "gold"}}
-    changed = await lifecycle.update(workspace, segment.id, SegmentChanges(definition=definition), now=now)
-    engine.gate.set()
-
-    old = await running
-    assert (old.status, old.error_code, old.definition_version) == (EvaluationStatus.FAILED, "DEFINITION_CHANGED", 1)
-    assert await factories.members_of(segment) is None
-    new = await evaluation.find_open(workspace, segment.id)
-    assert new is not None
-    assert (new.cause, new.definition_version, changed.definition_version) == (EvaluationCause.DEFINITION, 2, 2)
-    await evaluation.run(workspace, new.id, engine=PostgresEngine(), now=now)
-    assert await factories.members_of(segment) == {gold}
-
-
-async def test_a_definition_changed_behind_its_back_is_not_applied(workspace: UUID, now: datetime) -> None:
-    segment = await factories.make_dynamic(workspace, now=now)
-    id, engine = await request(segment, now), GatedEngine()
-    running = asyncio.create_task(evaluation.run(workspace, id, engine=engine, now=now))
-    await engine.asked.wait()
-    async with transaction(workspace) as connection:
-        await connection.execute("UPDATE segment SET definition_version = 7 WHERE id = $1", segment.id)
-    engine.gate.set()
-    old = await running
-    assert (old.status, old.error_code) == (EvaluationStatus.FAILED, "DEFINITION_CHANGED")
-    assert await factories.members_of(segment) is None
-
-
-async def test_what_waits_evaluates_the_conditions_that_hold_when_it_runs(workspace: UUID, now: datetime) -> None:
-    segment = await factories.make_dynamic(workspace, now=now)
-    id = await request(segment, now)
-    async with transaction(workspace) as connection:
-        await connection.execute("UPDATE segment SET definition_version = 7 WHERE id = $1", segment.id)
-    done = await evaluation.run(workspace, id, engine=PostgresEngine(), now=now)
-    assert (done.status, done.definition_version) == (EvaluationStatus.SUCCEEDED, 7)
-
-
-async def test_a_segment_paused_meanwhile_stands_still(workspace: UUID, now: datetime) -> None:
-    """S0-23, S2-27."""
-    await factories.make_people(workspace, ON_PREMIUM)
-    segment = await factories.make_dynamic(workspace, now=now)
-    id, engine = await request(segment, now), GatedEngine()
-    running = asyncio.create_task(evaluation.run(workspace, id, engine=engine, now=now))
-    await engine.asked.wait()
-    await lifecycle.pause(workspace, segment.id, now=now)
-    engine.gate.set()
-    stopped = await running
-    assert (stopped.status, stopped.error_code) == (EvaluationStatus.FAILED, "SEGMENT_NOT_ACTIVE")
-    assert await factories.members_of(segment) is None
-
-
-async def test_a_segment_deleted_meanwhile_leaves_nothing(workspace: UUID, now: datetime) -> None:
-    await factories.make_people(workspace, ON_PREMIUM)
-    segment = await factories.make_dynamic(workspace, now=now)
-    id, engine = await request(segment, now), GatedEngine()
-    running = asyncio.create_task(evaluation.run(workspace, id, engine=engine, now=now))
-    await engine.asked.wait()
-    await lifecycle.delete(workspace, segment.id)
-    engine.gate.set()
-    with pytest.raises(EvaluationNotFound):
-        await running
-    assert await membership.verify(workspace) == []
-
-
-async def test_what_dead_workers_left_is_found_again(workspace: UUID, now: datetime) -> None:
-    segment = await factories.make_dynamic(workspace, now=now)
-    id, engine = await request(segment, now), GatedEngine()
-
-    async def open_ones() -> list[UUID]:
-        async with transaction(workspace) as connection:
-            rows = await connection.fetch("SELECT evaluation_id FROM open_evaluations(false, 10)")
-        return [row[0] for row in rows]
-
-    assert await open_ones() == [id]
-    killed = asyncio.create_task(evaluation.run(workspace, id, engine=engine, now=now))
-    await engine.asked.wait()
-    killed.cancel()
-    await asyncio.gather(killed, return_exceptions=True)
-    assert await open_ones() == []
-    await end_lease(workspace, id)
-    assert await open_ones() == [id]
+async def test_stale_data_is_refused_and_leaves_members_alone(workspace: UUID, now: datetime) -> None:
+    ids = await factories.make_people(workspace, ON_PREMIUM)
+    segment, twin = [await factories.make_dynamic(workspace, now=now, name=name) for name in "ab"]
+    await run_all(workspace, now=now)
+    history = await factories.intervals_of(segment)
+    behind = now - timedelta(minutes=11)
+    await request(twin, now)
+    failed = await factories.evaluate(segment, now=now, engine=LateEngine(behind))
+    assert (failed.status, failed.error_code) == (EvaluationStatus.FAILED, "STALE_DATA")
+    assert failed.error is not None
+    assert behind.isoformat() in failed.error
+    assert now.isoformat() in failed.error
+    assert (await newest(twin)).error_code == "STALE_DATA"
+    assert await factories.members_of(segment) == set(ids)
+    assert await factories.intervals_of(segment) == history
+    on_time = await factories.evaluate(segment, now=now, engine=LateEngine(now - timedelta(minutes=9)))
+    assert on_time.status is EvaluationStatus.SUCCEEDED
 
 
 async def test_history_is_paged_newest_first(workspace: UUID, now: datetime) -> None:
@@ -375,18 +216,14 @@ async def test_history_is_paged_newest_first(workspace: UUID, now: datetime) -> 
     first = await evaluation.history(workspace, segment.id, after=None, limit=2)
     rest = await evaluation.history(workspace, segment.id, after=first[-1].id, limit=2)
     assert [one.id for one in (*first, *rest)] == done[::-1]
-    found = await evaluation.find(workspace, done[0])
-    assert found is not None
-    assert found.id == done[0]
+    assert (await reread(workspace, done[0])).id == done[0]
 
 
 async def test_another_tenant_neither_finds_nor_runs_it(workspace: UUID, other_workspace: UUID, now: datetime) -> None:
     segment = await factories.make_dynamic(workspace, now=now)
     id = await request(segment, now)
-    engine: Engine = PostgresEngine()
     assert await evaluation.find(other_workspace, id) is None
-    with pytest.raises(EvaluationNotFound):
-        await evaluation.run(other_workspace, id, engine=engine, now=now)
+    assert await cycles.run(other_workspace, sources=SOURCES) is None
     with pytest.raises(SegmentNotFound):
         await evaluation.request(other_workspace, segment.id, cause=EvaluationCause.REQUEST, now=now)
     assert (await evaluation.find_open(workspace, segment.id)) is not None

@@ -8,14 +8,19 @@ from uuid import UUID, uuid4
 import pytest
 from pyroaring import BitMap
 
+from campaigns.listing import names_using
 from db.transactions import transaction
-from segments import evaluation, everyone, lifecycle, listing, membership
+from segments import evaluation, everyone, lifecycle, listing, membership, references
+from segments.conditions import Limits
 from segments.errors import SegmentError, SegmentNotFound
-from segments.lifecycle import SegmentChanges, SegmentInput
-from segments.models import Cadence, EvaluationCause, Segment, SegmentStatus, SegmentType
+from segments.lifecycle import SegmentChanges, SegmentInput, SimpleConditions
+from segments.models import BuilderMode, Cadence, EvaluationCause, Segment, SegmentStatus, SegmentType
+from segments.nodes import MatchMode
 from tests.segments import factories
 from tests.segments.factories import DAY, ON_PREMIUM, PREMIUM, Person
 
+ANY_PREMIUM = SimpleConditions(MatchMode.ANY, [PREMIUM])
+BY_VALUE = {"by": {"trait": "ltv"}, "direction": "DESC", "top": 10}
 GOLD = {"trait": {"key": "plan", "operator": "EQUALS", "value": "gold"}}
 
 
@@ -74,6 +79,18 @@ async def test_a_static_segment_has_its_size_from_the_start(workspace: UUID, now
         (dynamic(definition={"all": []}), "INVALID_VALUE", ("definition", "all")),
         (static(definition=PREMIUM), "DEFINITION_NOT_ALLOWED", ("definition",)),
         (static(cadence=Cadence.DAILY), "CADENCE_NOT_ALLOWED", ("cadence",)),
+        (static(live=True), "LIVE_NOT_ALLOWED", ("live",)),
+        (static(ranking=BY_VALUE), "RANKING_NOT_ALLOWED", ("ranking",)),
+        (static(conditions=ANY_PREMIUM), "DEFINITION_NOT_ALLOWED", ("conditions",)),
+        (dynamic(conditions=ANY_PREMIUM), "CONDITIONS_TWICE", ("conditions",)),
+        (
+            dynamic(definition=None, conditions=SimpleConditions(MatchMode.ALL, [PREMIUM] * 11)),
+            "TOO_MANY_CONDITIONS",
+            ("conditions", "conditions", "10"),
+        ),
+        (dynamic(ranking={"by": {"trait": ""}}), "INVALID_VALUE", ("ranking", "by", "trait")),
+        (dynamic(change_guard=0), "INVALID_VALUE", ("change_guard",)),
+        (dynamic(change_guard=101), "INVALID_VALUE", ("change_guard",)),
         (dynamic(cadence=Cadence.CRON), "CRON_REQUIRED", ("cron",)),
         (dynamic(cadence=Cadence.CRON, cron="61 * * * *"), "INVALID_CRON", ("cron",)),
         (dynamic(cadence=Cadence.DAILY, cron="0 0 * * *"), "CRON_NOT_ALLOWED", ("cron",)),
@@ -263,6 +280,116 @@ async def test_another_brand_is_another_audience(workspace: UUID, now: datetime)
     assert (await lifecycle.update(workspace, curated.id, SegmentChanges(brand_id=None), now=now)).brand_id is None
 
 
+async def test_a_dynamic_segment_is_live_and_evaluated_daily_unless_somebody_wants_otherwise(
+    workspace: UUID, now: datetime
+) -> None:
+    """S1-03: NEVER means once."""
+    made = [
+        await lifecycle.create(workspace, wanted, now=now)
+        for wanted in (
+            dynamic(),
+            dynamic(live=False),
+            dynamic(cadence=Cadence.NEVER),
+            dynamic(cadence=Cadence.NEVER, live=True),
+            static(),
+        )
+    ]
+    assert [(one.live, one.cadence) for one in made] == [
+        (True, Cadence.DAILY),
+        (False, Cadence.DAILY),
+        (False, Cadence.NEVER),
+        (True, Cadence.NEVER),
+        (False, Cadence.NEVER),
+    ]
+    assert {one.change_guard for one in made} == {50}
+
+
+async def test_live_goes_with_a_cadence_that_becomes_never_unless_it_is_said(workspace: UUID, now: datetime) -> None:
+    one = await lifecycle.create(workspace, dynamic(), now=now)
+
+    async def live_after(**changes: Any) -> bool:
+        return (await lifecycle.update(workspace, one.id, SegmentChanges(**changes), now=now)).live
+
+    assert not await live_after(cadence=Cadence.NEVER)
+    assert await live_after(cadence=Cadence.HOURLY)
+    assert not await live_after(live=False)
+    assert not await live_after(cadence=Cadence.WEEKLY)
+    assert await live_after(live=None)
+    assert await live_after(cadence=Cadence.NEVER, live=True)
+
+
+async def test_a_segment_that_becomes_live_is_evaluated_at_once(workspace: UUID, now: datetime) -> None:
+    """Nobody followed what happened before."""
+    segment = await factories.make_dynamic(workspace, now=now)
+    await lifecycle.update(workspace, segment.id, SegmentChanges(live=False), now=now)
+    await factories.evaluate(segment, now=now)
+    assert await open_cause(segment) is None
+    changed = await lifecycle.update(workspace, segment.id, SegmentChanges(live=True), now=now)
+    assert (changed.definition_version, await open_cause(segment)) == (1, EvaluationCause.DEFINITION)
+
+
+async def test_the_simple_builder_and_the_nested_one_write_the_same(workspace: UUID, now: datetime) -> None:
+    simple = dynamic(definition=None, conditions=SimpleConditions(MatchMode.ALL, [PREMIUM, {"not": GOLD}]))
+    made = await lifecycle.create(workspace, simple, now=now)
+    assert (made.mode, made.definition) == (BuilderMode.SIMPLE, {"all": [PREMIUM, {"not": GOLD}]})
+    renamed = await lifecycle.update(workspace, made.id, SegmentChanges(name="other"), now=now)
+    assert (renamed.mode, renamed.definition_version) == (BuilderMode.SIMPLE, 1)
+    nested = await lifecycle.update(workspace, made.id, SegmentChanges(definition=GOLD), now=now)
+    assert (nested.mode, nested.definition, nested.definition_version) == (BuilderMode.NESTED, GOLD, 2)
+    again = await lifecycle.update(workspace, made.id, SegmentChanges(conditions=ANY_PREMIUM), now=now)
+    assert (again.mode, again.definition) == (BuilderMode.SIMPLE, {"any": [PREMIUM]})
+
+
+async def test_conditions_of_before_are_kept_when_limits_become_narrower(workspace: UUID, now: datetime) -> None:
+    deep = {"all": [{"any": [PREMIUM, GOLD]}]}
+    narrow = Limits(depth=2, leaves=2)
+    made = await lifecycle.create(workspace, dynamic(definition=deep), now=now)
+    renamed = await lifecycle.update(workspace, made.id, SegmentChanges(name="other"), now=now, limits=narrow)
+    assert renamed.definition == deep
+    for refused in (
+        lifecycle.create(workspace, dynamic(definition=deep), now=now, limits=narrow),
+        lifecycle.update(workspace, made.id, SegmentChanges(definition=deep), now=now, limits=narrow),
+    ):
+        with pytest.raises(SegmentError) as refusal:
+            await refused
+        assert refusal.value.code == "TOO_DEEP"
+
+
+async def test_another_order_is_another_definition(workspace: UUID, now: datetime) -> None:
+    low, high = await factories.make_people(
+        workspace, *(Person(traits={"plan": "premium", "ltv": value}) for value in (1, 9))
+    )
+    segment = await factories.make_dynamic(workspace, now=now)
+    await factories.evaluate(segment, now=now)
+
+    async def with_ranking(ranking: object) -> Segment:
+        changed = await lifecycle.update(workspace, segment.id, SegmentChanges(ranking=ranking), now=now)
+        assert await open_cause(segment) is EvaluationCause.DEFINITION
+        await factories.run_all(workspace, now=now)
+        return changed
+
+    first = {"by": {"trait": "ltv"}, "top": 1}
+    assert (await with_ranking(first)).definition_version == 2
+    assert await factories.members_of(segment) == {high}
+    assert (await with_ranking(first | {"direction": "ASC"})).definition_version == 3
+    assert await factories.members_of(segment) == {low}
+    plain = await with_ranking(None)
+    assert (plain.definition_version, plain.ranking) == (4, None)
+    assert await factories.members_of(segment) == {low, high}
+    async with transaction(workspace) as connection:
+        assert await connection.fetchval("SELECT count(*) FROM segment_rank") == 0
+    assert await membership.verify(workspace) == []
+
+
+async def test_a_draft_can_be_paused_and_is_not_evaluated_for_it(workspace: UUID, now: datetime) -> None:
+    """S0-25: any of draft, live and paused can become any other."""
+    made = await lifecycle.create(workspace, dynamic(), now=now)
+    paused = await lifecycle.pause(workspace, made.id, now=now)
+    assert (paused.status, paused.next_run_at) == (SegmentStatus.PAUSED, None)
+    assert await open_cause(made) is None
+    assert (await lifecycle.activate(workspace, made.id, now=now)).status is SegmentStatus.ACTIVE
+
+
 async def test_an_archived_segment_is_not_changed(workspace: UUID, now: datetime) -> None:
     segment = await lifecycle.create(workspace, dynamic(), now=now)
     await lifecycle.archive(workspace, segment.id, now=now)
@@ -273,11 +400,29 @@ async def test_an_archived_segment_is_not_changed(workspace: UUID, now: datetime
 
 async def test_a_duplicate_is_a_draft_with_the_same_members_or_conditions(workspace: UUID, now: datetime) -> None:
     (id,) = await factories.make_people(workspace, ON_PREMIUM)
-    original = await lifecycle.create(workspace, dynamic(cadence=Cadence.CRON, cron="0 6 * * *"), now=now)
+    named = await lifecycle.create(workspace, dynamic(name="named"), now=now)
+    wanted = dynamic(
+        definition=None,
+        conditions=SimpleConditions(MatchMode.ALL, [PREMIUM, {"inSegment": str(named.id)}]),
+        cadence=Cadence.CRON,
+        cron="0 6 * * *",
+        time_zone="Asia/Tokyo",
+        live=False,
+        change_guard=None,
+        ranking=BY_VALUE,
+    )
+    original = await lifecycle.create(workspace, wanted, now=now)
     await lifecycle.activate(workspace, original.id, now=now)
     copy = await lifecycle.duplicate(workspace, original.id, now=now)
-    assert (copy.name, copy.status, copy.definition) == ("Copy of premium", SegmentStatus.DRAFT, PREMIUM)
-    assert (copy.cadence, copy.cron, copy.next_run_at) == (Cadence.CRON, "0 6 * * *", None)
+    assert (copy.name, copy.status, copy.definition) == ("Copy of premium", SegmentStatus.DRAFT, original.definition)
+    assert (copy.cadence, copy.cron, copy.time_zone, copy.next_run_at) == (
+        Cadence.CRON,
+        "0 6 * * *",
+        "Asia/Tokyo",
+        None,
+    )
+    assert (copy.mode, copy.live, copy.change_guard, copy.ranking) == (BuilderMode.SIMPLE, False, None, BY_VALUE)
+    assert await references.uses(workspace, [copy.id]) == {copy.id: [named.id]}
 
     curated = await factories.make_static(workspace, now=now, name="n" * 200)
     async with transaction(workspace) as connection:
@@ -324,7 +469,11 @@ async def test_a_segment_that_a_campaign_names_is_not_deleted(workspace: UUID, n
             segment.id,
         )
     with pytest.raises(SegmentError) as refusal:
-        await lifecycle.delete(workspace, segment.id)
+        await lifecycle.delete(workspace, segment.id, used_by=names_using)
+    assert (refusal.value.code, refusal.value.field) == ("SEGMENT_IN_USE", ("id",))
+    assert "'spring'" in refusal.value.message
+    with pytest.raises(SegmentError) as refusal:
+        await lifecycle.delete(workspace, segment.id)  # nobody asked: the foreign key speaks
     assert (refusal.value.code, refusal.value.field) == ("SEGMENT_IN_USE", ("id",))
     assert await factories.members_of(segment) == {id}
     assert await membership.verify(workspace) == []

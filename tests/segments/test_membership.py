@@ -1,6 +1,7 @@
 """Bitmaps and intervals: the difference only, both or neither, and proof that they agree."""
 
 import asyncio
+from collections.abc import Collection
 from datetime import datetime
 from uuid import UUID, uuid4
 
@@ -10,10 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyroaring import BitMap
 
-from db.transactions import transaction
-from segments import everyone, membership
+from db.transactions import Connection, transaction
+from segments import bases, everyone, members, membership
+from segments.bases import Bases, Stored
 from segments.errors import SegmentNotFound
-from segments.membership import Change, Member, Mismatch
+from segments.members import Member, Place
+from segments.membership import Change, Mismatch
 from segments.models import Segment
 from tests.segments import factories
 from tests.segments.factories import DAY, Person
@@ -78,9 +81,16 @@ async def test_applying_writes_an_interval_for_each_difference_and_nothing_else(
 
 
 async def test_who_comes_back_gets_a_new_interval(segment: Segment, now: datetime) -> None:
-    for ids in ([1], [], [1]):
-        await apply(segment, *ids, now=now)
+    for day, ids in enumerate(([1], [], [1])):
+        await apply(segment, *ids, now=now + day * DAY)
     assert [(id, open) for id, open, *_ in await factories.intervals_of(segment)] == [(1, False), (1, True)]
+
+
+async def test_who_comes_back_within_the_same_instant_was_never_away(segment: Segment, now: datetime) -> None:
+    for ids in ([1, 2], [2], [1, 2]):
+        await apply(segment, *ids, now=now)
+    assert [(id, open) for id, open, *_ in await factories.intervals_of(segment)] == [(1, True), (2, True)]
+    assert await membership.verify(segment.workspace_id) == []
 
 
 async def test_no_difference_writes_no_bitmap(segment: Segment, now: datetime) -> None:
@@ -184,7 +194,9 @@ async def test_members_are_paged_by_profile_id(segment: Segment, now: datetime) 
     await apply(segment, 3, 9, 11, now=now + DAY)
 
     async def page(after: int | None, limit: int) -> list[Member]:
-        return await membership.page(segment.workspace_id, segment.id, after=after, limit=limit)
+        return await members.page(
+            segment.workspace_id, segment.id, after=None if after is None else Place(after), limit=limit
+        )
 
     assert await page(None, 2) == [Member(3, now), Member(9, now)]
     assert await page(9, 2) == [Member(11, now + DAY)]
@@ -193,23 +205,25 @@ async def test_members_are_paged_by_profile_id(segment: Segment, now: datetime) 
 
 async def test_a_profile_knows_its_segments_and_a_segment_its_profiles(workspace: UUID, now: datetime) -> None:
     """S3-28: only members are in, whatever the size of the segment."""
-    one, two, dead = await factories.make_people(workspace, Person(), Person(), Person())
+    people = [Person(external_id=name) for name in ("one", "two", "dead")]
+    one, two, dead = await factories.make_people(workspace, *people)
     await factories.erase(workspace, dead)
     first, second = [await factories.make_static(workspace, now=now, name=name) for name in ("first", "second")]
     await apply(first, one, two, now=now)
     await apply(second, one, now=now + DAY)
     await apply(first, one, now=now)
 
-    assert await membership.segments_of_profiles(workspace, [one, two, 2**31 - 1]) == {
+    assert await members.segments_of_profiles(workspace, [one, two, 2**31 - 1]) == {
         one: {first.id: now, second.id: now + DAY}
     }
-    assert await membership.is_member(workspace, first.id, profile_id=one)
-    assert not await membership.is_member(workspace, first.id, profile_id=two)
-    assert not await membership.is_member(workspace, uuid4(), profile_id=one)
+    assert await members.is_member(workspace, first.id, external_id="one")
+    assert not await members.is_member(workspace, first.id, external_id="two")
+    with pytest.raises(SegmentNotFound):
+        await members.is_member(workspace, uuid4(), external_id="one")
     async with transaction(workspace) as connection:
         everybody = await everyone.segment_id(connection)
-    assert await membership.is_member(workspace, everybody, profile_id=two)
-    assert not await membership.is_member(workspace, everybody, profile_id=dead)
+    assert await members.is_member(workspace, everybody, external_id="two")
+    assert not await members.is_member(workspace, everybody, external_id="dead")
 
 
 async def test_another_tenant_sees_no_members(segment: Segment, other_workspace: UUID, now: datetime) -> None:
@@ -217,9 +231,10 @@ async def test_another_tenant_sees_no_members(segment: Segment, other_workspace:
     await apply(segment, one, now=now)
     async with transaction(other_workspace) as connection:
         assert await membership.load(connection, segment.id) is None
-    assert await membership.page(other_workspace, segment.id, after=None, limit=9) == []
-    assert not await membership.is_member(other_workspace, segment.id, profile_id=one)
-    assert await membership.segments_of_profiles(other_workspace, [one]) == {}
+    assert await members.page(other_workspace, segment.id, after=None, limit=9) == []
+    with pytest.raises(SegmentNotFound):
+        await members.is_member(other_workspace, segment.id, external_id="one")
+    assert await members.segments_of_profiles(other_workspace, [one]) == {}
     assert await membership.verify(other_workspace) == []
 
 
@@ -245,3 +260,116 @@ async def test_verify_tells_what_disagrees(segment: Segment, now: datetime) -> N
     assert await membership.verify(segment.workspace_id) == [
         Mismatch(segment.id, only_in_bitmap=0, only_in_intervals=0, size=7, members=0)
     ]
+
+
+async def test_a_base_of_a_transaction_that_was_rolled_back_is_never_taken_for_a_later_one(
+    segment: Segment, now: datetime
+) -> None:
+    await apply(segment, 1, 2, now=now)
+
+    async def apply_read_and_fail() -> None:
+        async with transaction(segment.workspace_id) as connection:
+            await apply(segment, 3, now=now + DAY)
+            assert await membership.load(connection, segment.id) == BitMap([3])
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        await apply_read_and_fail()
+    assert await factories.members_of(segment) == {1, 2}
+    await apply(segment, 4, now=now + DAY)
+    assert await factories.members_of(segment) == {4}
+
+
+async def test_a_base_is_read_once_and_what_is_handed_out_is_the_callers_own(
+    segment: Segment, now: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await apply(segment, 1, 2, now=now)
+    read: list[UUID] = []
+    monkeypatch.setattr(bases, "BASES", Bases())
+
+    async def reading(connection: Connection, segment_ids: Collection[UUID]) -> dict[UUID, Stored]:
+        read.extend(segment_ids)
+        return await whole(connection, segment_ids)
+
+    whole = bases.read_whole
+    monkeypatch.setattr(bases, "read_whole", reading)
+    async with transaction(segment.workspace_id) as connection:
+        for _ in range(2):
+            members = await membership.load(connection, segment.id)
+            assert members == BitMap([1, 2])
+            members.add(77)
+        await alter(segment, enter={5}, now=now)
+        assert await membership.load(connection, segment.id) == BitMap([1, 2, 5])
+        assert read == [segment.id]
+        await apply(segment, 6, now=now)
+        assert await membership.load(connection, segment.id) == BitMap([6])
+        assert read == [segment.id, segment.id]
+
+
+def test_bases_are_kept_up_to_so_many_bytes_the_latest_used_longest() -> None:
+    kept = Bases(most_bytes=10)
+    one, two, three, four = (uuid4() for _ in range(4))
+    kept.keep(one, 1, b"aaaa")
+    kept.keep(two, 1, b"bbbb")
+    assert kept.find(one, 1) == b"aaaa"
+    kept.keep(three, 1, b"cccc")
+    kept.keep(four, 1, b"far too long")
+    assert [kept.find(*key) for key in ((one, 1), (one, 2), (two, 1), (three, 1), (four, 1))] == [
+        b"aaaa", None, None, b"cccc", None,
+    ]  # fmt: skip
+    assert kept.bytes == 8
+
+
+@pytest.mark.parametrize("again", [False, True])
+async def test_very_many_who_enter_at_once_have_a_statement_of_their_own(
+    segment: Segment, now: datetime, monkeypatch: pytest.MonkeyPatch, again: bool
+) -> None:
+    """Unless somebody of them was in at this very instant already."""
+    monkeypatch.setattr(membership, "MANY", 2)
+    await apply(segment, *([1, 2, 3] if again else []), now=now)
+    await apply(segment, now=now)
+    change = await alter(segment, enter={1, 2, 3, 4}, now=now if again else now + DAY)
+    assert change == Change(size=4, added=BitMap([1, 2, 3, 4]), removed=BitMap())
+    assert await factories.intervals_of(segment) == [(id, True, "test", None) for id in (1, 2, 3, 4)]
+    assert await membership.verify(segment.workspace_id) == []
+
+
+async def test_many_segments_change_in_one_go_and_those_that_stay_are_not_written(
+    workspace: UUID, now: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(membership, "FOLD_ABOVE", 3)
+    small, large, quiet, ranked = segments = [
+        await factories.make_static(workspace, now=now, name=name) for name in ("small", "large", "quiet", "ranked")
+    ]
+    for one in segments:
+        await apply(one, 1, 2, now=now)
+    before = {one.id: await stored(one) for one in segments}
+    async with transaction(workspace) as connection:
+        rows = await membership.locked(connection, workspace_id=workspace, segment_ids=[one.id for one in segments])
+        changes = {
+            small.id: Change(2, BitMap([3]), BitMap([1])),
+            large.id: Change(6, BitMap([3, 4, 5, 6]), BitMap()),
+            quiet.id: Change(2, BitMap(), BitMap()),
+            ranked.id: Change(2, BitMap(), BitMap(), BitMap([2])),
+        }
+        await membership.shift(connection, workspace, rows, changes, reason="pulse", now=now + DAY)
+        told = await connection.fetch("SELECT segment_id FROM membership_change WHERE reason = 'pulse'")
+    assert [await factories.members_of(one) for one in segments] == [{2, 3}, {1, 2, 3, 4, 5, 6}, {1, 2}, {1, 2}]
+    assert bits(await stored(small)) == ({1, 2}, {3}, {1})
+    assert bits(await stored(large)) == ({1, 2, 3, 4, 5, 6}, set(), set())
+    assert [await stored(one) == before[one.id] for one in segments] == [False, False, True, True]
+    assert {row["segment_id"] for row in told} == {small.id, large.id, ranked.id}
+    assert await membership.verify(workspace) == []
+
+
+async def test_a_person_who_was_merged_is_asked_about_by_either_id(workspace: UUID, now: datetime) -> None:
+    segment = await factories.make_static(workspace, now=now)
+    names = ["first", "second", "third"]
+    one, two, three = await factories.make_people(workspace, *(Person(external_id=name) for name in names))
+    await factories.merge(workspace, loser=one, winner=two)
+    await factories.merge(workspace, loser=two, winner=three)
+    await apply(segment, three, now=now)
+    asked = [*names, " first ", "\0", "\ud800"]
+    assert await members.are_members(workspace, segment.id, external_ids=asked) == {
+        "first": True, "second": True, "third": True, " first ": True, "\0": False, "\ud800": False,
+    }  # fmt: skip

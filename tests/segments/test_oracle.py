@@ -1,71 +1,35 @@
-"""The engine against the oracle: trees, histories and odd values that nobody would think of."""
+"""The engine against the oracle: trees, histories and odd values that nobody would think of.
 
+MUSTER_ORACLE_EXAMPLES says how many (`make test-long`: 10,000).
+"""
+
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import datetime, timedelta
-from random import Random
-from uuid import UUID
+from typing import cast
+from uuid import UUID, uuid4
 
 import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from pyroaring import BitMap
 
-from segments import evaluation
+from segments import tree
 from segments.engines.base import Engine
 from segments.engines.postgres import PostgresEngine
-from segments.nodes import Condition
-from tests.segments import factories, oracle, strategies
-from tests.segments.factories import Happened, Person
+from segments.nodes import Condition, EngineLeaf, RankBy
+from tests.segments import oracle, oracle_engine, strategies
+from tests.segments.people import Person, make_people
+from tests.segments.strategies import NOW
 
-EDGES = tuple(timedelta(hours=hours) for hours in (0, 1, 2, 3, 24, 48, 72, 168, 336, 504))
-"""Window lengths of the strategies: instants on an edge, and a microsecond to either side, are what goes wrong."""
-
-
-@dataclass(frozen=True)
-class World:
-    """People in the database, and the same in memory; the living only."""
-
-    workspace_id: UUID
-    now: datetime
-    living: dict[int, Person]
-    everybody: BitMap
-
-
-def some_instant(random: Random, now: datetime) -> datetime:
-    near = now - random.choice(EDGES) + timedelta(microseconds=random.choice((-1, 0, 1)))
-    return random.choice((near, now - timedelta(minutes=random.randrange(60 * 24 * 40)), now + timedelta(hours=1)))
-
-
-def some_values(random: Random) -> dict[str, object]:
-    keys = random.sample(strategies.KEYS, random.randrange(len(strategies.KEYS) + 1))
-    return {key: random.choice(strategies.VALUES) for key in keys}
-
-
-def some_person(random: Random, now: datetime) -> Person:
-    return Person(
-        traits=some_values(random),
-        identified=random.random() < 0.6,
-        first_seen_at=random.choice((None, some_instant(random, now))),
-        last_seen_at=random.choice((None, some_instant(random, now))),
-        events=[
-            Happened(random.choice(strategies.NAMES), some_instant(random, now), some_values(random))
-            for _ in range(random.choice((0, 0, 1, 2, 3, 6)))
-        ],
-    )
-
-
-@pytest.fixture
-async def world(workspace: UUID, other_workspace: UUID, now: datetime) -> World:
-    """A hundred people, eight of them merged or erased, beside another tenant's."""
-    random = Random(20)
-    await factories.make_people(other_workspace, *(some_person(random, now) for _ in range(30)))
-    people: Sequence[Person] = [some_person(random, now) for _ in range(100)]
-    ids = await factories.make_people(workspace, *people)
-    for dead in ids[:4]:
-        await factories.erase(workspace, dead)
-    for loser in ids[4:8]:
-        await factories.merge(workspace, loser=loser, winner=ids[8])
-    return World(workspace, now, dict(zip(ids[8:], people[8:], strict=True)), BitMap(ids))
+EXAMPLES = int(os.environ.get("MUSTER_ORACLE_EXAMPLES", "1000"))
+THESE = settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+EXTERNAL_IDS = ("x", "xy", "Mobile", "mobile", "DE")
 
 
 @pytest.fixture
@@ -73,25 +37,80 @@ def engine() -> Engine:
     return PostgresEngine()
 
 
-@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(condition=strategies.conditions)
-async def test_the_engine_finds_whom_the_oracle_finds(world: World, engine: Engine, condition: Condition) -> None:
-    found = await evaluation.find_members(
-        condition, engine=engine, workspace_id=world.workspace_id, brand_id=None, now=world.now
-    )
-    meant = {id for id, person in world.living.items() if oracle.meets(condition, person, world.now)}
-    assert set(found.members) == meant
-    assert found.nodes[0].size == len(meant)
+async def ask(
+    engine: Engine, workspace_id: UUID, conditions: Sequence[Condition], *, now: datetime, only: BitMap | None = None
+) -> list[set[int]]:
+    """Who meets each of `conditions`, all of whose leaves are asked together."""
+    asked = {key: leaf for condition in conditions for key, leaf in tree.questions(condition).items()}
+    leaves = cast(list[EngineLeaf], list(asked.values()))
+    answers = await engine.ids(workspace_id=workspace_id, leaves=leaves, now=now, only=only)
+    found = dict(zip(asked, answers, strict=True))
+    universe = await engine.universe(workspace_id=workspace_id, only=only)
+    return [set(tree.combine(condition, found, universe)[0]) for condition in conditions]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(condition=strategies.conditions)
-async def test_asked_of_some_the_engine_finds_the_same_among_them(
-    world: World, engine: Engine, condition: Condition
+@THESE
+@given(
+    people=st.lists(strategies.people, min_size=1, max_size=5),
+    conditions=st.lists(strategies.conditions, min_size=1, max_size=4),
+    asked=st.integers(0, 31),
+)
+async def test_the_engine_finds_whom_the_oracle_finds(
+    workspace: UUID, engine: Engine, people: list[Person], conditions: list[Condition], asked: int
 ) -> None:
-    some = BitMap(list(world.everybody)[::3])
-    found = await evaluation.find_members(
-        condition, engine=engine, workspace_id=world.workspace_id, brand_id=None, now=world.now, only=some
-    )
-    meant = {id for id, person in world.living.items() if id in some and oracle.meets(condition, person, world.now)}
-    assert set(found.members) == meant
+    """Of everybody, and of some."""
+    tenant, known = await settle(people)
+    meant = [{id for id, person in known.items() if oracle.meets(one, id, person, NOW)} for one in conditions]
+    assert await ask(engine, tenant, conditions, now=NOW) == meant
+    some = BitMap(id for place, id in enumerate(known) if asked >> place & 1)
+    assert await ask(engine, tenant, conditions, now=NOW, only=some) == [one & set(some) for one in meant]
+
+
+@THESE
+@given(
+    people=st.lists(strategies.people, min_size=1, max_size=5),
+    leaves=st.lists(strategies.engine_leaves, min_size=1, max_size=4),
+    passed=st.sampled_from((timedelta(microseconds=1), timedelta(seconds=1), timedelta(hours=3), timedelta(days=2))),
+)
+async def test_whoever_time_alone_moves_has_crossed_an_edge(
+    workspace: UUID, engine: Engine, people: list[Person], leaves: list[EngineLeaf], passed: timedelta
+) -> None:
+    tenant, known = await settle([seen_by_events(person) for person in people])
+    crossed = await engine.crossed(workspace_id=tenant, leaves=leaves, since=NOW - passed, until=NOW)
+    assert oracle_engine.differing(leaves, known, NOW - passed, NOW) - crossed == BitMap()
+
+
+@THESE
+@given(
+    people=st.lists(strategies.people, min_size=1, max_size=5),
+    by=strategies.rankings,
+    leaves=st.lists(strategies.engine_leaves, min_size=1, max_size=4),
+    asked=st.integers(0, 31),
+)
+async def test_ranks_and_values_are_those_of_the_oracle(
+    workspace: UUID, engine: Engine, people: list[Person], by: RankBy, leaves: list[EngineLeaf], asked: int
+) -> None:
+    tenant, known = await settle(people)
+    ranks = await engine.ranks(workspace_id=tenant, by=by, now=NOW)
+    assert dict(zip(ranks.ids, ranks.values, strict=True)) == pytest.approx(oracle_engine.ranking(by, known, NOW))
+    assert list(ranks.ids) == sorted(ranks.ids)
+    some = BitMap(id for place, id in enumerate(known) if asked >> place & 1)
+    of_some = await engine.ranks(workspace_id=tenant, by=by, now=NOW, only=some)
+    among = [(id, value) for id, value in zip(ranks.ids, ranks.values, strict=True) if id in some]
+    assert list(zip(of_some.ids, of_some.values, strict=True)) == among
+    id, person = next(iter(known.items()))
+    values = await engine.values(workspace_id=tenant, leaves=leaves, now=NOW, profile_id=id)
+    assert values == [oracle_engine.value(leaf, id, person, NOW) for leaf in leaves]
+
+
+async def settle(people: Sequence[Person]) -> tuple[UUID, dict[int, Person]]:
+    """A workspace of these people, and who they are there. Nothing needs its row, and nobody else is in it."""
+    tenant = uuid4()
+    named = [replace(person, external_id=name) for person, name in zip(people, EXTERNAL_IDS, strict=False)]
+    return tenant, dict(zip(await make_people(tenant, *named), named, strict=True))
+
+
+def seen_by_events(person: Person) -> Person:
+    """Last and first seen when an event occurred, or came in if its clock was ahead, as ingestion writes it."""
+    sights = [min(event.at, event.received_at or event.at) for event in person.events]
+    return replace(person, first_seen_at=min(sights, default=None), last_seen_at=max(sights, default=None))

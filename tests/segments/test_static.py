@@ -5,11 +5,12 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from segments import lifecycle, membership, static
+from segments import lifecycle, memberfile, membership, static
 from segments.errors import SegmentError, SegmentNotFound
 from segments.lifecycle import SegmentInput
+from segments.memberfile import Reject
 from segments.models import Segment, SegmentType
-from segments.static import ImportReport, MembersReport, Reject
+from segments.static import ImportReport, MembersReport
 from tests.segments import factories
 from tests.segments.factories import Person
 
@@ -140,7 +141,7 @@ async def test_values_that_no_database_can_hold_are_rejects(segment: Segment, no
 async def test_a_file_that_is_too_long_is_refused(
     segment: Segment, now: datetime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(static, "MOST_ROWS", 2)
+    monkeypatch.setattr(memberfile, "MOST_ROWS", 2)
     with pytest.raises(SegmentError) as refusal:
         await import_text(segment, "external_id\na\nb\nc\n", now=now)
     assert refusal.value.code == "TOO_MANY_ITEMS"

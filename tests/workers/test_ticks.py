@@ -1,26 +1,22 @@
 """What the clock does: everything due is found in PostgreSQL, whatever Valkey has lost."""
 
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import cast
 from uuid import UUID
 
 import pytest
 
-from app.resources import Resources
 from campaigns import control, sending
 from campaigns.listing import get
 from campaigns.models import CampaignStatus
-from campaigns.transmission import Carrier
 from db.transactions import transaction
 from profiles.addresses import AddressHasher
 from segments import evaluation, lifecycle
-from segments.engines.postgres import PostgresEngine
 from segments.lifecycle import SegmentInput
 from segments.models import Cadence, EvaluationCause, EvaluationStatus, SegmentType
-from tests.campaigns.factories import ScriptedChannel, carrier, make_campaign, make_people
+from tests.campaigns.factories import ScriptedChannel, make_campaign, make_people
+from tests.segments.interrupted import killed_worker
+from tests.workers.worker import Worker
 from workers import jobs, ticks
-from workers.jobs import JobContext
 
 HOUR = timedelta(hours=1)
 DAILY_BUYERS = SegmentInput(
@@ -29,36 +25,6 @@ DAILY_BUYERS = SegmentInput(
     definition={"event": {"name": "purchase", "count": {"operator": "GREATER_OR_EQUAL", "value": 1}}},
     cadence=Cadence.DAILY,
 )
-
-
-@dataclass
-class RecordedBells:
-    """In place of Wakeups: remembers who was rung for."""
-
-    delivered: list[UUID] = field(default_factory=list)
-    evaluated: list[UUID] = field(default_factory=list)
-
-    async def deliver(self, *, workspace_id: UUID, campaign_id: UUID) -> None:
-        self.delivered.append(campaign_id)
-
-    async def deliver_on(self, *, workspace_id: UUID, campaign_id: UUID) -> None:
-        self.delivered.append(campaign_id)
-
-    async def evaluate(self, *, workspace_id: UUID, evaluation_id: UUID) -> None:
-        self.evaluated.append(evaluation_id)
-
-
-@dataclass
-class Worker:
-    """The part of a worker's resources that jobs and ticks use."""
-
-    wakeups: RecordedBells = field(default_factory=RecordedBells)
-    carrier: Carrier = field(default_factory=lambda: carrier(ScriptedChannel()))
-    engine: PostgresEngine = field(default_factory=PostgresEngine)
-
-    @property
-    def context(self) -> JobContext:
-        return JobContext(resources=cast(Resources, self), under_way=set())
 
 
 async def test_a_due_campaign_is_started_and_rung_for(workspace: UUID, now: datetime) -> None:
@@ -188,3 +154,96 @@ async def test_an_evaluation_of_a_segment_deleted_meanwhile_is_nobodys_business(
     await lifecycle.delete(workspace, segment.id)
     await jobs.evaluate(worker.context, str(workspace), str(worker.wakeups.evaluated[0]))
     assert worker.wakeups.delivered == []
+
+
+async def test_many_evaluations_of_a_workspace_are_one_bell_and_one_job(
+    workspace: UUID, other_workspace: UUID, now: datetime
+) -> None:
+    for tenant in (workspace, workspace, workspace, other_workspace):
+        segment = await lifecycle.create(tenant, DAILY_BUYERS, now=now)
+        await lifecycle.activate(tenant, segment.id, now=now)
+    worker = Worker()
+    await ticks.evaluate_due(worker.context, now)
+    assert len(worker.wakeups.evaluated) == 2
+    await jobs.evaluate(worker.context, str(workspace), str(worker.wakeups.evaluated[0]))
+    async with transaction(workspace) as connection:
+        rows = await connection.fetch("SELECT status, count(*) FROM evaluation GROUP BY 1")
+    assert [tuple(row) for row in rows] == [("SUCCEEDED", 3)]
+
+
+async def test_what_a_killed_worker_left_is_rung_for_by_the_sweep(workspace: UUID, now: datetime) -> None:
+    segment = await lifecycle.create(workspace, DAILY_BUYERS, now=now)
+    await lifecycle.activate(workspace, segment.id, now=now)
+    await killed_worker(workspace)
+    worker = Worker()
+    await ticks.sweep(worker.context)
+    (rung,) = worker.wakeups.evaluated
+    await jobs.evaluate(worker.context, str(workspace), str(rung))
+    done = await evaluation.find(workspace, rung)
+    assert done is not None
+    assert (done.status, done.fence) == (EvaluationStatus.SUCCEEDED, 2)
+
+
+async def test_one_turn_of_a_workspace_is_enough_for_a_process(workspace: UUID, now: datetime) -> None:
+    """A turn takes whatever comes while it works; a second would only find nothing."""
+    segment = await lifecycle.create(workspace, DAILY_BUYERS, now=now)
+    await lifecycle.activate(workspace, segment.id, now=now)
+    worker = Worker()
+    worker.context["evaluating"].add(str(workspace))
+    await jobs.evaluate(worker.context, str(workspace), str(segment.id))
+    waiting = await evaluation.find_open(workspace, segment.id)
+    assert waiting is not None
+    assert waiting.status is EvaluationStatus.QUEUED
+
+
+async def test_a_worker_that_is_to_stop_begins_no_cycle_and_rings_for_another(workspace: UUID, now: datetime) -> None:
+    segment = await lifecycle.create(workspace, DAILY_BUYERS, now=now)
+    await lifecycle.activate(workspace, segment.id, now=now)
+    waiting = await evaluation.find_open(workspace, segment.id)
+    assert waiting is not None
+    worker = Worker()
+    worker.carrier.stopping.set()
+    await jobs.evaluate(worker.context, str(workspace), str(waiting.id))
+    assert worker.wakeups.evaluated == [waiting.id]
+    assert worker.context["evaluating"] == set()
+    assert await evaluation.find_open(workspace, segment.id) is not None
+
+
+async def test_a_campaign_waits_while_the_evaluation_of_its_segment_is_held(
+    workspace: UUID, now: datetime, hasher: AddressHasher
+) -> None:
+    """S1-11, with refreshBefore: it goes on when somebody has let the evaluation through and a worker has run it."""
+    names = [f"p{number:03}" for number in range(120)]
+    await make_people(workspace, names, hasher=hasher, now=now)
+    anybody = SegmentInput(name="Anybody", type=SegmentType.DYNAMIC, definition={"identified": True})
+    segment = await lifecycle.create(workspace, anybody, now=now)
+    await lifecycle.activate(workspace, segment.id, now=now)
+    worker = Worker()
+    await ticks.evaluate_due(worker.context, now)
+    await jobs.evaluate(worker.context, str(workspace), str(worker.wakeups.evaluated[0]))
+    async with transaction(workspace) as connection:
+        await connection.execute("UPDATE profile SET identified = false WHERE external_id >= 'p010'")
+
+    campaign = await make_campaign(workspace, now=now, segment_ids=(segment.id,))
+    await sending.start(workspace, campaign.id, now=now + HOUR)
+    held = await evaluation.find_open(workspace, segment.id)
+    assert held is not None
+    await jobs.evaluate(worker.context, str(workspace), str(held.id))
+    assert worker.wakeups.delivered == [campaign.id]
+    await jobs.deliver(worker.context, str(workspace), str(campaign.id))
+    after = await evaluation.find(workspace, held.id)
+    assert after is not None
+    assert (after.status, after.cause, after.removed) == (EvaluationStatus.HELD, EvaluationCause.CAMPAIGN, 110)
+    assert (await get(workspace, campaign.id)).status is CampaignStatus.PREPARING
+
+    await evaluation.approve(workspace, held.id, now=now)
+    await jobs.deliver(worker.context, str(workspace), str(campaign.id))
+    assert (await get(workspace, campaign.id)).status is CampaignStatus.PREPARING
+    worker.wakeups.delivered.clear()
+    await jobs.evaluate(worker.context, str(workspace), str(held.id))
+    assert worker.wakeups.delivered == [campaign.id]
+    await jobs.deliver(worker.context, str(workspace), str(campaign.id))
+    assert (await get(workspace, campaign.id)).status is CampaignStatus.SENT
+    channel = worker.carrier.channel
+    assert isinstance(channel, ScriptedChannel)
+    assert channel.recipients == [f"{name}@example.com" for name in names[:10]]

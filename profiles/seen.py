@@ -1,0 +1,90 @@
+"""When people were first and last seen, and with what and where last: moved along as their events come in."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from operator import itemgetter
+from uuid import UUID
+
+from db.transactions import Connection
+from profiles.contention import Overtaken
+from profiles.packing import pack
+
+# An update, though it is spelled as an insert: all of them exist. So it looks each row up by its key, in the order
+# given; UPDATE ... FROM reads the whole workspace when the statistics are old, in no order. Every row is locked, those
+# too that stay as they are (PostgreSQL manual, INSERT, ON CONFLICT DO UPDATE), and answered if nobody lives there.
+WRITE_SEEN = """
+WITH written AS (
+  INSERT INTO profile (workspace_id, id, first_seen_at, last_seen_at, seen_device_type, seen_browser, seen_country,
+    seen_city)
+  SELECT $1, u.id, u.earliest, u.latest, u.device_type, u.browser, u.country, u.city
+  FROM unnest($2::int[], $3::timestamptz[], $4::timestamptz[], string_to_array($6, $5, ''),
+    string_to_array($7, $5, ''), string_to_array($8, $5, ''), string_to_array($9, $5, ''))
+    AS u (id, earliest, latest, device_type, browser, country, city)
+  ON CONFLICT (workspace_id, id) DO UPDATE SET
+    first_seen_at = least(profile.first_seen_at, excluded.first_seen_at),
+    last_seen_at = greatest(profile.last_seen_at, excluded.last_seen_at),
+    seen_device_type = CASE WHEN profile.last_seen_at > excluded.last_seen_at
+      THEN coalesce(profile.seen_device_type, excluded.seen_device_type)
+      ELSE coalesce(excluded.seen_device_type, profile.seen_device_type) END,
+    seen_browser = CASE WHEN profile.last_seen_at > excluded.last_seen_at
+      THEN coalesce(profile.seen_browser, excluded.seen_browser)
+      ELSE coalesce(excluded.seen_browser, profile.seen_browser) END,
+    seen_country = CASE WHEN profile.last_seen_at > excluded.last_seen_at
+      THEN coalesce(profile.seen_country, excluded.seen_country)
+      ELSE coalesce(excluded.seen_country, profile.seen_country) END,
+    seen_city = CASE WHEN profile.last_seen_at > excluded.last_seen_at
+      THEN coalesce(profile.seen_city, excluded.seen_city)
+      ELSE coalesce(excluded.seen_city, profile.seen_city) END
+  WHERE profile.first_seen_at IS NULL OR profile.first_seen_at > excluded.first_seen_at
+    OR profile.last_seen_at <= excluded.last_seen_at
+    OR profile.merged_into IS NOT NULL OR profile.erased_at IS NOT NULL
+    OR (profile.seen_device_type IS NULL AND excluded.seen_device_type IS NOT NULL)
+    OR (profile.seen_browser IS NULL AND excluded.seen_browser IS NOT NULL)
+    OR (profile.seen_country IS NULL AND excluded.seen_country IS NOT NULL)
+    OR (profile.seen_city IS NULL AND excluded.seen_city IS NOT NULL)
+  RETURNING merged_into, erased_at)
+SELECT EXISTS (SELECT FROM written WHERE merged_into IS NOT NULL OR erased_at IS NOT NULL)
+"""
+
+
+Sighting = tuple[int, datetime, str | None, str | None, str | None, str | None]
+"""What one event tells of its person: profile id, time, device type, browser, country, city."""
+
+
+async def write_seen(connection: Connection, workspace_id: UUID, sightings: Iterable[Sighting], now: datetime) -> None:
+    """Move each person's first and last time apart as far as these reach, but not past `now`, and take over with what
+    and where they were seen last.
+
+    Of these values, the one of a batch counts as later than the one before if the batch reaches as far as anything
+    before. Locks the people until the transaction ends. Raises Overtaken if one of them is merged or erased.
+    """
+    earliest: dict[int, datetime] = {}
+    latest: dict[int, datetime] = {}
+    device_types: dict[int, str] = {}
+    browsers: dict[int, str] = {}
+    countries: dict[int, str] = {}
+    cities: dict[int, str] = {}
+    # In the order of time, so that what comes later stands.
+    for profile_id, at, device_type, browser, country, city in sorted(sightings, key=itemgetter(1)):
+        earliest.setdefault(profile_id, at)
+        latest[profile_id] = at
+        if device_type is not None:
+            device_types[profile_id] = device_type
+        if browser is not None:
+            browsers[profile_id] = browser
+        if country is not None:
+            countries[profile_id] = country
+        if city is not None:
+            cities[profile_id] = city
+    # In one order: a second batch about the same people waits for the first, never each for the other.
+    ids = sorted(earliest)
+    gone = await connection.fetchval(
+        WRITE_SEEN,
+        workspace_id,
+        ids,
+        [min(earliest[id], now) for id in ids],
+        [min(latest[id], now) for id in ids],
+        *pack(*(list(map(column.get, ids)) for column in (device_types, browsers, countries, cities))),
+    )
+    if gone:
+        raise Overtaken

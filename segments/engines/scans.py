@@ -1,0 +1,193 @@
+"""Which statements answer which leaves: those that read the same rows share one scan.
+
+Rows are then read once and tested for each leaf. Not so when leaves want different rows: a week of events is not looked
+for in ten years of them, what the index answers does not go through the table because another leaf asks about
+properties, and a look-up by a unique key is not made a scan.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any, assert_never
+
+from segments.engines import statements
+from segments.engines.event_leaves import is_plain, reads_index_only
+from segments.engines.profile_leaves import is_dated
+from segments.engines.queries import Statement
+from segments.nodes import (
+    Attribute,
+    AttributeName,
+    EngineLeaf,
+    Event,
+    Identified,
+    Operator,
+    Period,
+    RandomBucket,
+    Seen,
+    Sessions,
+    Side,
+    Trait,
+    Window,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """A statement, and the places of the leaves it answers, in the order of its columns."""
+
+    statement: Statement
+    places: tuple[int, ...]
+    of_all_profiles: bool = False
+    """Whether it reads every profile of the workspace."""
+
+
+LONGEST_SQL = 14_000
+"""asyncpg keeps no prepared statement above 15 kB (max_cacheable_statement_size): it would be planned every time."""
+
+LOOKED_UP = frozenset({Operator.EQUALS, Operator.IN})
+
+Placed = tuple[int, Any]
+"""A leaf with its place."""
+Make = Callable[[Sequence[Any]], Statement]
+
+
+def of_everybody(leaves: Sequence[EngineLeaf]) -> list[Scan]:
+    """Statements that together answer all of `leaves`, for everybody."""
+    kinds = Kinds(leaves)
+    looked_up = [[one] for one in kinds.rows if is_looked_up(one[1])]
+    others = [one for one in kinds.rows if not is_looked_up(one[1])]
+    return [
+        *scans(looked_up, lambda leaves: statements.of_profiles(leaves, some=False)),
+        *scans([[one] for one in kinds.dates], lambda leaves: statements.of_dates(leaves, some=False)),
+        *scans(alike(kinds.buckets, salt), lambda leaves: statements.of_buckets(leaves, some=False)),
+        *scans(alike(kinds.sessions, time), lambda leaves: statements.of_sessions(leaves, some=False)),
+        *(scan for group in alike(kinds.events, source) for scan in event_scans(group)),
+        *(
+            replace(scan, of_all_profiles=True)
+            for scan in scans([others], lambda leaves: statements.of_profiles(leaves, some=False))
+        ),
+    ]
+
+
+def of_some(leaves: Sequence[EngineLeaf]) -> list[Scan]:
+    """Statements that together answer all of `leaves`, for the profiles given when they run."""
+    kinds = Kinds(leaves)
+    return [
+        *scans([kinds.rows], lambda leaves: statements.of_profiles(leaves, some=True)),
+        *scans([kinds.dates], lambda leaves: statements.of_dates(leaves, some=True)),
+        *scans(alike(kinds.buckets, salt), lambda leaves: statements.of_buckets(leaves, some=True)),
+        *scans(alike(kinds.sessions, time), lambda leaves: statements.of_sessions(leaves, some=True)),
+        *scans([kinds.events], statements.of_some_events),
+    ]
+
+
+class Kinds:
+    """Leaves apart by where their rows are, each with its place."""
+
+    def __init__(self, leaves: Sequence[EngineLeaf]) -> None:
+        self.rows: list[Placed] = []
+        self.dates: list[Placed] = []
+        self.buckets: list[Placed] = []
+        self.sessions: list[Placed] = []
+        self.events: list[Placed] = []
+        for place, leaf in enumerate(leaves):
+            self.of(leaf).append((place, leaf))
+
+    def of(self, leaf: EngineLeaf) -> list[Placed]:
+        match leaf:
+            case Trait():
+                return self.dates if is_dated(leaf) else self.rows
+            case Attribute() | Seen() | Identified():
+                return self.rows
+            case RandomBucket():
+                return self.buckets
+            case Sessions():
+                return self.sessions
+            case Event():
+                return self.events
+            case _:
+                assert_never(leaf)
+
+
+def alike(leaves: Iterable[Placed], trait: Callable[[Any], object]) -> list[list[Placed]]:
+    """The leaves in groups that have `trait` in common."""
+    groups: dict[object, list[Placed]] = {}
+    for place, leaf in leaves:
+        groups.setdefault(trait(leaf), []).append((place, leaf))
+    return list(groups.values())
+
+
+def is_looked_up(leaf: EngineLeaf) -> bool:
+    """Whether a unique key leads to the few rows of `profile` that a leaf wants."""
+    return isinstance(leaf, Attribute) and leaf.name is AttributeName.EXTERNAL_ID and leaf.operator in LOOKED_UP
+
+
+def salt(leaf: RandomBucket) -> str:
+    return leaf.salt
+
+
+def time(leaf: Sessions) -> str:
+    return repr(leaf.window)
+
+
+def source(leaf: Event) -> tuple[str, bool]:
+    """Where a leaf's events are read."""
+    return leaf.name, reads_index_only(leaf)
+
+
+def event_scans(leaves: Sequence[Placed]) -> Iterable[Scan]:
+    """For leaves on events of one name that are read in one way.
+
+    In the table all times are read at once: the furthest is read anyway, and with it nearly every page that the others
+    need (a page holds 34 events, of which 6 % of all may be of the name).
+    """
+    for group in near(leaves) if reads_index_only(leaves[0][1]) else alike(leaves, extent):
+        plain = all(is_plain(leaf) for _, leaf in group)
+        yield from scans([group], statements.of_performed if plain else statements.of_measured)
+
+
+def near(leaves: Sequence[Placed]) -> list[list[Placed]]:
+    """Groups that reach about as far back: by a factor of `FURTHEST` at most."""
+    reaching = [one for one in leaves if reach(one[1]) is not None]
+    groups: list[list[Placed]] = []
+    furthest = timedelta()
+    for one in sorted(reaching, key=lambda one: reach(one[1]) or timedelta(), reverse=True):
+        length = reach(one[1])
+        assert length is not None
+        if groups and furthest <= FURTHEST * length:
+            groups[-1].append(one)
+        else:
+            groups.append([one])
+            furthest = length
+    return [*groups, *alike((one for one in leaves if reach(one[1]) is None), extent)]
+
+
+FURTHEST = 8
+"""To test a row once more costs about an eighth of reading it from the index."""
+
+
+def reach(leaf: Event) -> timedelta | None:
+    """How far back from now the events of `leaf` go; None where now has no say."""
+    window = leaf.window
+    return window.duration if isinstance(window, Window) and window.side is Side.WITHIN else None
+
+
+def extent(leaf: Event) -> str:
+    """What times have in common: a period is alone, all others end now or go back to the first event."""
+    if isinstance(leaf.window, Period):
+        return repr(leaf.window)
+    return "back from now" if reach(leaf) is not None else "from the first on"
+
+
+def scans(groups: Iterable[Sequence[Placed]], make: Make) -> list[Scan]:
+    """A statement for each group that is not empty; several where it would be too long to be kept."""
+    found: list[Scan] = []
+    for group in groups:
+        if group:
+            statement = make([leaf for _, leaf in group])
+            if len(statement.sql) > LONGEST_SQL and len(group) > 1:
+                middle = len(group) // 2
+                found += scans([group[:middle], group[middle:]], make)
+            else:
+                found.append(Scan(statement, tuple(place for place, _ in group)))
+    return found

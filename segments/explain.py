@@ -1,0 +1,259 @@
+"""Why a person is in a segment, or is not: every node of its tree for this one profile, with the values looked at."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from typing import assert_never
+from uuid import UUID
+
+import asyncpg
+from pyroaring import BitMap
+
+from db.transactions import Connection, transaction
+from profiles import profiles
+from profiles.profiles import Profile
+from segments import conditions
+from segments.asking import find_now, within
+from segments.engines.base import EngineError
+from segments.errors import SegmentError, SegmentNotFound
+from segments.estimate import at
+from segments.finding import Found
+from segments.json_values import Path
+from segments.models import Segment, SegmentStatus, SegmentType
+from segments.nodes import All, AnyOf, Condition, InSegment, Json, Leaf, Not, Score, Trait, leaves
+from segments.sources import Sources
+from segments.tree import positive
+
+LIMIT = timedelta(seconds=10)
+MOST_MERGES = 20
+WAYS_IN = {
+    "added": "was added by hand",
+    "imported": "was imported from a file",
+    "duplicated": "came with the segment this one is a copy of",
+    "populated": "was added by a query",
+    "merged": "came in with a profile that was merged into this one",
+    "evaluation": "met the conditions when the segment was evaluated",
+    "pulse": "met the conditions after something about it changed",
+}
+WAYS_OUT = {
+    "removed": "was taken out by hand",
+    "depopulated": "was taken out by a query",
+    "populated": "was not found by the query that replaced the members",
+    "subtracted": "was in a segment that was subtracted",
+    "brand": "was not of the brand that the segment was given",
+    "merged": "was merged into another profile",
+    "erased": "was erased",
+    "evaluation": "did not meet the conditions any more when the segment was evaluated",
+    "pulse": "did not meet the conditions any more after something about it changed",
+}
+"""Sentences for the reasons of intervals; one that is not here is told as it stands."""
+
+# The latest interval, by the primary key.
+INTERVAL = """
+SELECT entered_at, exited_at, reason, exit_reason FROM membership
+WHERE workspace_id = $1 AND segment_id = $2 AND profile_id = $3 ORDER BY entered_at DESC LIMIT 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A node of the tree, for one profile."""
+
+    path: Path
+    """From the root, as in the JSON form."""
+    condition: Condition
+    matches: bool
+    value: Json
+    """What a leaf looked at: a trait's value, a count, an instant; null for a group, and for what is not there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """A segment and a person."""
+
+    segment: Segment
+    profile: Profile
+    """Of a profile that was merged the one it was merged into."""
+    is_member: bool
+    entered_at: datetime | None
+    """Since when, of a member of anything but EVERYONE."""
+    would_match: bool | None
+    """Whether the conditions hold now, and the profile is of the segment's brand; None for segments without conditions.
+    Of a ranked segment the first so many of those are members."""
+    nodes: list[Verdict]
+    """Parents before their children; none for segments without conditions, and for an erased profile."""
+    reason: str
+    """In one English sentence."""
+    evaluated_at: datetime
+    """The instant that windows end at."""
+
+
+async def explain(
+    workspace_id: UUID,
+    segment_id: UUID,
+    *,
+    profile: Profile,
+    sources: Sources,
+    now: datetime,
+    limit: timedelta = LIMIT,
+) -> Explanation:
+    """Why `profile`, or the one it was merged into, is in the segment or is not. Writes nothing.
+
+    Raises SegmentNotFound, and SegmentError: EXPLAIN_TOO_SLOW after `limit`, what `asking.find_now` raises.
+    """
+    async with within(limit, code="EXPLAIN_TOO_SLOW", mend="try again when the database is less busy"):
+        async with transaction(workspace_id) as connection:
+            person = await living(connection, workspace_id, profile)
+            segment = await Segment.get_or_none(workspace_id=workspace_id, id=segment_id)
+            if segment is None:
+                raise SegmentNotFound(field=("segment_id",))
+            interval = await connection.fetchrow(INTERVAL, workspace_id, segment_id, person.id)
+        entered_at = interval["entered_at"] if interval and interval["exited_at"] is None else None
+        nodes: list[Verdict] = []
+        would_match = None
+        if segment.definition is not None:
+            would_match = False
+            if person.erased_at is None:
+                nodes, of_brand = await verdicts(workspace_id, segment, person.id, sources=sources, now=now)
+                would_match = nodes[0].matches and of_brand
+    is_member = entered_at is not None
+    if segment.type is SegmentType.EVERYONE:
+        is_member = person.erased_at is None
+    return Explanation(
+        segment=segment,
+        profile=person,
+        is_member=is_member,
+        entered_at=entered_at,
+        would_match=would_match,
+        nodes=nodes,
+        reason=reason(segment, person, would_match, bool(nodes) and nodes[0].matches, interval),
+        evaluated_at=now,
+    )
+
+
+async def living(connection: Connection, workspace_id: UUID, profile: Profile) -> Profile:
+    """The profile that `profile` stands for: itself, or who it was merged into; an erased one stays itself."""
+    for _ in range(MOST_MERGES):
+        if profile.merged_into is None:
+            break
+        profile = (await profiles.fetch(connection, workspace_id, [profile.merged_into]))[profile.merged_into]
+    return profile
+
+
+async def verdicts(
+    workspace_id: UUID, segment: Segment, profile_id: int, *, sources: Sources, now: datetime
+) -> tuple[list[Verdict], bool]:
+    """Every node of the segment's tree for this profile, and whether the profile is of the segment's brand."""
+    condition = conditions.read(segment.definition)
+    only = BitMap([profile_id])
+    # Of no brand, so that what holds for somebody who is of another one is shown as holding.
+    found = await find_now(workspace_id, condition, brand_id=None, sources=sources, now=now, only=only)
+    try:
+        of_brand = segment.brand_id is None or bool(
+            await sources.engine.universe(workspace_id=workspace_id, brand_id=segment.brand_id, only=only)
+        )
+        return await valued(workspace_id, condition, found, profile_id, sources=sources, now=now), of_brand
+    except EngineError as e:
+        raise SegmentError(e.code, e.message, field=("definition",)) from e
+
+
+async def valued(
+    workspace_id: UUID, condition: Condition, found: Found, profile_id: int, *, sources: Sources, now: datetime
+) -> list[Verdict]:
+    """The nodes with what each leaf looked at."""
+    drawn = [(node, at(condition, node.path)) for node in found.nodes]
+    asked = [question for _, part in drawn for question in questions(part)]
+    values = await sources.values(workspace_id=workspace_id, leaves=asked, now=now, profile_id=profile_id)
+    answered = iter(zip(asked, values, strict=True))
+    return [
+        Verdict(node.path, part, node.size > 0, value_of(part, list(islice(answered, len(questions(part))))))
+        for node, part in drawn
+    ]
+
+
+def questions(part: Condition) -> list[Leaf]:
+    """What has to be asked to show what a node looked at: of groups and of segments nothing."""
+    match part:
+        case All() | AnyOf() | Not() | InSegment():
+            return []
+        case leaf:
+            return list(leaves(positive(leaf)))
+
+
+def value_of(part: Condition, answers: list[tuple[Leaf, Json]]) -> Json:
+    """What a leaf looked at, out of the answers to its questions."""
+    if isinstance(part, Score):
+        return {asked.key: value for asked, value in answers if isinstance(asked, Trait)}
+    match [value for _, value in answers]:
+        case []:
+            return None
+        case [value]:
+            return value
+        case values:
+            # One event asked in parts: each part looked at a measure of the same rows.
+            return {name: value for one in values if isinstance(one, dict) for name, value in one.items()}
+
+
+# --- sentences ----------------------------------------------------------------------------------------------------
+
+
+def reason(
+    segment: Segment, person: Profile, would_match: bool | None, meets: bool, interval: asyncpg.Record | None
+) -> str:
+    """Why the profile is in the segment or is not; `meets`: the conditions hold, whatever its brand."""
+    if person.erased_at is not None:
+        return "The profile was erased, and is in no segment."
+    match segment.type:
+        case SegmentType.EVERYONE:
+            return "Everybody is in it, anonymous visitors too."
+        case SegmentType.STATIC:
+            return "The profile was never put into this list." if interval is None else history(interval)
+        case SegmentType.DYNAMIC:
+            return now_and_then(segment, would_match is True, meets, interval)
+        case _:
+            assert_never(segment.type)
+
+
+def now_and_then(segment: Segment, would_match: bool, meets: bool, interval: asyncpg.Record | None) -> str:
+    """What the conditions say of the profile now, and what membership says."""
+    if interval is not None and interval["exited_at"] is None:
+        if would_match:
+            return f"The profile meets the conditions. {history(interval)}"
+        return f"{history(interval)} It does not meet the conditions now, and {leaves_when(segment)}."
+    before = "" if interval is None else f" {history(interval)}"
+    if not meets:
+        return f"The profile does not meet the conditions.{before}"
+    if not would_match:
+        return f"The profile meets the conditions, but is not of the segment's brand.{before}"
+    top = (segment.ranking or {}).get("top")
+    if top is not None:
+        return f"The profile meets the conditions; only the first {top} of those who do are members.{before}"
+    return f"The profile meets the conditions, and {enters_when(segment)}.{before}"
+
+
+def history(interval: asyncpg.Record) -> str:
+    """How the latest interval of membership began, or ended."""
+    if interval["exited_at"] is None:
+        way = WAYS_IN.get(interval["reason"], f"entered ({interval['reason']})")
+        return f"It {way} at {said(interval['entered_at'])}."
+    way = WAYS_OUT.get(interval["exit_reason"], f"left ({interval['exit_reason']})")
+    return f"It {way} at {said(interval['exited_at'])}, and left."
+
+
+def enters_when(segment: Segment) -> str:
+    return {
+        SegmentStatus.DRAFT: "would enter if the segment were not a draft, which is never evaluated",
+        SegmentStatus.PAUSED: "enters when the segment, which is paused, is activated again",
+        SegmentStatus.ARCHIVED: "would enter if the segment were not archived",
+        SegmentStatus.ACTIVE: "enters when the segment is evaluated next",
+    }[segment.status]
+
+
+def leaves_when(segment: Segment) -> str:
+    if segment.status is SegmentStatus.ACTIVE:
+        return "leaves when the segment is evaluated next"
+    return f"stays while the segment is {segment.status}"
+
+
+def said(instant: datetime) -> str:
+    return f"{instant.astimezone(UTC):%Y-%m-%d %H:%M} UTC"

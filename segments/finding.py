@@ -1,0 +1,99 @@
+"""Who meets which conditions now: many trees at once, each leaf asked once, segments that name others after these.
+
+Full evaluations, the pulse (with `only`) and estimates all come through here.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from graphlib import TopologicalSorter
+from uuid import UUID
+
+from pyroaring import BitMap
+
+from segments import tree
+from segments.nodes import Condition, InSegment, Leaf, leaves
+from segments.sources import Sources
+from segments.tree import NodeSize, Plan
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be found: who meets `condition`, of the workspace or of a brand.
+
+    No slots, for the plan is kept in it.
+    """
+
+    condition: Condition
+    brand_id: UUID | None = None
+
+    @cached_property
+    def plan(self) -> Plan:
+        return tree.plan(self.condition)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Who meets a condition, and how many meet each of its parts."""
+
+    members: BitMap
+    nodes: list[NodeSize]
+
+
+def uses(condition: Condition) -> set[UUID]:
+    """The segments that a condition names."""
+    return {leaf.segment_id for leaf in leaves(condition) if isinstance(leaf, InSegment)}
+
+
+async def find(
+    wanted: Mapping[UUID, Wanted],
+    *,
+    sources: Sources,
+    workspace_id: UUID,
+    now: datetime,
+    members: Mapping[UUID, BitMap | None],
+    only: BitMap | None = None,
+) -> dict[UUID, Found]:
+    """Who meets each of `wanted` (by segment id, or any id of the caller's) now; with `only`, of those.
+
+    A segment named by another is taken as found here when it is itself wanted, else from `members`: its current
+    members, None standing for everybody alive (EVERYONE). Every id that a condition names is in one of the two, and
+    there are no circles (references.py refuses them). Raises EngineError.
+    """
+    questions: dict[str, Leaf] = {}
+    for one in wanted.values():
+        questions |= one.plan.questions
+    asked = {key: leaf for key, leaf in questions.items() if not isinstance(leaf, InSegment)}
+    answers = await sources.ids(workspace_id=workspace_id, leaves=list(asked.values()), now=now, only=only)
+    known = dict(zip(asked, answers, strict=True))
+    # After the leaves: who was merged or erased while they ran is not let in by them.
+    universes = {
+        brand_id: await sources.engine.universe(workspace_id=workspace_id, brand_id=brand_id, only=only)
+        for brand_id in {None, *(one.brand_id for one in wanted.values())}
+    }
+    found: dict[UUID, Found] = {}
+    for id in in_order(wanted):
+        one = wanted[id]
+        if one.plan.uses:
+            for key, leaf in one.plan.questions.items():
+                if isinstance(leaf, InSegment):
+                    known[key] = referenced(leaf.segment_id, found, members, universes[None])
+        found[id] = Found(*one.plan.combine(known, universes[one.brand_id]))
+    return found
+
+
+def in_order(wanted: Mapping[UUID, Wanted]) -> Iterable[UUID]:
+    """The ids so that each comes after those its condition names."""
+    graph = {id: one.plan.uses & wanted.keys() for id, one in wanted.items()}
+    return TopologicalSorter(graph).static_order()
+
+
+def referenced(
+    segment_id: UUID, found: Mapping[UUID, Found], members: Mapping[UUID, BitMap | None], everybody: BitMap
+) -> BitMap:
+    """The members of a segment that another one names; `Plan.combine` cuts them to who is asked about."""
+    if segment_id in found:
+        return found[segment_id].members
+    current = members[segment_id]
+    return everybody if current is None else current

@@ -1,0 +1,175 @@
+"""The order of ranked segments: a row for everybody who matches, not for the members alone.
+
+So whoever comes up when somebody above goes is found without asking the engine again. order_value is the value for
+DESC, its negative for ASC and -Infinity for none, so that one index serves both directions.
+"""
+
+from array import array
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from math import inf
+from uuid import UUID
+
+from pyroaring import BitMap
+
+from db.idsets import to_parameter, unpack
+from db.transactions import Connection
+from profiles.changes import Moved
+from segments.engines.base import Ranks
+from segments.nodes import Direction, Ranking
+
+EXISTING = """
+SELECT string_agg(int4send(profile_id), ''::bytea) FROM segment_rank WHERE workspace_id = $1 AND segment_id = $2
+"""
+EXISTING_OF = """
+SELECT string_agg(int4send(r.profile_id), ''::bytea) FROM unnest($3::int[]) AS asked (id)
+CROSS JOIN LATERAL (
+  SELECT profile_id FROM segment_rank
+  WHERE workspace_id = $1 AND segment_id = $2 AND profile_id = asked.id LIMIT 1) AS r
+"""
+DELETE = "DELETE FROM segment_rank WHERE workspace_id = $1 AND segment_id = $2 AND profile_id = ANY($3::int[])"
+# Only what is different is written: most ranks of a full evaluation are as they were.
+WRITE = """
+WITH written AS (
+  INSERT INTO segment_rank AS r (workspace_id, segment_id, profile_id, order_value)
+  SELECT $1, $2, new.profile_id, new.order_value
+  FROM unnest($3::int[], $4::float8[]) AS new (profile_id, order_value)
+  LEFT JOIN segment_rank AS old
+    ON old.workspace_id = $1 AND old.segment_id = $2 AND old.profile_id = new.profile_id
+  WHERE old.order_value IS DISTINCT FROM new.order_value
+  ON CONFLICT (segment_id, profile_id) DO UPDATE SET order_value = excluded.order_value
+  RETURNING r.profile_id)
+SELECT string_agg(int4send(profile_id), ''::bytea) FROM written
+"""
+TOP = """
+SELECT string_agg(int4send(best.profile_id), ''::bytea) FROM (
+  SELECT profile_id FROM segment_rank WHERE workspace_id = $1 AND segment_id = $2
+  ORDER BY order_value DESC, profile_id LIMIT $3) AS best
+"""
+# The winner of a merge takes the better place of the two: a loser who was a member makes its winner one.
+MOVE = """
+WITH given AS (
+  INSERT INTO segment_rank AS own (workspace_id, segment_id, profile_id, order_value)
+  SELECT r.workspace_id, r.segment_id, $4, r.order_value FROM segment_rank r
+  WHERE r.workspace_id = $1 AND r.segment_id = ANY($2) AND r.profile_id = $3 AND $4::int IS NOT NULL
+  ON CONFLICT (segment_id, profile_id) DO UPDATE SET order_value = excluded.order_value
+    WHERE own.order_value < excluded.order_value)
+DELETE FROM segment_rank WHERE workspace_id = $1 AND segment_id = ANY($2) AND profile_id = $3
+"""
+CLEAR = "DELETE FROM segment_rank WHERE workspace_id = $1 AND segment_id = $2"
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """Who is in after the cut, and whose order value is another than it was.
+
+    `reranked` holds whoever matched before and matches still, in or out: `membership` keeps those who were members
+    and are.
+    """
+
+    members: BitMap
+    reranked: BitMap
+
+
+async def replace(
+    connection: Connection,
+    *,
+    workspace_id: UUID,
+    segment_id: UUID,
+    matched: BitMap,
+    ranks: Ranks,
+    ranking: Ranking,
+) -> Ranked:
+    """Make `matched` those who are ranked, by their values in `ranks`: what a full evaluation found.
+
+    The caller holds the lock of the segment's members. Values of people who do not match are ignored.
+    """
+    existing = unpack(await connection.fetchval(EXISTING, workspace_id, segment_id))
+    changed = await write(connection, workspace_id, segment_id, existing, matched, ranks, ranking)
+    members = matched if ranking.top is None else await top(connection, workspace_id, segment_id, ranking.top)
+    return Ranked(members, changed)
+
+
+async def update(
+    connection: Connection,
+    *,
+    workspace_id: UUID,
+    segment_id: UUID,
+    before: BitMap,
+    asked: BitMap,
+    matched: BitMap,
+    ranks: Ranks,
+    ranking: Ranking,
+) -> Ranked:
+    """Like `replace` for `asked` alone, of whom `matched` match: what a pulse found. `before` are the members so far.
+
+    The caller holds the lock of the segment's members.
+    """
+    existing = unpack(await connection.fetchval(EXISTING_OF, workspace_id, segment_id, to_parameter(asked)))
+    changed = await write(connection, workspace_id, segment_id, existing, matched & asked, ranks, ranking)
+    if ranking.top is None:
+        members = (before - asked) | (matched & asked)
+    elif changed or existing != matched & asked:
+        members = await top(connection, workspace_id, segment_id, ranking.top)
+    else:
+        members = before
+    return Ranked(members, changed)
+
+
+async def clear(connection: Connection, *, workspace_id: UUID, segment_id: UUID) -> None:
+    """Forget the order of a segment that is not ranked any more, or is deleted."""
+    await connection.execute(CLEAR, workspace_id, segment_id)
+
+
+async def move(
+    connection: Connection, *, workspace_id: UUID, segment_ids: Collection[UUID], moved: Iterable[Moved]
+) -> None:
+    """Take those who were merged or erased out of the order of these segments, each winner in the loser's place.
+
+    The caller holds the locks of the segments' members.
+    """
+    for one in moved:
+        await connection.execute(MOVE, workspace_id, list(segment_ids), one.profile_id, one.winner_id)
+
+
+async def write(
+    connection: Connection,
+    workspace_id: UUID,
+    segment_id: UUID,
+    existing: BitMap,
+    matched: BitMap,
+    ranks: Ranks,
+    ranking: Ranking,
+) -> BitMap:
+    """Write the differences between the rows of `existing` and `matched`; answers those of both with another value."""
+    gone = existing - matched
+    if gone:
+        await connection.execute(DELETE, workspace_id, segment_id, to_parameter(gone))
+    if not matched:
+        return BitMap()
+    ids, values = ordered(matched, ranks, ranking.direction)
+    written = unpack(await connection.fetchval(WRITE, workspace_id, segment_id, ids, values))
+    return written & existing
+
+
+async def top(connection: Connection, workspace_id: UUID, segment_id: UUID, most: int) -> BitMap:
+    """The first `most` of a segment's order."""
+    return unpack(await connection.fetchval(TOP, workspace_id, segment_id, most))
+
+
+def ordered(matched: BitMap, ranks: Ranks, direction: Direction) -> "tuple[array[int], array[float]]":
+    """Everybody of `matched` with the value that orders them, by id."""
+    sign = 1.0 if direction is Direction.DESC else -1.0
+    values = array("d", [-inf]) * len(matched)
+    for id, value in zip(ranks.ids, ranks.values, strict=True):
+        if id in matched:
+            # How many are up to this one, rather than a dictionary of a million.
+            values[matched.rank(id) - 1] = sign * value
+    return to_parameter(matched), values
+
+
+def value_of(order_value: float | None, direction: Direction) -> float | None:
+    """The value behind an order value; None for none."""
+    if order_value is None or order_value == -inf:
+        return None
+    return order_value if direction is Direction.DESC else 0.0 - order_value

@@ -1,0 +1,219 @@
+"""What definitions name: other segments and saved queries. Kept in rows, so that nothing named can vanish, no circle
+closes, and it is known what to evaluate first.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+from uuid import UUID
+
+from pyroaring import BitMap
+
+from db.transactions import Connection, transaction
+from segments import membership
+from segments.errors import SegmentError
+from segments.models import Segment
+from segments.nodes import All, AnyOf, Condition, Engagement, InSegment, Leaf, Not, SavedSql, leaves
+
+MOST_NAMED = 5
+
+# EVERYONE stands for the workspace's list of segments: whoever adds to it, takes from it, or lets one segment name
+# another, does it alone. Else two could close a circle together, each seeing his half.
+LOCK_LIST = "SELECT id FROM segment WHERE workspace_id = $1 AND type = 'EVERYONE' FOR NO KEY UPDATE"
+SEGMENTS = "SELECT id, name, brand_id FROM segment WHERE workspace_id = $1 AND id = ANY($2)"
+# Locked, so that none is deleted before the row that names it is there.
+QUERIES = "SELECT id FROM saved_query WHERE workspace_id = $1 AND id = ANY($2) FOR KEY SHARE"
+EDGES = """
+SELECT r.segment_id, s.name, r.uses_id FROM segment_reference r
+JOIN segment s ON s.workspace_id = r.workspace_id AND s.id = r.segment_id
+WHERE r.workspace_id = $1
+"""
+FORGET = "DELETE FROM segment_reference WHERE workspace_id = $1 AND segment_id = $2"
+FORGET_QUERIES = "DELETE FROM segment_query WHERE workspace_id = $1 AND segment_id = $2"
+REMEMBER = "INSERT INTO segment_reference (workspace_id, segment_id, uses_id) SELECT $1, $2, unnest($3::uuid[])"
+REMEMBER_QUERIES = "INSERT INTO segment_query (workspace_id, segment_id, query_id) SELECT $1, $2, unnest($3::uuid[])"
+USES = """
+SELECT segment_id, uses_id FROM segment_reference WHERE workspace_id = $1 AND segment_id = ANY($2) ORDER BY 1, 2
+"""
+USED_BY = """
+SELECT uses_id, segment_id FROM segment_reference WHERE workspace_id = $1 AND uses_id = ANY($2) ORDER BY 1, 2
+"""
+NAMES_OF_USERS = """
+SELECT s.name, s.brand_id FROM segment_reference r
+JOIN segment s ON s.workspace_id = r.workspace_id AND s.id = r.segment_id
+WHERE r.workspace_id = $1 AND r.uses_id = $2 ORDER BY s.name
+"""
+NAMES = """
+SELECT id, name FROM segment WHERE workspace_id = $1 AND id = ANY($2)
+UNION ALL SELECT id, name FROM saved_query WHERE workspace_id = $1 AND id = ANY($2)
+"""
+EVERYONE_AMONG = "SELECT id FROM segment WHERE workspace_id = $1 AND id = ANY($2) AND type = 'EVERYONE'"
+
+
+# --- keeping ------------------------------------------------------------------------------------------------------
+
+
+async def lock_list(connection: Connection, workspace_id: UUID) -> None:
+    """Until the transaction ends nobody else makes or deletes a segment, or lets one name another."""
+    await connection.fetchval(LOCK_LIST, workspace_id)
+
+
+async def save(connection: Connection, segment: Segment, condition: Condition, *, field: tuple[str, ...]) -> None:
+    """Keep what the segment's condition names; `segment` is as it is to be, and locked. `field`: where it stands.
+
+    Raises SegmentError NOT_FOUND for what is not of this workspace, OTHER_BRAND, CONDITION_CYCLE.
+    """
+    workspace_id = segment.workspace_id
+    segments = {leaf.segment_id: path for path, leaf in placed(condition, field) if isinstance(leaf, InSegment)}
+    queries = {leaf.query_id: path for path, leaf in placed(condition, field) if isinstance(leaf, SavedSql)}
+    if segments:
+        await lock_list(connection, workspace_id)
+    known = {row["id"]: row for row in await connection.fetch(SEGMENTS, workspace_id, list(segments))}
+    for id, path in segments.items():
+        if id not in known:
+            message = "There is no such segment in this workspace; check the id."
+            raise SegmentError("NOT_FOUND", message, field=path)
+        require_same_brand(segment, known[id]["brand_id"], known[id]["name"], field=path)
+    await require_no_circle(connection, segment, segments)
+    found = {row["id"] for row in await connection.fetch(QUERIES, workspace_id, list(queries))} if queries else set()
+    for id, path in queries.items():
+        if id not in found:
+            message = "There is no such saved query in this workspace; check the id."
+            raise SegmentError("NOT_FOUND", message, field=path)
+    await connection.execute(FORGET, workspace_id, segment.id)
+    await connection.execute(FORGET_QUERIES, workspace_id, segment.id)
+    await connection.execute(REMEMBER, workspace_id, segment.id, list(segments))
+    await connection.execute(REMEMBER_QUERIES, workspace_id, segment.id, list(queries))
+
+
+def placed(condition: Condition, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Leaf]]:
+    """Every leaf with where it stands in the JSON form."""
+    match condition:
+        case All(items):
+            for place, item in enumerate(items):
+                yield from placed(item, (*path, "all", str(place)))
+        case AnyOf(items):
+            for place, item in enumerate(items):
+                yield from placed(item, (*path, "any", str(place)))
+        case Not(item):
+            yield from placed(item, (*path, "not"))
+        case leaf:
+            yield path, leaf
+
+
+def named(condition: Condition) -> set[UUID]:
+    """Ids of the segments, saved queries and campaigns that a condition names."""
+    ids: set[UUID] = set()
+    for leaf in leaves(condition):
+        match leaf:
+            case InSegment(id) | SavedSql(id):
+                ids.add(id)
+            case Engagement(campaign_id=UUID() as id):
+                ids.add(id)
+    return ids
+
+
+def require_same_brand(segment: Segment, brand_id: UUID | None, name: str, *, field: tuple[str, ...]) -> None:
+    """People of two brands have nobody in common by accident only: such a condition is a mistake."""
+    if segment.brand_id is not None and brand_id is not None and brand_id != segment.brand_id:
+        message = f"The segment {name!r} is of another brand; name one of the same brand, or one for all."
+        raise SegmentError("OTHER_BRAND", message, field=field)
+
+
+async def require_no_circle(connection: Connection, segment: Segment, segments: Mapping[UUID, tuple[str, ...]]) -> None:
+    """Raise CONDITION_CYCLE, saying the way round, when one of `segments` names `segment`, directly or not."""
+    if not segments:
+        return
+    edges: dict[UUID, list[UUID]] = {}
+    names = {segment.id: segment.name}
+    for row in await connection.fetch(EDGES, segment.workspace_id):
+        edges.setdefault(row["segment_id"], []).append(row["uses_id"])
+        names.setdefault(row["segment_id"], row["name"])
+    for start, path in segments.items():
+        way = way_to(segment.id, start, edges)
+        if way is not None:
+            circle = " -> ".join(f"{names[id]!r}" for id in (segment.id, *way))
+            message = f"The segments would name each other in a circle: {circle}; take one of these conditions out."
+            raise SegmentError("CONDITION_CYCLE", message, field=path)
+
+
+def way_to(goal: UUID, start: UUID, edges: Mapping[UUID, Collection[UUID]]) -> list[UUID] | None:
+    """The segments from `start` to `goal`, both with it, each named by the one before; None when no way leads there."""
+    before: dict[UUID, UUID | None] = {start: None}
+    to_visit = [start]
+    while to_visit:
+        here = to_visit.pop()
+        if here == goal:
+            way = [here]
+            while (previous := before[way[-1]]) is not None:
+                way.append(previous)
+            return way[::-1]
+        for following in edges.get(here, ()):
+            if following not in before:
+                before[following] = here
+                to_visit.append(following)
+    return None
+
+
+async def require_unused(connection: Connection, segment: Segment) -> None:
+    """Raise SEGMENT_IN_USE, naming them, when other segments name this one."""
+    users = [row["name"] for row in await connection.fetch(NAMES_OF_USERS, segment.workspace_id, segment.id)]
+    if users:
+        message = f"The conditions of {listed(users)} name this segment; take it out of them, or archive it instead."
+        raise SegmentError("SEGMENT_IN_USE", message, field=("id",))
+
+
+async def require_brand_of_users(connection: Connection, segment: Segment, brand_id: UUID | None) -> None:
+    """Raise OTHER_BRAND when a segment of another brand than `brand_id` names this one."""
+    if brand_id is None:
+        return
+    for row in await connection.fetch(NAMES_OF_USERS, segment.workspace_id, segment.id):
+        if row["brand_id"] not in (None, brand_id):
+            message = f"The segment {row['name']!r}, of another brand, names this one; take it out of its conditions."
+            raise SegmentError("OTHER_BRAND", message, field=("brand_id",))
+
+
+def listed(names: list[str]) -> str:
+    """Names for a sentence, at most five of them."""
+    quoted = [repr(name) for name in names[:MOST_NAMED]]
+    if len(names) > MOST_NAMED:
+        quoted.append(f"{len(names) - MOST_NAMED} more")
+    last = quoted.pop()
+    return f"{', '.join(quoted)} and {last}" if quoted else last
+
+
+# --- reading ------------------------------------------------------------------------------------------------------
+
+
+async def members(
+    connection: Connection, workspace_id: UUID, segment_ids: Collection[UUID]
+) -> dict[UUID, BitMap | None]:
+    """Current members by segment id, None for EVERYONE; those that were never evaluated are left out."""
+    ids = list(segment_ids)
+    if not ids:
+        return {}
+    found: dict[UUID, BitMap | None] = {**await membership.load_many(connection, ids)}
+    return found | {row["id"]: None for row in await connection.fetch(EVERYONE_AMONG, workspace_id, ids)}
+
+
+async def uses(workspace_id: UUID, segment_ids: Collection[UUID]) -> dict[UUID, list[UUID]]:
+    """The segments that each of `segment_ids` names; those that name none are left out."""
+    async with transaction(workspace_id) as connection:
+        return gathered([tuple(row) for row in await connection.fetch(USES, workspace_id, list(segment_ids))])
+
+
+async def used_by(workspace_id: UUID, segment_ids: Collection[UUID]) -> dict[UUID, list[UUID]]:
+    """The segments that name each of `segment_ids`; those that nobody names are left out."""
+    async with transaction(workspace_id) as connection:
+        return gathered([tuple(row) for row in await connection.fetch(USED_BY, workspace_id, list(segment_ids))])
+
+
+def gathered(pairs: Collection[tuple[UUID, UUID]]) -> dict[UUID, list[UUID]]:
+    found: dict[UUID, list[UUID]] = {}
+    for one, other in pairs:
+        found.setdefault(one, []).append(other)
+    return found
+
+
+async def names(workspace_id: UUID, ids: Collection[UUID]) -> dict[UUID, str]:
+    """Names of segments and saved queries, for the sentence that says a condition; unknown ids are left out."""
+    async with transaction(workspace_id) as connection:
+        return {row["id"]: row["name"] for row in await connection.fetch(NAMES, workspace_id, list(ids))}
