@@ -13,11 +13,11 @@ COMPILE = $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11
   --no-emit-index-url --quiet
 TEST_PROCESSES ?= 2
 
-.PHONY: help demo up test check format format-check lint types layers bench-imports schema lock clean
+.PHONY: help demo up test test-long check format format-check lint types layers bench-imports bench-segments schema lock clean
 
 help: ## List the commands
 	@echo "Muster: make COMMAND"
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
 
 demo: $(VENV)/ready $(VENV)/cdnow/ready ## Show all of it with real purchases; KEEP=1 leaves it running
 	@$(BIN)/muster demo --cdnow $(VENV)/cdnow $(if $(KEEP),--keep)
@@ -27,6 +27,9 @@ up: $(VENV)/ready ## Run the stack for development until Ctrl-C
 
 test: $(VENV)/ready ## Run the tests on servers of their own; ARGS="-k word" for some of them
 	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) $(ARGS)
+
+test-long: $(VENV)/ready ## Ask the oracle of the segment engine 10,000 times instead of 1,000 (several minutes)
+	@MUSTER_ORACLE_EXAMPLES=10000 $(BIN)/python -m pytest tests/segments/test_oracle.py -n $(TEST_PROCESSES) $(ARGS)
 
 check: format-check lint types layers test ## Everything a change must pass before it lands
 	@echo "check: format, lint, types and layers are good; so are schema, operations and migrations, which tests compare"
@@ -53,6 +56,9 @@ layers: $(VENV)/ready ## Check who imports whom (import-linter)
 
 bench-imports: $(VENV)/ready ## Rows a second of both CSV imports; JSON line last
 	@$(BIN)/python -m benchmarks.imports
+
+bench-segments: $(VENV)/ready ## Times of segments at a million people; JSON line last
+	@$(BIN)/python -m benchmarks.segments $(ARGS)
 
 schema: $(VENV)/ready ## Export graphql/schema.graphql from the code
 	@$(BIN)/muster schema --output graphql/schema.graphql

@@ -36,6 +36,13 @@ LAPSED = {
         {"not": {"event": {"name": "purchase", "within": {"days": 90}}}},
     ]
 }
+INTERESTED = {
+    "all": [
+        {"page": {"path": {"operator": "STARTS_WITH", "value": "/pricing"}, "within": {"days": 30}}},
+        {"not": {"event": {"name": "demo_requested"}}},
+    ]
+}
+"""Visited the pricing page in 30 days and has not asked for a demo."""
 TEAM = ["00001", "00002", "00003", "00004", "00005"]
 
 EMAIL_HTML = """<html><head><style>h1 { color: #223366 } p { font-family: sans-serif }</style></head><body>
@@ -89,6 +96,8 @@ class Demo:
     campaigns: dict[str, dict[str, Any]] = field(default_factory=dict)
     tests: dict[str, Any] = field(default_factory=dict)
     shares: Counter[str] = field(default_factory=Counter)
+    moves: list[tuple[str, float]] = field(default_factory=list)
+    """What somebody did, and how many seconds later the segment had followed."""
 
     async def segments(self) -> dict[str, str]:
         """Make the segments and wait until their sizes are known; ids by name."""
@@ -113,6 +122,30 @@ class Demo:
             self.sizes.append((name, segment["type"], segment["size"], ms))
             self.say(f"  {name}: {segment['size']} ({segment['summary'] or segment['type'].lower()})")
         return made
+
+    async def live(self, customer: str) -> None:
+        """Let a customer do two things, and wait each time until a live segment has followed."""
+        made = await self.console.send(
+            "SegmentCreate", input={"name": "Interested", "type": "DYNAMIC", "definition": INTERESTED}
+        )
+        segment_id = made["segment"]["id"]
+        await self.console.send("SegmentActivate", input={"id": segment_id})
+        await self.until("the first evaluation", "Segment", lambda s: s["size"] is not None, id=segment_id)
+        self.say(f"  {made['segment']['summary']}")
+        for did, enters in (("page_view", True), ("demo_requested", False)):
+            event = {"messageId": f"demo-{did}", "name": did, "externalId": customer, "pagePath": "/pricing/teams"}
+            await self.console.http.post(
+                "/v1/events", json={"events": [event]}, headers={"Authorization": f"Bearer {self.console.key}"}
+            )
+            began = monotonic()
+            deadline = began + WAIT.total_seconds()
+            asked = {"segmentId": segment_id, "externalId": customer}
+            while await self.console.send("IsMember", **asked) is not enters:
+                if monotonic() > deadline:
+                    raise DemoFailed(f"the segment Interested did not follow {did}")
+                await asyncio.sleep(POLL_S / 4)
+            self.moves.append((f"{customer} {'enters' if enters else 'leaves'} by {did}", monotonic() - began))
+            self.say(f"  {self.moves[-1][0]}: {self.moves[-1][1]:.1f} s later")
 
     async def until(self, what: str, operation: str, done: Callable[[Any], bool], **variables: Any) -> Any:
         """Ask until `done` says yes; raises DemoFailed after two minutes."""
@@ -265,6 +298,8 @@ class Demo:
         """What happened, in rows."""
         lines = ["", "Segment                 type      members  evaluated in"]
         lines += [f"{name:<23} {kind:<9} {size:>7}  {ms}" for name, kind, size, ms in self.sizes]
+        lines += ["", "Live segment            seconds after the event"]
+        lines += [f"{what:<40} {seconds:>5.1f}" for what, seconds in self.moves]
         lines += ["", "Campaign        state    audience   sent skipped failed in doubt   mails/s  sink received"]
         for campaign in self.campaigns.values():
             progress = campaign["progress"]
@@ -311,6 +346,8 @@ async def run(
         try:
             say("Creating segments")
             segments = await demo.segments()
+            say("A live segment follows a customer")
+            await demo.live(customers[0])
             await demo.blasts(segments)
             say("Showing two banners by weight")
             await demo.banners(segments, customers)

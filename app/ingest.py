@@ -1,5 +1,6 @@
 """What apps and pages call without GraphQL: POST /v1/events and GET /v1/banners, in plain JSON."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -22,11 +23,14 @@ from profiles import events as profile_events
 from profiles.events import MOST_EVENTS, clean_fields
 from profiles.ingestion import CleanEvent
 from profiles.keys import Scope
+from profiles.wellformed import clean_columns
 
 STATUS = {"UNAUTHENTICATED": 401, "FORBIDDEN": 403, "CONTENDED": 503}
 """Of refusals that concern the whole request; others are 400."""
 VARY = "Authorization, X-Muster-Client-Token, X-Muster-Viewer"
-FIELDS = frozenset(map(camel, CleanEvent._fields))
+FIELDS_IN_ORDER = [camel(name) for name in CleanEvent._fields]
+FIELDS = frozenset(FIELDS_IN_ORDER)
+EXTERNAL_ID, OCCURRED_AT, PROPERTIES = map(CleanEvent._fields.index, ("external_id", "occurred_at", "properties"))
 
 
 async def context_of(request: Request, needs: Scope, *, from_apps: bool = True) -> Context:
@@ -84,8 +88,14 @@ def read_batch(body: bytes) -> list[Any]:
 
 async def track(context: Context, items: list[Any]) -> dict[str, Any]:
     """Write the events that are well-formed and allowed; say what became of all."""
-    read = partial(read_event, caller=context.known_caller, now=context.now)
-    report = await profile_events.take(context.workspace_id, items, read, now=context.now)
+    caller, now = context.known_caller, context.now
+    report = await profile_events.take(
+        context.workspace_id,
+        items,
+        partial(read_event, caller=caller, now=now),
+        read_all=partial(read_well_formed, caller=caller, now=now),
+        now=now,
+    )
     return {
         "accepted": report.accepted,
         "duplicates": report.duplicates,
@@ -94,6 +104,21 @@ async def track(context: Context, items: list[Any]) -> dict[str, Any]:
             for place, error in report.errors
         ],
     }
+
+
+def read_well_formed(items: Sequence[Any], *, caller: Caller, now: datetime) -> list[CleanEvent] | None:
+    """What `read_event` makes of each, if it surely refuses none; None says nothing."""
+    if not all(type(item) is dict and item.keys() <= FIELDS for item in items):
+        return None
+    columns: list[list[Any]] = [[item.get(name) for item in items] for name in FIELDS_IN_ORDER]
+    if not caller.is_server and any(columns[EXTERNAL_ID]):
+        return None
+    columns[PROPERTIES] = [{} if one is None else one for one in columns[PROPERTIES]]
+    try:
+        columns[OCCURRED_AT] = [None if at is None else read_instant(at) for at in columns[OCCURRED_AT]]
+    except GraphQLError:
+        return None
+    return clean_columns(columns, now=now)
 
 
 def read_event(item: Any, *, caller: Caller, now: datetime) -> CleanEvent:

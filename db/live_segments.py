@@ -1,5 +1,7 @@
 """What migration 0002 adds to `ddl.py`: live segments, their feed and ranking, saved SQL, dated traits."""
 
+from db import ddl
+
 PEOPLE = """
 -- Of the latest event that carried it: what conditions on device, browser and place ask when nothing else is known.
 ALTER TABLE profile ADD COLUMN seen_device_type text, ADD COLUMN seen_browser text, ADD COLUMN seen_country text,
@@ -87,7 +89,7 @@ ALTER TABLE evaluation ADD CONSTRAINT evaluation_cause_check CHECK (cause IN ('R
 
 CREATE INDEX evaluation_held ON evaluation (workspace_id, segment_id) WHERE status = 'HELD';
 
--- base_version grows when `base` is rewritten: a process that has read a base need not read it again.
+-- base_version is another one whenever `base` is rewritten: a process that has read a base need not read it again.
 ALTER TABLE segment_membership ADD COLUMN base_version bigint NOT NULL DEFAULT 0;
 
 -- One index instead of three: a first population writes a row for every member, and each index costs as much as the
@@ -95,6 +97,8 @@ ALTER TABLE segment_membership ADD COLUMN base_version bigint NOT NULL DEFAULT 0
 DROP INDEX membership_open;
 DROP INDEX membership_profile;
 ALTER TABLE membership DROP COLUMN id, DROP COLUMN rank_value;
+-- An interval is closed once: with room on its page that needs no new index entry.
+ALTER TABLE membership SET (fillfactor = 90);
 ALTER TABLE membership ADD PRIMARY KEY (segment_id, profile_id, entered_at);
 
 -- All who match a ranked segment, not only the members: whoever comes up is found when somebody above goes. Ascending
@@ -158,6 +162,12 @@ DROP INDEX profile_email;
 CREATE INDEX profile_email ON profile (workspace_id, email_hash) INCLUDE (id) WHERE email_hash IS NOT NULL;
 """
 
+# The policies of 0001 as they are made now: the workspace is worked out once a statement.
+POLICIES = "\n".join(
+    f"ALTER POLICY tenant ON {table} USING ({column} = {ddl.OWN}) WITH CHECK ({column} = {ddl.OWN});"
+    for table, column in [("workspace", "id"), *((table, "workspace_id") for table in ddl.TENANT_TABLES)]
+)
+
 TENANT_TABLES = (
     "profile_date", "saved_query", "segment_reference", "segment_query", "segment_rank", "membership_change",
     "pulse_clock", "pulse",
@@ -196,6 +206,7 @@ DROP FUNCTION live_workspaces;
 DROP INDEX profile_change_moved;
 DROP TABLE pulse, pulse_clock, membership_change, segment_rank, segment_query, segment_reference, saved_query,
   profile_date;
+ALTER TABLE membership RESET (fillfactor);
 ALTER TABLE membership DROP CONSTRAINT membership_pkey;
 ALTER TABLE membership ADD COLUMN id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   ADD COLUMN rank_value double precision;

@@ -73,11 +73,39 @@ async def track(workspace_id: UUID, events: Sequence[EventInput], *, now: dateti
 
 
 async def take(
-    workspace_id: UUID, items: Sequence[T], read: Callable[[T], CleanEvent], *, now: datetime
+    workspace_id: UUID,
+    items: Sequence[T],
+    read: Callable[[T], CleanEvent],
+    *,
+    read_all: Callable[[Sequence[T]], list[CleanEvent] | None] = lambda items: None,
+    now: datetime,
 ) -> TrackReport:
-    """Like `track`, for events as they come in: `read` makes a clean event of one, or raises MusterError."""
+    """Like `track`, for events as they come in: `read` makes a clean event of one, or raises MusterError.
+
+    `read_all` is asked first: what `read` would make of each, or None if it cannot say.
+    """
     if len(items) > MOST_EVENTS:
         raise ProfileError("TOO_MANY_ITEMS", f"{len(items)} events at once: send at most {MOST_EVENTS}.")
+    places: Sequence[int] = range(len(items))
+    errors: list[tuple[int, MusterError]] = []
+    checked = read_all(items)
+    if checked is None:
+        checked, places, errors = read_each(items, read)
+    written = await write(workspace_id, checked, now=now)
+    if written.erased:
+        first = {event.message_id: at for at, event in reversed(list(enumerate(checked)))}
+        for at in (first[message_id] for message_id in written.erased):
+            name = "anonymous_id" if checked[at].external_id is None else "external_id"
+            errors.append((places[at], ProfileErased(field=(name,))))
+    errors.sort(key=itemgetter(0))
+    duplicates = len(checked) - written.accepted - len(written.erased)
+    return TrackReport(written.accepted, duplicates, tuple(errors))
+
+
+def read_each(
+    items: Sequence[T], read: Callable[[T], CleanEvent]
+) -> tuple[list[CleanEvent], list[int], list[tuple[int, MusterError]]]:
+    """The events that could be read, their places among `items`, and the refusals of the others with theirs."""
     checked: list[CleanEvent] = []
     places: list[int] = []
     errors: list[tuple[int, MusterError]] = []
@@ -88,15 +116,7 @@ async def take(
             errors.append((place, refusal))
         else:
             places.append(place)
-    written = await write(workspace_id, checked, now=now)
-    if written.erased:
-        first = {event.message_id: at for at, event in reversed(list(enumerate(checked)))}
-        for at in (first[message_id] for message_id in written.erased):
-            name = "anonymous_id" if checked[at].external_id is None else "external_id"
-            errors.append((places[at], ProfileErased(field=(name,))))
-    errors.sort(key=itemgetter(0))
-    duplicates = len(checked) - written.accepted - len(written.erased)
-    return TrackReport(written.accepted, duplicates, tuple(errors))
+    return checked, places, errors
 
 
 def clean(event: EventInput, *, now: datetime) -> CleanEvent:

@@ -9,7 +9,8 @@ from db.transactions import transaction
 EVENT_KEYS_KEPT = timedelta(days=35)
 """So long a repeated event is recognised."""
 CHANGES_KEPT = timedelta(days=1)
-"""So long a profile's change waits for somebody to act on it."""
+"""So long a profile's change waits for somebody to act on it. The pulse deletes what it acts on; this is for workspaces
+without live segments, and bounds how long workers may be away before live segments need a full evaluation."""
 
 BATCH = 20_000
 MOST_BATCHES = 50
@@ -20,9 +21,12 @@ DELETE FROM event_key WHERE workspace_id = $1 AND message_id = ANY(ARRAY(
   SELECT message_id FROM event_key WHERE workspace_id = $1 AND received_at < $2 ORDER BY received_at LIMIT $3))
   AND received_at < $2
 """
+# The first of a walk along the key are the oldest, near enough: where those are young, nothing else is looked at.
 FORGET_CHANGES = """
 DELETE FROM profile_change WHERE seq = ANY(ARRAY(
-  SELECT seq FROM profile_change WHERE workspace_id = $1 AND changed_at < $2 ORDER BY seq LIMIT $3))
+  SELECT first.seq FROM (
+    SELECT seq, changed_at FROM profile_change WHERE workspace_id = $1 ORDER BY seq LIMIT $3) AS first
+  WHERE first.changed_at < $2))
   AND workspace_id = $1
 """
 

@@ -46,20 +46,21 @@ class Timing:
 # Waiting, or left by a worker that is gone. SKIP LOCKED: what another worker is about to take, or somebody closes, is
 # his. All of them, for they are few and which of them wait for which is decided over all.
 CANDIDATES = """
-SELECT e.id, e.segment_id, e.status, e.fence, e.queued_at, s.status AS segment_status
+SELECT e.id, e.segment_id, e.status, e.fence, s.status AS segment_status
 FROM evaluation e JOIN segment s ON s.workspace_id = e.workspace_id AND s.id = e.segment_id
 WHERE e.workspace_id = $1 AND (e.status = 'QUEUED' OR (e.status = 'RUNNING' AND e.lease_until < now()))
 ORDER BY e.queued_at, e.id FOR UPDATE OF e SKIP LOCKED
 """
-# What they name, and how that stands: evaluated before, about to be, or tried in vain since they were asked for.
+# What they name, and how that stands: evaluated before, about to be, or tried in vain since they were asked for (by
+# the ids, which PostgreSQL makes in order of time: `queued_at` is by the clock of whoever asked).
 NAMED = """
 SELECT q.segment_id, u.id, u.name, u.type, u.status, coalesce(u.ranking ? 'top', false) AS capped,
   u.type = 'EVERYONE' OR EXISTS (SELECT FROM segment_membership m WHERE m.segment_id = u.id) AS evaluated,
   EXISTS (SELECT FROM evaluation e WHERE e.workspace_id = $1 AND e.segment_id = u.id
     AND e.status IN ('QUEUED', 'RUNNING')) AS open,
   EXISTS (SELECT FROM evaluation e WHERE e.workspace_id = $1 AND e.segment_id = u.id
-    AND e.status NOT IN ('QUEUED', 'RUNNING') AND e.queued_at >= q.queued_at) AS tried
-FROM unnest($2::uuid[], $3::timestamptz[]) AS q (segment_id, queued_at)
+    AND e.status NOT IN ('QUEUED', 'RUNNING') AND e.id > q.evaluation_id) AS tried
+FROM unnest($2::uuid[], $3::uuid[]) AS q (segment_id, evaluation_id)
 JOIN segment_reference r ON r.workspace_id = $1 AND r.segment_id = q.segment_id
 JOIN segment u ON u.workspace_id = $1 AND u.id = r.uses_id
 """
@@ -169,8 +170,8 @@ async def take(workspace_id: UUID, *, engine: str, timing: Timing) -> Taken | No
         if not rows:
             return None
         candidates = {row["segment_id"]: row for row in rows}
-        queued = [row["queued_at"] for row in rows]
-        plan = planned(candidates, await names(connection, workspace_id, list(candidates), queued))
+        ids = [row["id"] for row in rows]
+        plan = planned(candidates, await names(connection, workspace_id, list(candidates), ids))
         for segment_id, (code, message) in plan.refused.items():
             row = candidates[segment_id]
             await connection.execute(FAIL, workspace_id, row["id"], row["fence"], code, message)
@@ -185,11 +186,11 @@ async def take(workspace_id: UUID, *, engine: str, timing: Timing) -> Taken | No
 
 
 async def names(
-    connection: Connection, workspace_id: UUID, segment_ids: list[UUID], queued_at: list[datetime]
+    connection: Connection, workspace_id: UUID, segment_ids: list[UUID], evaluation_ids: list[UUID]
 ) -> dict[UUID, list[Named]]:
-    """The segments that each of `segment_ids` names; those that name none are left out."""
+    """The segments that each of `segment_ids` names, whose evaluations are `evaluation_ids`; if it names any."""
     found: dict[UUID, list[Named]] = {}
-    for row in await connection.fetch(NAMED, workspace_id, segment_ids, queued_at):
+    for row in await connection.fetch(NAMED, workspace_id, segment_ids, evaluation_ids):
         evaluable = row["type"] == SegmentType.DYNAMIC and row["status"] == SegmentStatus.ACTIVE
         found.setdefault(row["segment_id"], []).append(
             Named(

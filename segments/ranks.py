@@ -4,12 +4,14 @@ So whoever comes up when somebody above goes is found without asking the engine 
 DESC, its negative for ASC and -Infinity for none, so that one index serves both directions.
 """
 
+import sys
 from array import array
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from math import inf
+from math import inf, nan
 from uuid import UUID
 
+from asyncpg import Record
 from pyroaring import BitMap
 
 from db.idsets import to_parameter, unpack
@@ -18,28 +20,24 @@ from profiles.changes import Moved
 from segments.engines.base import Ranks
 from segments.nodes import Direction, Ranking
 
+# Two packed values instead of a million rows: what is different is found here, and only that is sent back.
 EXISTING = """
-SELECT string_agg(int4send(profile_id), ''::bytea) FROM segment_rank WHERE workspace_id = $1 AND segment_id = $2
+SELECT string_agg(int4send(profile_id), ''::bytea ORDER BY profile_id) AS ids,
+  string_agg(float8send(order_value), ''::bytea ORDER BY profile_id) AS order_values
+FROM segment_rank WHERE workspace_id = $1 AND segment_id = $2
 """
 EXISTING_OF = """
-SELECT string_agg(int4send(r.profile_id), ''::bytea) FROM unnest($3::int[]) AS asked (id)
-CROSS JOIN LATERAL (
-  SELECT profile_id FROM segment_rank
+SELECT string_agg(int4send(r.profile_id), ''::bytea ORDER BY r.profile_id) AS ids,
+  string_agg(float8send(r.order_value), ''::bytea ORDER BY r.profile_id) AS order_values
+FROM unnest($3::int[]) AS asked (id) CROSS JOIN LATERAL (
+  SELECT profile_id, order_value FROM segment_rank
   WHERE workspace_id = $1 AND segment_id = $2 AND profile_id = asked.id LIMIT 1) AS r
 """
 DELETE = "DELETE FROM segment_rank WHERE workspace_id = $1 AND segment_id = $2 AND profile_id = ANY($3::int[])"
-# Only what is different is written: most ranks of a full evaluation are as they were.
 WRITE = """
-WITH written AS (
-  INSERT INTO segment_rank AS r (workspace_id, segment_id, profile_id, order_value)
-  SELECT $1, $2, new.profile_id, new.order_value
-  FROM unnest($3::int[], $4::float8[]) AS new (profile_id, order_value)
-  LEFT JOIN segment_rank AS old
-    ON old.workspace_id = $1 AND old.segment_id = $2 AND old.profile_id = new.profile_id
-  WHERE old.order_value IS DISTINCT FROM new.order_value
-  ON CONFLICT (segment_id, profile_id) DO UPDATE SET order_value = excluded.order_value
-  RETURNING r.profile_id)
-SELECT string_agg(int4send(profile_id), ''::bytea) FROM written
+INSERT INTO segment_rank (workspace_id, segment_id, profile_id, order_value)
+SELECT $1, $2, new.profile_id, new.order_value FROM unnest($3::int[], $4::float8[]) AS new (profile_id, order_value)
+ON CONFLICT (segment_id, profile_id) DO UPDATE SET order_value = excluded.order_value
 """
 TOP = """
 SELECT string_agg(int4send(best.profile_id), ''::bytea) FROM (
@@ -57,6 +55,34 @@ WITH given AS (
 DELETE FROM segment_rank WHERE workspace_id = $1 AND segment_id = ANY($2) AND profile_id = $3
 """
 CLEAR = "DELETE FROM segment_rank WHERE workspace_id = $1 AND segment_id = $2"
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Profiles with their order values, by ascending profile id."""
+
+    profiles: BitMap
+    values: "array[float]"
+
+    @classmethod
+    def of(cls, row: Record) -> "Order":
+        """Read a row of EXISTING."""
+        values = array("d")
+        values.frombytes(row["order_values"] or b"")
+        if sys.byteorder == "little":
+            values.byteswap()
+        return cls(unpack(row["ids"]), values)
+
+    def aligned_to(self, profiles: BitMap, *, otherwise: float = nan) -> "array[float]":
+        """The values of `profiles`, by ascending id; `otherwise` for those who have none here."""
+        if profiles == self.profiles:
+            return self.values
+        aligned = array("d", [otherwise]) * len(profiles)
+        for id, value in zip(self.profiles, self.values, strict=True):
+            if id in profiles:
+                # How many are up to this one, rather than a dictionary of a million.
+                aligned[profiles.rank(id) - 1] = value
+        return aligned
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +110,8 @@ async def replace(
 
     The caller holds the lock of the segment's members. Values of people who do not match are ignored.
     """
-    existing = unpack(await connection.fetchval(EXISTING, workspace_id, segment_id))
-    changed = await write(connection, workspace_id, segment_id, existing, matched, ranks, ranking)
+    existing = Order.of(await connection.fetchrow(EXISTING, workspace_id, segment_id))
+    changed = await write(connection, workspace_id, segment_id, existing, ordered(matched, ranks, ranking.direction))
     members = matched if ranking.top is None else await top(connection, workspace_id, segment_id, ranking.top)
     return Ranked(members, changed)
 
@@ -105,11 +131,12 @@ async def update(
 
     The caller holds the lock of the segment's members.
     """
-    existing = unpack(await connection.fetchval(EXISTING_OF, workspace_id, segment_id, to_parameter(asked)))
-    changed = await write(connection, workspace_id, segment_id, existing, matched & asked, ranks, ranking)
+    rows = await connection.fetchrow(EXISTING_OF, workspace_id, segment_id, to_parameter(asked))
+    existing, wanted = Order.of(rows), ordered(matched & asked, ranks, ranking.direction)
+    changed = await write(connection, workspace_id, segment_id, existing, wanted)
     if ranking.top is None:
-        members = (before - asked) | (matched & asked)
-    elif changed or existing != matched & asked:
+        members = (before - asked) | wanted.profiles
+    elif changed or existing.profiles != wanted.profiles:
         members = await top(connection, workspace_id, segment_id, ranking.top)
     else:
         members = before
@@ -132,24 +159,23 @@ async def move(
         await connection.execute(MOVE, workspace_id, list(segment_ids), one.profile_id, one.winner_id)
 
 
-async def write(
-    connection: Connection,
-    workspace_id: UUID,
-    segment_id: UUID,
-    existing: BitMap,
-    matched: BitMap,
-    ranks: Ranks,
-    ranking: Ranking,
-) -> BitMap:
-    """Write the differences between the rows of `existing` and `matched`; answers those of both with another value."""
-    gone = existing - matched
+async def write(connection: Connection, workspace_id: UUID, segment_id: UUID, existing: Order, wanted: Order) -> BitMap:
+    """Write the differences of two orders; answers the profiles of both that have another value."""
+    gone = existing.profiles - wanted.profiles
     if gone:
         await connection.execute(DELETE, workspace_id, segment_id, to_parameter(gone))
-    if not matched:
+    # Nothing equals NaN, so those who are new are different.
+    before = existing.aligned_to(wanted.profiles)
+    different = [
+        (id, new)
+        for id, old, new in zip(to_parameter(wanted.profiles), before, wanted.values, strict=True)
+        if old != new
+    ]
+    if not different:
         return BitMap()
-    ids, values = ordered(matched, ranks, ranking.direction)
-    written = unpack(await connection.fetchval(WRITE, workspace_id, segment_id, ids, values))
-    return written & existing
+    ids, values = zip(*different, strict=True)
+    await connection.execute(WRITE, workspace_id, segment_id, ids, values)
+    return BitMap(ids) & existing.profiles
 
 
 async def top(connection: Connection, workspace_id: UUID, segment_id: UUID, most: int) -> BitMap:
@@ -157,15 +183,11 @@ async def top(connection: Connection, workspace_id: UUID, segment_id: UUID, most
     return unpack(await connection.fetchval(TOP, workspace_id, segment_id, most))
 
 
-def ordered(matched: BitMap, ranks: Ranks, direction: Direction) -> "tuple[array[int], array[float]]":
-    """Everybody of `matched` with the value that orders them, by id."""
+def ordered(matched: BitMap, ranks: Ranks, direction: Direction) -> Order:
+    """Everybody of `matched`, each with the value that orders them."""
     sign = 1.0 if direction is Direction.DESC else -1.0
-    values = array("d", [-inf]) * len(matched)
-    for id, value in zip(ranks.ids, ranks.values, strict=True):
-        if id in matched:
-            # How many are up to this one, rather than a dictionary of a million.
-            values[matched.rank(id) - 1] = sign * value
-    return to_parameter(matched), values
+    known = Order(BitMap(ranks.ids), array("d", [sign * value for value in ranks.values]))
+    return Order(matched, known.aligned_to(matched, otherwise=-inf))
 
 
 def value_of(order_value: float | None, direction: Direction) -> float | None:

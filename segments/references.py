@@ -165,6 +165,7 @@ async def require_brand_of_users(connection: Connection, segment: Segment, brand
     """Raise OTHER_BRAND when a segment of another brand than `brand_id` names this one."""
     if brand_id is None:
         return
+    await lock_list(connection, segment.workspace_id)
     for row in await connection.fetch(NAMES_OF_USERS, segment.workspace_id, segment.id):
         if row["brand_id"] not in (None, brand_id):
             message = f"The segment {row['name']!r}, of another brand, names this one; take it out of its conditions."

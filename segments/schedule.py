@@ -23,6 +23,8 @@ CRON = {
 """The cadences that have a calendar of their own, in the segment's time zone."""
 
 MOST_CRON_CHARACTERS = 200
+MOST_SET_BACK = timedelta(hours=3)
+"""No clock is set back by more."""
 
 LOCK_DUE = """
 SELECT cadence, cron, time_zone FROM segment
@@ -40,15 +42,56 @@ def next_run(
     Calendar cadences run at the start of the hour, day, week (Monday), month, quarter or year of `time_zone`, and
     CRON when its expression says; each segment a fixed while later, so that they do not all run at once. Where clocks
     go forward a skipped local time runs right after the gap, where they go back a repeated one runs once (HOURLY and
-    other steps run on in real time).
+    other expressions of every hour run on in real time).
     """
     if cadence is Cadence.NEVER:
         return None
     expression = cron if cadence is Cadence.CRON else CRON[cadence]
     late = jitter(segment_id, cadence)
-    local = (after - late).astimezone(ZoneInfo(time_zone))
-    found = next(runs(expression or "", local), None)
-    return None if found is None else found.astimezone(UTC) + late
+    found = first_after(expression or "", after - late, ZoneInfo(time_zone))
+    return None if found is None else found + late
+
+
+def first_after(expression: str, after: datetime, zone: ZoneInfo) -> datetime | None:
+    """The first instant later than `after` at which a clock of `zone` shows a time of a cron expression, in UTC.
+
+    The calendar is walked without a zone, and each of its times then looked up in the zone: CronSim, given a zone,
+    leaves out 6:00 of "0 */6 * * *" on the days when Lord Howe changes its clocks (2.8, seen 2026-11).
+    """
+    shown = after.astimezone(zone).replace(tzinfo=None)
+    if (after - MOST_SET_BACK).astimezone(zone).utcoffset() != (after + MOST_SET_BACK).astimezone(zone).utcoffset():
+        shown -= MOST_SET_BACK  # what was shown already may be shown again
+    every_hour = expression.split()[1] == "*"
+    best: datetime | None = None
+    for local in runs(expression, shown):
+        first, *again = instants(local, zone, twice=every_hour)
+        best = min((one for one in (best, first, *again) if one is not None and one > after), default=None)
+        if first > after:
+            break  # what the calendar has later comes later; before this one came only second times
+    return best
+
+
+def instants(local: datetime, zone: ZoneInfo, *, twice: bool) -> list[datetime]:
+    """When a clock of `zone` shows `local`, in UTC; both times if it does so twice and `twice` is wanted.
+
+    A time that it skips counts as shown when it skips it.
+    """
+    first, second = (local.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1))
+    if first.astimezone(zone).replace(tzinfo=None) != local:
+        return [clock_change(second, first, zone)]
+    return [first, second] if twice and second != first else [first]
+
+
+def clock_change(before: datetime, after: datetime, zone: ZoneInfo) -> datetime:
+    """The instant, to the second, at which the clocks of `zone` are changed between two others."""
+    offset = before.astimezone(zone).utcoffset()
+    while after - before > timedelta(seconds=1):
+        middle = before + (after - before) / 2
+        if middle.astimezone(zone).utcoffset() == offset:
+            before = middle
+        else:
+            after = middle
+    return after.replace(microsecond=0)
 
 
 def jitter(segment_id: UUID, cadence: Cadence) -> timedelta:
@@ -68,7 +111,7 @@ def jitter(segment_id: UUID, cadence: Cadence) -> timedelta:
 
 
 def runs(expression: str, after: datetime) -> Iterator[datetime]:
-    """Times that match a cron expression, in the zone of `after`."""
+    """Times later than `after` that match a cron expression; of a calendar without a zone when `after` has none."""
     return CronSim(expression, after)
 
 

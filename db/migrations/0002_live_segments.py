@@ -23,6 +23,7 @@ class Migration(migrations.Migration):
                 live_segments.SEGMENTS,
                 live_segments.ENGAGEMENT,
                 ddl.isolation(live_segments.TENANT_TABLES, live_segments.LEAF_TABLES),
+                live_segments.POLICIES,
                 live_segments.FUNCTIONS,
                 live_segments.BACKFILL_DATES,
             ],

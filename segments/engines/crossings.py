@@ -15,7 +15,8 @@ from segments.nodes import EngineLeaf, Event, Operator, Seen, Sessions, Side, Sp
 NOW = timedelta()
 
 # One index range for each edge, whatever the statistics say of a young workspace: OFFSET 0 keeps each look-up apart.
-# Events of any name: event_by_name is read by skip scan (PostgreSQL 18), name by name. `last_seen_at` is the time of an
+# Events of any name: event_by_name is read by skip scan (PostgreSQL 18), name by name; `name >= ''` is true of all, and
+# not in event_by_profile, whose people are too many to skip from one to the next. `last_seen_at` is the time of an
 # event, or when it came in if its clock was ahead: event_ahead has those.
 CROSSED = """
 SELECT string_agg(int4send(found.profile_id), ''::bytea) FROM (
@@ -27,7 +28,7 @@ SELECT string_agg(int4send(found.profile_id), ''::bytea) FROM (
   SELECT e.profile_id FROM unnest($5::timestamptz[], $6::timestamptz[]) AS edge (since, until)
   CROSS JOIN LATERAL (
     SELECT profile_id FROM event
-    WHERE workspace_id = $1::uuid AND occurred_at BETWEEN edge.since AND edge.until OFFSET 0) AS e
+    WHERE workspace_id = $1::uuid AND name >= '' AND occurred_at BETWEEN edge.since AND edge.until OFFSET 0) AS e
   UNION ALL
   SELECT e.profile_id FROM unnest($7::timestamptz[], $8::timestamptz[]) AS edge (since, until)
   CROSS JOIN LATERAL (

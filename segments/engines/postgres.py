@@ -84,7 +84,7 @@ class PostgresEngine:
 
     name = "postgres"
 
-    def __init__(self, *, statement_timeout: timedelta = timedelta(seconds=30), work_memory: str = "64MB") -> None:
+    def __init__(self, *, statement_timeout: timedelta = timedelta(seconds=60), work_memory: str = "64MB") -> None:
         self.statement_timeout = statement_timeout
         self.work_memory = work_memory
         self.living: dict[UUID, int] = {}

@@ -215,6 +215,11 @@ WRONG_SEGMENTS: list[tuple[dict[str, Any], str, list[str]]] = [
     ({"brandId": NOWHERE}, "INVALID_ID", ["brandId"]),
     ({"brandId": "brd_" + "0" * 32}, "NOT_FOUND", ["brandId"]),
     ({"type": "DYNAMIC", "definition": {"all": []}}, "INVALID_VALUE", ["definition", "all"]),
+    (
+        {"type": "DYNAMIC", "definition": {"trait": {"key": "a", "operator": "EQUALS", "value": {"b": 1}}}},
+        "INVALID_VALUE",
+        ["definition", "trait", "value"],
+    ),
     ({"type": "DYNAMIC", "definition": {"lastSeen": {}}}, "INVALID_CONDITION", ["definition", "lastSeen"]),
     (
         {
@@ -262,7 +267,6 @@ OTHER_SHAPES: list[dict[str, Any]] = [
     {"event": EVENT | {"within": {"days": 1, "hours": 1}}},
     {"event": EVENT | {"within": {"days": "many"}}},
     {"trait": {"key": "a", "operator": "LIKES", "value": 1}},
-    {"trait": {"key": "a", "operator": "EQUALS", "value": {"b": 1}}},
     {"trait": {"key": "a", "operator": "EQUALS", "value": None}},
     {"score": 5},
 ]

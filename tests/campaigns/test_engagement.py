@@ -1,5 +1,6 @@
 """Who received, opened or clicked campaigns, as conditions ask it."""
 
+import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from uuid import UUID, uuid4
@@ -7,15 +8,34 @@ from uuid import UUID, uuid4
 import pytest
 from pyroaring import BitMap
 
+from campaigns import sending
 from campaigns.engagement import EngagementSource
+from channels.base import Outcome, OutcomeKind
 from db.transactions import transaction
+from profiles.addresses import AddressHasher
+from profiles.identities import write_touched
+from segments import cycles, lifecycle, pulse
 from segments.engines.base import EngineError
+from segments.engines.postgres import PostgresEngine
+from segments.lifecycle import SegmentChanges
+from segments.models import Segment
 from segments.nodes import Did, Engagement, Period, Side, Unit, Window
-from tests.campaigns.factories import Sent, make_delivered, make_event
+from segments.sources import Sources
+from tests.campaigns.factories import (
+    ACCEPTED,
+    ScriptedChannel,
+    Sent,
+    carrier,
+    make_campaign,
+    make_delivered,
+    make_event,
+    make_people,
+)
 from tests.segments import factories
 from tests.segments.factories import DAY, Person
 
 SOURCE = EngagementSource()
+REFUSED = Outcome(OutcomeKind.REFUSED, "550", "rcpt")
 
 
 async def people(workspace_id: UUID, count: int) -> list[int]:
@@ -160,3 +180,59 @@ async def test_a_question_that_takes_too_long_is_given_up(workspace: UUID, now: 
             async with slow.reading(workspace) as reading:
                 await reading.execute("SELECT pg_advisory_xact_lock(1)")
     assert failure.value.code == "CONDITION_TOO_SLOW"
+
+
+# --- from a send to the members of a live segment -----------------------------------------------------------------
+
+SOURCES = Sources(PostgresEngine(), {Engagement: SOURCE})
+
+
+async def make_live(workspace_id: UUID, definition: object, *, now: datetime) -> Segment:
+    """A live segment, evaluated, with a pulse that is up to date."""
+    segment = await factories.make_dynamic(workspace_id, definition, now=now)
+    await lifecycle.update(workspace_id, segment.id, SegmentChanges(live=True), now=now)
+    while await cycles.run(workspace_id, sources=SOURCES, now=now) is not None:
+        continue
+    await beat(workspace_id, now=now)
+    return segment
+
+
+async def beat(workspace_id: UUID, *, now: datetime | None = None) -> None:
+    done = await pulse.beat(workspace_id, sources=SOURCES, now=now)
+    assert done is not None
+
+
+async def test_whoever_is_sent_a_campaign_enters_a_live_segment_with_the_next_beat(
+    workspace: UUID, now: datetime, hasher: AddressHasher
+) -> None:
+    """S4-02. The send writes no row about each profile: it is found by its time."""
+    people = await make_people(workspace, ["ada", "bob"], hasher=hasher, now=now)
+    campaign = await make_campaign(workspace, now=now)
+    received = {"campaign": {"did": "RECEIVED", "campaignId": str(campaign.id)}}
+    segment = await make_live(workspace, received, now=now)
+    waiting = await make_live(workspace, {"not": received}, now=now)
+    assert (await factories.members_of(segment), await factories.members_of(waiting)) == (set(), set(people.values()))
+    await sending.start(workspace, campaign.id, now=now)
+    channel = ScriptedChannel(lambda message: REFUSED if message.recipient.startswith("bob") else ACCEPTED)
+    while await sending.deliver(workspace, campaign.id, carrier=carrier(channel), now=now, until=time.monotonic() + 60):
+        continue
+    await beat(workspace)
+    assert await factories.members_of(segment) == {people["ada"]}
+    assert await factories.members_of(waiting) == {people["bob"]}
+
+
+async def test_whoever_opens_enters_and_leaves_when_the_window_has_passed(workspace: UUID, now: datetime) -> None:
+    """S0-09, S4-02."""
+    ada, bob = await people(workspace, 2)
+    run = await make_delivered(workspace, {ada: Sent("sent", now), bob: Sent("sent", now)}, now=now)
+    segment = await make_live(workspace, {"campaign": {"did": "OPENED", "within": {"minutes": 4}}}, now=now)
+    await make_event(workspace, run, ada, "open", at=now)
+    async with transaction(workspace) as connection:
+        # What the delivery engine does beside the row.
+        await write_touched(connection, workspace_id=workspace, profile_ids=[ada], now=now)
+    await beat(workspace, now=now + timedelta(seconds=1))
+    assert await factories.members_of(segment) == {ada}
+    await beat(workspace, now=now + timedelta(minutes=4))
+    assert await factories.members_of(segment) == {ada}
+    await beat(workspace, now=now + timedelta(minutes=4, seconds=1))
+    assert await factories.members_of(segment) == set()

@@ -24,7 +24,7 @@ from profiles.events import MOST_AHEAD, MOST_EVENTS, OLDEST
 from profiles.profiles import MOST_IDS, MOST_INPUTS
 from profiles.retention import EVENT_KEYS_KEPT
 from profiles.traits import MOST_BYTES, MOST_KEYS
-from segments.conditions import MOST_SIMPLE, Limits
+from segments.conditions import Limits
 from segments.memberfile import MOST_ROWS
 from segments.static import MOST_IDS as MOST_MEMBERS
 from tests.app.caller import OPERATIONS
@@ -45,7 +45,6 @@ LIMITS = {
     ),
     "conditions of a segment": f"{Limits().leaves} (`MUSTER_CONDITION_LEAVES`), nested {Limits().depth} deep"
     " (`MUSTER_CONDITION_DEPTH`)",
-    "conditions of a simple segment": f"{MOST_SIMPLE}",
     "people added to a static segment at once; as CSV": f"{MOST_MEMBERS:,}; {MOST_ROWS:,} rows",
     "profiles or events in one request": f"{min(MOST_INPUTS, MOST_EVENTS):,}",
     "traits of a profile": f"{MOST_KEYS} keys, {MOST_BYTES // 1024} KB",

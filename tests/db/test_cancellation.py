@@ -1,16 +1,20 @@
 """A transaction that is interrupted ends, wherever the interruption meets it."""
 
 import asyncio
+from contextlib import AsyncExitStack, suppress
 from uuid import UUID
 
 import pytest
 from tortoise import connections
 from tortoise.backends.asyncpg.client import TransactionWrapper
 
-from db.transactions import transaction
+from db import transactions
+from db.roles import Role
+from db.transactions import transaction, transaction_apart
 
 RENAME = "UPDATE workspace SET name = $1"
 NAME = "SELECT name FROM workspace"
+PROCESS = "SELECT pg_backend_pid()"
 
 
 def connections_in_use() -> int:
@@ -50,4 +54,37 @@ async def test_what_a_task_does_after_an_interrupted_transaction_is_kept(
     assert connections_in_use() == 0
     await rename(workspace, "afterwards", seconds=0)
     assert await asyncio.create_task(name_of(workspace)) == "afterwards"
+    assert connections_in_use() == 0
+
+
+async def test_a_transaction_apart_is_none_of_the_one_around_it(workspace: UUID) -> None:
+    """Its role, its settings and its rollback are its own, and it sees what is committed."""
+    async with transaction(workspace) as outer:
+        await outer.execute(RENAME, "half done")
+        settings = {"statement_timeout": "5s", "transaction_read_only": "on"}
+        with suppress(ZeroDivisionError):
+            async with transaction_apart(workspace, role=Role.APP, settings=settings) as inner:
+                assert await inner.fetchval(PROCESS) != await outer.fetchval(PROCESS)
+                assert await inner.fetchval("SHOW statement_timeout") == "5s"
+                assert await inner.fetchval(NAME) != "half done"
+                raise ZeroDivisionError
+        assert await outer.fetchval("SHOW statement_timeout") == "0"
+        assert await outer.fetchval("SHOW transaction_read_only") == "off"
+        assert await outer.fetchval("SELECT current_user") == Role.APP
+        # Also afterwards a nested one is a savepoint of the outer.
+        async with transaction(workspace) as nested:
+            assert nested is outer
+    assert await name_of(workspace) == "half done"
+    assert connections_in_use() == 0
+
+
+async def test_nobody_waits_for_a_second_connection_for_ever(workspace: UUID, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transactions, "LONGEST_WAIT_S", 0.05)
+    async with AsyncExitStack() as held:
+        for _ in range(connections.get("default").pool_maxsize):
+            await held.enter_async_context(transaction_apart(workspace, role=Role.APP, settings={}))
+        with pytest.raises(TimeoutError):
+            async with transaction_apart(workspace, role=Role.APP, settings={}):
+                pass
+    assert await name_of(workspace)
     assert connections_in_use() == 0

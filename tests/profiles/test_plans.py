@@ -19,6 +19,9 @@ IDS = "array(SELECT number FROM generate_series(2001, 2500) AS number)"
 LOOK_UPS = {
     "identities.HOLD_BY_EXTERNAL_ID": (identities.HOLD_BY_EXTERNAL_ID, NAMES),
     "identities.HOLD_BY_ANONYMOUS_ID": (identities.HOLD_BY_ANONYMOUS_ID, NAMES),
+    "identities.FIND_BY_EXTERNAL_ID": (identities.FIND_BY_EXTERNAL_ID, NAMES),
+    "identities.FIND_BY_ANONYMOUS_ID": (identities.FIND_BY_ANONYMOUS_ID, NAMES),
+    "identities.FIND_BY_ID": (identities.FIND_BY_ID, IDS),
     "identities.HOLD_BY_ID": (identities.HOLD_BY_ID, IDS),
     "storing.LOCK_BY_EXTERNAL_ID": (storing.LOCK_BY_EXTERNAL_ID, NAMES),
     "storing.LOCK_BY_ID": (storing.LOCK_BY_ID, IDS),

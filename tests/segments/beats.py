@@ -171,6 +171,14 @@ class Gate:
         self.reached.set()
         await self.opened.wait()
 
+    async def reached_by(self, task: "asyncio.Task[Any]") -> None:
+        """Wait until `task` stands at the gate; when it ends before, that is an error, and its own if it has one."""
+        standing = asyncio.create_task(self.reached.wait())
+        await asyncio.wait({standing, task}, return_when=asyncio.FIRST_COMPLETED)
+        standing.cancel()
+        if not self.reached.is_set():
+            raise AssertionError(f"never came to the gate: {await task}")
+
 
 class GatedEngine(PostgresEngine):
     """Waits at a gate, once, before it says who meets conditions."""

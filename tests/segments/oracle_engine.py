@@ -38,6 +38,8 @@ PEOPLE = "SELECT * FROM profile WHERE workspace_id = $1 ORDER BY id"
 EVENTS = "SELECT * FROM event WHERE workspace_id = $1"
 OF_BRAND = "SELECT profile_id FROM profile_brand WHERE workspace_id = $1 AND brand_id = $2"
 
+LARGEST = Fraction(10) ** 308
+
 
 @dataclass(frozen=True)
 class Population:
@@ -143,7 +145,7 @@ def rank(by: RankBy, person: Person, now: datetime) -> float | None:
             exact = aggregate(measure, found, key)
         case _:
             assert_never(by)
-    return None if exact is None else float(exact)
+    return None if exact is None else float(min(max(exact, -LARGEST), LARGEST))
 
 
 def aggregate(measure: Measure | Aggregate, found: Sequence[Happened], key: str | None) -> Fraction | None:

@@ -114,7 +114,7 @@ async def test_an_evaluation_that_began_before_a_large_change_counts_it_in(
     dependent = await make_dynamic(workspace, {"all": [in_segment(curated), {"identified": True}]}, now=now)
     gate = Gate()
     running = asyncio.create_task(run_all(workspace, now=now, engine=GatedEngine(gate)))
-    await gate.reached.wait()
+    await gate.reached_by(running)
     await static.add_members(workspace, curated.id, external_ids=["ann", "bob"], now=now + SECOND)
     gate.opened.set()
     await running

@@ -24,11 +24,12 @@ from tests.segments.people import Person, make_people
 from tests.segments.strategies import NOW
 
 EXAMPLES = int(os.environ.get("MUSTER_ORACLE_EXAMPLES", "1000"))
-THESE = settings(
+ALL = settings(
     max_examples=EXAMPLES,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
+SOME = settings(ALL, max_examples=EXAMPLES // 5)
 EXTERNAL_IDS = ("x", "xy", "Mobile", "mobile", "DE")
 
 
@@ -49,7 +50,7 @@ async def ask(
     return [set(tree.combine(condition, found, universe)[0]) for condition in conditions]
 
 
-@THESE
+@ALL
 @given(
     people=st.lists(strategies.people, min_size=1, max_size=5),
     conditions=st.lists(strategies.conditions, min_size=1, max_size=4),
@@ -66,7 +67,7 @@ async def test_the_engine_finds_whom_the_oracle_finds(
     assert await ask(engine, tenant, conditions, now=NOW, only=some) == [one & set(some) for one in meant]
 
 
-@THESE
+@SOME
 @given(
     people=st.lists(strategies.people, min_size=1, max_size=5),
     leaves=st.lists(strategies.engine_leaves, min_size=1, max_size=4),
@@ -80,7 +81,7 @@ async def test_whoever_time_alone_moves_has_crossed_an_edge(
     assert oracle_engine.differing(leaves, known, NOW - passed, NOW) - crossed == BitMap()
 
 
-@THESE
+@SOME
 @given(
     people=st.lists(strategies.people, min_size=1, max_size=5),
     by=strategies.rankings,

@@ -90,6 +90,7 @@ async def test_who_dies_while_the_query_runs_does_not_enter(
     segment: Segment, now: datetime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids = await make(segment.workspace_id, ann="premium", bob="premium")
+
     async def erased_meanwhile(*args: Any, **kwargs: Any) -> Found:
         found = await find_now(*args, **kwargs)
         await factories.erase(segment.workspace_id, ids["ann"])
@@ -170,7 +171,11 @@ async def test_only_static_segments_that_are_in_use_are_changed(workspace: UUID,
     assert (refusal.value.code, refusal.value.field) == ("SAME_SEGMENT", ("other_id",))
 
 
-async def test_the_living_of_a_brand_are_found_by_the_ids_at_hand(workspace: UUID, now: datetime) -> None:
+@pytest.mark.parametrize("few", [0, 100])
+async def test_the_living_of_a_brand_are_found_among_few_and_many(
+    workspace: UUID, now: datetime, monkeypatch: pytest.MonkeyPatch, few: int
+) -> None:
+    monkeypatch.setattr(static, "FEW", few)
     ids = await make(workspace, ann=None, bob=None, cyd=None, dee=None)
     brand = await factories.make_brand(workspace, "shoes", ids["ann"], ids["bob"])
     await factories.erase(workspace, ids["bob"])

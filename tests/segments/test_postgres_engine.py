@@ -49,7 +49,7 @@ from tests.segments.people import Happened, Person, bought, make_people
 from tests.segments.strategies import NOW
 
 DAY = timedelta(days=1)
-THESE = settings(max_examples=100, deadline=None)
+THESE = settings(max_examples=60, deadline=None)
 
 
 # --- the workspace and the values ---------------------------------------------------------------------------------
@@ -158,18 +158,16 @@ def test_leaves_share_a_scan_when_they_read_the_same_rows() -> None:
         Trait("renewal", Operator.WITHIN_LAST, Span(1, Unit.DAYS)),
     ]
     everybody = {scan.places for scan in scans.of_everybody(leaves)}
-    assert everybody == {(0, 1), (2,), (4, 3), (5,), (6, 7), (8,), (9,)} or everybody == {
-        (0, 1), (2,), (3, 4), (5,), (6, 7), (8,), (9,),
-    }  # fmt: skip
+    assert everybody == {(0, 1), (2,), (3, 4), (5,), (6, 7), (8,), (9,)}
     assert {scan.places for scan in scans.of_some(leaves)} == {(0, 1, 2, 3, 4, 5), (6, 7, 8), (9,)}
 
 
 # --- limits -------------------------------------------------------------------------------------------------------
 
 SLOW = [Event("purchase", where=(PropertyTest("value", Operator.MATCHES, f"*{n}*x*y*z*"),)) for n in range(10)]
-QUERIES = (
-    "SELECT count(*) FROM pg_stat_activity WHERE usename = 'muster' AND state = 'active' AND query LIKE '%int4send%'"
-)
+RUNNING = """
+SELECT count(*) FROM pg_stat_activity WHERE usename = 'muster' AND state = 'active' AND query LIKE '%int4send%'
+"""
 
 
 async def make_many_events(workspace_id: UUID) -> list[int]:
@@ -192,22 +190,25 @@ async def test_a_query_that_takes_too_long_is_cancelled(workspace: UUID) -> None
 
 async def test_whoever_stops_waiting_stops_the_query(database: Database, workspace: UUID) -> None:
     """Cancelling the task cancels the query in PostgreSQL, not only the wait for it."""
-    watcher = await asyncpg.connect(database.owner_url)
-    holder = await asyncpg.connect(database.owner_url)
+    watcher, holder = await asyncpg.connect(database.owner_url), await asyncpg.connect(database.owner_url)
+
+    async def wait_for_running(queries: int) -> None:
+        async with asyncio.timeout(30):
+            while await watcher.fetchval(RUNNING) != queries:
+                pass
+
     try:
         await make_people(workspace, Person(events=[bought(NOW)]))
         # The query waits for this lock, so that it surely runs when it is cancelled.
         lock = holder.transaction()
         await lock.start()
-        await holder.execute("LOCK TABLE profile, event IN ACCESS EXCLUSIVE MODE")
+        await holder.execute("LOCK TABLE profile IN ACCESS EXCLUSIVE MODE")
         asking = asyncio.create_task(PostgresEngine().universe(workspace_id=workspace))
-        while await watcher.fetchval(QUERIES) == 0:
-            await asyncio.sleep(0)
+        await wait_for_running(1)
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asking
-        while await watcher.fetchval(QUERIES) != 0:
-            await asyncio.sleep(0)
+        await wait_for_running(0)
         await lock.rollback()
         assert len(await PostgresEngine().universe(workspace_id=workspace)) == 1
     finally:
@@ -276,19 +277,38 @@ async def test_counting_events_of_one_name_reads_one_index(workspace: UUID, othe
     assert "Seq Scan" not in text, text
 
 
-async def test_edges_are_looked_up_in_indexes(workspace: UUID, other_workspace: UUID) -> None:
-    """Also where events of any name are wanted: by skip scan over the names."""
+async def test_edges_are_looked_up_in_indexes(database: Database, workspace: UUID, other_workspace: UUID) -> None:
+    """Also where events of any name are wanted: by skip scan over the names, which are few.
+
+    These tables are so small that reading all of them would be cheaper, hence the setting.
+    """
     for tenant in (workspace, other_workspace):
-        events = [Happened(name, NOW - hour * DAY / 24) for hour in range(600) for name in ("purchase", "view")]
-        await make_people(tenant, *[Person(events=events, traits={"due": "2026-05-01"})] * 8)
+        people = [
+            Person(
+                events=[
+                    Happened(name, NOW - (person + 1) * DAY / 24 - hour * DAY / 2)
+                    for hour in range(60)
+                    for name in ("purchase", "view")
+                ],
+                traits={"due": "2026-05-01"},
+            )
+            for person in range(60)
+        ]
+        await make_people(tenant, *people)
+    owner = await asyncpg.connect(database.owner_url)
+    await owner.execute("ANALYZE event")
+    await owner.execute("ANALYZE profile_date")
+    await owner.close()
     leaves: list[EngineLeaf] = [
         Event("purchase", window=Window(Side.WITHIN, 7, Unit.DAYS)),
         Seen(Sight.LAST, Window(Side.BEFORE, 7, Unit.DAYS)),
         Trait("due", Operator.WITHIN_LAST, Span(1, Unit.DAYS)),
     ]
     arguments = edges_of(leaves).arguments(workspace, since=NOW - DAY / 24, until=NOW)
-    async with transaction_apart(workspace, role=Role.LEAF, settings=postgres.ABOUT_SOME) as connection:
+    async with transaction_apart(
+        workspace, role=Role.LEAF, settings=postgres.ABOUT_SOME | {"enable_seqscan": "off"}
+    ) as connection:
         rows = await connection.fetch(f"EXPLAIN {CROSSED}", *arguments)
     text = "\n".join(row[0] for row in rows)
-    assert "Seq Scan" not in text, text
-    assert "workspace_id_profile_id_occurred_at" not in text, text
+    assert "profile_id_occurred_at_idx" not in text, text
+    assert "Filter: (name" not in text, text

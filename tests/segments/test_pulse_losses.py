@@ -47,7 +47,7 @@ async def test_a_beat_that_is_cancelled_leaves_everything_to_the_next(workspace:
     [ann] = await upsert(workspace, ProfileInput("ann", traits=ON_PREMIUM), now=now + SECOND)
     gate = Gate()
     cut_off = asyncio.create_task(beat(workspace, now=now + 2 * SECOND, sources=asking(GatedEngine(gate))))
-    await gate.reached.wait()
+    await gate.reached_by(cut_off)
     cut_off.cancel()
     await asyncio.gather(cut_off, return_exceptions=True)
     assert (await waiting(workspace), await clock(workspace)) == ([("touched", ann)], now)
@@ -64,7 +64,7 @@ async def test_a_beat_whose_connection_dies_leaves_everything_to_the_next(
     [ann] = await upsert(workspace, ProfileInput("ann", traits=ON_PREMIUM), now=now + SECOND)
     gate = Gate()
     cut_off = asyncio.create_task(beat(workspace, now=now + 2 * SECOND, sources=asking(GatedEngine(gate))))
-    await gate.reached.wait()
+    await gate.reached_by(cut_off)
     killed = await database_owner.fetch(
         "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
         " WHERE datname = current_database() AND state = 'idle in transaction'"
@@ -96,7 +96,7 @@ async def test_of_two_beats_at_once_one_does_the_work(workspace: UUID, now: date
     [ann] = await upsert(workspace, ProfileInput("ann", traits=ON_PREMIUM), now=now + SECOND)
     gate = Gate()
     first = asyncio.create_task(beat(workspace, now=now + 2 * SECOND, sources=asking(GatedEngine(gate))))
-    await gate.reached.wait()
+    await gate.reached_by(first)
     assert await pulse.beat(workspace, sources=SOURCES, now=now + 2 * SECOND) is None
     gate.opened.set()
     assert await first == Beat(evaluated=1, entered=1)
@@ -115,7 +115,7 @@ async def test_a_beat_gives_way_to_whoever_holds_a_segment(workspace: UUID, now:
             await gate.wait()
 
     holding = asyncio.create_task(hold())
-    await gate.reached.wait()
+    await gate.reached_by(holding)
     assert await pulse.beat(workspace, sources=SOURCES, now=now + 2 * SECOND) is None
     gate.opened.set()
     await holding
@@ -230,6 +230,23 @@ async def test_a_segment_that_nobody_can_answer_holds_up_no_other(
     assert await asked_for(workspace) == [(poison.id, "BACKLOG")]
     await run_all(workspace, now=now + 11 * MINUTE)
     assert await members_of(poison) == {ann}
+
+
+async def test_a_definition_that_cannot_be_read_holds_up_no_other(workspace: UUID, now: datetime) -> None:
+    """One that another release wrote, say: its evaluation says what is wrong with it."""
+    premium = await make_dynamic(workspace, PREMIUM, now=now, name="premium")
+    unreadable = await make_dynamic(workspace, PREMIUM, now=now, name="unreadable")
+    await settled(workspace, now=now)
+    async with transaction(workspace) as connection:
+        rewrite = "UPDATE segment SET definition = $2, definition_version = 2 WHERE id = $1"
+        await connection.execute(rewrite, unreadable.id, {"horoscope": "aries"})
+    [ann] = await upsert(workspace, ProfileInput("ann", traits=ON_PREMIUM), now=now + SECOND)
+    assert await beat(workspace, now=now + 2 * SECOND) == Beat(evaluated=1, entered=1)
+    assert (await members_of(premium), await members_of(unreadable)) == ({ann}, set())
+    assert await asked_for(workspace) == [(unreadable.id, "BACKLOG")]
+    await run_all(workspace, now=now + 2 * SECOND)
+    assert await beat(workspace, now=now + 3 * SECOND) == Beat()
+    assert await asked_for(workspace) == []
 
 
 async def test_what_takes_too_long_for_many_is_raised_and_then_asked_for_few(workspace: UUID, now: datetime) -> None:

@@ -1,11 +1,13 @@
 """When segments run: calendars in a time zone, clocks that change, and the small spread."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
+from itertools import islice, pairwise
 from uuid import UUID, uuid4
 from zoneinfo import ZoneInfo
 
 import pytest
+from cronsim import CronSim
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -121,6 +123,139 @@ def test_the_next_run_is_later_fixed_and_near_its_calendar(
         cadence, cron=cron, time_zone=zone, segment_id=NO_JITTER, after=next_run(id) - spread - timedelta(seconds=1)
     )
     assert calendar == next_run(id) - spread
+
+
+# --- by a moving clock, in zones whose clocks are changed in odd ways ---------------------------------------------
+
+ODD_ZONES = [
+    "Europe/Berlin",
+    "America/New_York",
+    "Australia/Lord_Howe",  # by half an hour
+    "Africa/Casablanca",  # back for Ramadan
+    "Pacific/Apia",  # without a 30 December 2011
+    "Africa/Cairo",  # at midnight
+    "America/Havana",  # back to midnight
+    "America/Scoresbysund",
+    "Antarctica/Troll",  # by two hours
+]
+ODD_YEARS = [*((zone, 2025) for zone in ODD_ZONES), ("Pacific/Apia", 2011)]
+STEP = timedelta(minutes=30)
+"""Clocks are changed on the half hour."""
+
+
+def walk(cadence: Cadence, zone: str, start: datetime, days: int, *, cron: str | None = None) -> list[datetime]:
+    """All runs in so many days, each asked for at the one before."""
+    found, at = [], start
+    while at <= start + days * DAY:
+        following = schedule.next_run(cadence, cron=cron, time_zone=zone, segment_id=NO_JITTER, after=at)
+        assert following is not None
+        assert following > at
+        found.append(following)
+        at = following
+    return found[:-1]
+
+
+def changes(zone: str, year: int) -> list[datetime]:
+    """Two days before each change of the clocks in a year."""
+    clock, start = ZoneInfo(zone), datetime(year, 1, 3, tzinfo=UTC)
+    noons = [start + number * DAY for number in range(360)]
+    offsets = [one.astimezone(clock).utcoffset() for one in noons]
+    return [noon - 2 * DAY for noon, (before, after) in zip(noons, pairwise(offsets), strict=False) if before != after]
+
+
+def shown(zone: str, start: datetime, days: int) -> list[tuple[datetime, datetime]]:
+    """(instant, what a clock of the zone shows) every half hour after `start`."""
+    clock = ZoneInfo(zone)
+    instants = [start + number * STEP for number in range(1, days * 48 + 1)]
+    return [(one, one.astimezone(clock).replace(tzinfo=None)) for one in instants]
+
+
+def first_of_each_day(zone: str, start: datetime, days: int) -> list[datetime]:
+    """The first instant of every date of the zone that begins after `start`."""
+    first: dict[object, datetime] = {}
+    for instant, local in shown(zone, start, days):
+        first.setdefault(local.date(), instant)
+    return [one for one in first.values() if one != start + STEP or first_is_midnight(zone, one)]
+
+
+def first_is_midnight(zone: str, instant: datetime) -> bool:
+    return instant.astimezone(ZoneInfo(zone)).date() != (instant - STEP).astimezone(ZoneInfo(zone)).date()
+
+
+PERIODS: dict[Cadence, Callable[[datetime], bool]] = {
+    Cadence.DAILY: lambda _: True,
+    Cadence.WEEKLY: lambda local: local.weekday() == 0,
+    Cadence.MONTHLY: lambda local: local.day == 1,
+    Cadence.QUARTERLY: lambda local: local.day == 1 and local.month in (1, 4, 7, 10),
+    Cadence.YEARLY: lambda local: local.day == 1 and local.month == 1,
+}
+
+
+@pytest.mark.parametrize(("zone", "year"), ODD_YEARS)
+def test_every_period_has_its_run_once_at_its_very_beginning(zone: str, year: int) -> None:
+    """S1-04 to S1-08, through every change of the clocks of a year; nothing is skipped and nothing runs twice."""
+    start = datetime(year, 1, 1, tzinfo=UTC)
+    days = first_of_each_day(zone, start, 400)
+    for cadence, begins in PERIODS.items():
+        expected = [one for one in days if begins(one.astimezone(ZoneInfo(zone)))]
+        assert walk(cadence, zone, start, 400) == expected
+
+
+@pytest.mark.parametrize(("zone", "year"), ODD_YEARS)
+def test_every_hour_that_a_clock_shows_has_its_run(zone: str, year: int) -> None:
+    """Repeated hours twice, for they take place twice; those skipped, when the clock has skipped them."""
+    for start in changes(zone, year):
+        moments = shown(zone, start, 5)
+        expected = [
+            one for (one, now), (_, before) in zip(moments[1:], moments, strict=False) if to_the_hour(before, now)
+        ]
+        assert [one for one in walk(Cadence.HOURLY, zone, start, 5) if one > start + STEP] == expected
+
+
+def to_the_hour(before: datetime, now: datetime) -> bool:
+    """Whether a clock came to a full hour, or jumped over one, half an hour after it showed `before`."""
+    jumped = now - before > STEP and now.replace(minute=0) > before
+    return now.minute == 0 or jumped
+
+
+@pytest.mark.parametrize("zone", ODD_ZONES)
+@pytest.mark.parametrize("cron", ["30 2 * * *", "0 0 * * *", "30 1 * * MON-FRI", "0 */6 * * *", "30 23 28-31 * *"])
+def test_a_cron_time_runs_once_on_each_of_its_days(zone: str, cron: str) -> None:
+    """Spring's gap and autumn's repetition: the times of the calendar, each when a clock first shows or passes it."""
+    for start in [*changes(zone, 2011), *changes(zone, 2025)]:
+        (_, latest), *moments = shown(zone, start, 10)
+        times = list(islice(CronSim(cron, latest), 100))
+        expected: list[datetime] = []
+        for instant, now in moments:
+            if any(latest < one <= now for one in times):
+                expected.append(instant)
+            latest = max(now, latest)
+        assert [
+            one for one in walk(Cadence.CRON, zone, start + STEP, 10, cron=cron) if one <= moments[-1][0]
+        ] == expected
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    zone=st.sampled_from(ODD_ZONES),
+    cron=st.sampled_from(["0 * * * *", "*/20 * * * *", "15 2 * * *", "0 */5 * * *", "45 0 1 * *"]),
+    after=st.datetimes(datetime(2010, 1, 1), datetime(2027, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001
+    sooner=st.timedeltas(timedelta(0), timedelta(days=3)),
+)
+def test_the_next_run_is_the_same_whenever_it_is_asked_for(
+    zone: str, cron: str, after: datetime, sooner: timedelta
+) -> None:
+    """Between two runs there is none: whoever asks earlier comes to the same ones."""
+
+    def following(at: datetime) -> datetime:
+        found = schedule.next_run(Cadence.CRON, cron=cron, time_zone=zone, segment_id=NO_JITTER, after=at)
+        assert found is not None
+        return found
+
+    expected, at = following(after), after - sooner
+    while (at := following(at)) <= after:
+        continue
+    assert at == expected
 
 
 def test_segments_of_one_cadence_are_spread() -> None:
