@@ -29,6 +29,8 @@ POSTGRES_SETTINGS = {
     "work_mem": "16MB",
     "maintenance_work_mem": "128MB",
     "max_wal_size": "2GB",
+    # What one query of somebody's making may spill to disk until its time is up.
+    "temp_file_limit": "20GB",
     "huge_pages": "off",
     "timezone": "UTC",
     "log_timezone": "UTC",

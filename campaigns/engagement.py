@@ -30,8 +30,9 @@ from segments.nodes import Did, Engagement, Json, Period, Side, Time, Window
 
 RECEIVED = (DeliveryState.SENT.value, DeliveryState.DELIVERED.value, DeliveryState.COMPLAINED.value)
 KINDS = {Did.OPENED: DeliveryEventKind.OPEN, Did.CLICKED: DeliveryEventKind.CLICK}
-LATE = timedelta(minutes=5)
-"""How much later than its `sent_at` a message may be committed and still be found by `crossed`."""
+LATE = timedelta(seconds=30)
+"""How much later than its `sent_at` a message may be committed and still be found by `crossed`. It is the beginning of
+the transaction that writes it, a statement or two, and every beat asks again about all of so long."""
 TICK = timedelta(microseconds=1)
 
 # What is not asked is null and falls away when the plan is made, which is for these values (`SETTINGS`): one text

@@ -23,7 +23,7 @@ CREATE INDEX event_ahead ON event (workspace_id, received_at) INCLUDE (profile_i
 """
 
 # The same rule as profiles/dates.py, and a test that they agree: ISO 8601, a date alone is its midnight in UTC, no
-# offset means UTC (the zone of our sessions). What only looks like a date (2024-02-30) is none. CASE, since nothing else
+# offset means UTC (the zone of our sessions). What only looks like a date (2024-02-30) is none. CASE, for nothing else
 # promises that a text is cast only after it was found to be valid.
 BACKFILL_DATES = r"""
 INSERT INTO profile_date (workspace_id, key, at, profile_id)
@@ -113,7 +113,7 @@ CREATE TABLE segment_rank (
 CREATE INDEX segment_rank_order ON segment_rank (segment_id, order_value DESC, profile_id);
 
 -- The feed of who entered, exited and was re-ranked: a row a change of a segment, however many people it moved.
--- xact_id orders it so that a reader can stop before transactions that are not finished.
+-- id is the order of a segment's changes; by xact_id a reader can stop before transactions that are not finished.
 CREATE TABLE membership_change (
   id bigint GENERATED ALWAYS AS IDENTITY,
   workspace_id uuid NOT NULL,
@@ -124,7 +124,7 @@ CREATE TABLE membership_change (
   entered bytea NOT NULL,
   exited bytea NOT NULL,
   reranked bytea NOT NULL,
-  PRIMARY KEY (segment_id, xact_id, id)
+  PRIMARY KEY (segment_id, id)
 );
 CREATE INDEX membership_change_at ON membership_change (workspace_id, at);
 ALTER TABLE membership_change ALTER COLUMN entered SET STORAGE EXTERNAL, ALTER COLUMN exited SET STORAGE EXTERNAL,
@@ -215,6 +215,11 @@ CREATE INDEX membership_profile ON membership (workspace_id, profile_id);
 ALTER TABLE segment_membership DROP COLUMN base_version;
 DROP INDEX evaluation_held;
 ALTER TABLE evaluation DROP COLUMN approved_at;
+-- The release before knows no others.
+UPDATE evaluation SET cause = 'REQUEST' WHERE cause IN ('DEPENDENCY', 'BACKLOG', 'GUARD');
+ALTER TABLE evaluation DROP CONSTRAINT evaluation_cause_check;
+ALTER TABLE evaluation ADD CONSTRAINT evaluation_cause_check CHECK (cause IN ('REQUEST', 'CADENCE', 'ACTIVATION',
+  'DEFINITION', 'CAMPAIGN'));
 DROP INDEX segment_live;
 ALTER TABLE segment DROP COLUMN live, DROP COLUMN mode, DROP COLUMN ranking, DROP COLUMN change_guard;
 DROP INDEX event_ahead;

@@ -62,8 +62,8 @@ async def waiting(connection: Connection, workspace_id: UUID, *, most: int) -> W
     return Waiting(touched=row["touched"], moved=row["moved"])
 
 
-async def take_touched(connection: Connection, workspace_id: UUID, *, most: int | None) -> Touched:
-    """Delete up to `most` rows of people who changed, oldest first, or all; back again when the transaction fails."""
+async def take_touched(connection: Connection, workspace_id: UUID, *, most: int) -> Touched:
+    """Delete up to `most` rows of people who changed, oldest first; back again when the transaction fails."""
     row = await connection.fetchrow(TAKE_TOUCHED, workspace_id, most)
     return Touched(rows=row["taken"], profile_ids=unpack(row["ids"]))
 

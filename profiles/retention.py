@@ -9,8 +9,10 @@ from db.transactions import transaction
 EVENT_KEYS_KEPT = timedelta(days=35)
 """So long a repeated event is recognised."""
 CHANGES_KEPT = timedelta(days=1)
-"""So long a profile's change waits for somebody to act on it. The pulse deletes what it acts on; this is for workspaces
-without live segments, and bounds how long workers may be away before live segments need a full evaluation."""
+"""So long the word that somebody changed waits for who acts on it. The pulse deletes what it acts on; this is for
+workspaces without live segments, and bounds how long workers may be away before live segments need a full evaluation.
+Merges and erasures wait for ever: the pulse follows them everywhere, and no evaluation makes up for a static segment's.
+"""
 
 BATCH = 20_000
 MOST_BATCHES = 50
@@ -25,7 +27,8 @@ DELETE FROM event_key WHERE workspace_id = $1 AND message_id = ANY(ARRAY(
 FORGET_CHANGES = """
 DELETE FROM profile_change WHERE seq = ANY(ARRAY(
   SELECT first.seq FROM (
-    SELECT seq, changed_at FROM profile_change WHERE workspace_id = $1 ORDER BY seq LIMIT $3) AS first
+    SELECT seq, changed_at FROM profile_change
+    WHERE workspace_id = $1 AND kind = 'touched' ORDER BY seq LIMIT $3) AS first
   WHERE first.changed_at < $2))
   AND workspace_id = $1
 """
@@ -40,7 +43,7 @@ class Forgotten:
 
 
 async def forget(workspace_id: UUID, *, now: datetime) -> Forgotten:
-    """Delete event keys older than 35 days and profile changes older than 1 day.
+    """Delete event keys older than 35 days, and word of changed profiles older than 1 day.
 
     A transaction a batch of 20,000, at most a million rows of each a call: what is left is for the next one.
     """

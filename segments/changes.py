@@ -1,9 +1,11 @@
 """The feed of a segment: who entered, exited and was re-ranked, in order, each once, however often it is read.
 
-One row of membership_change tells of one change with bitmaps; a page unpacks as much of them as it needs. Rows stand
-in the order of the transactions that wrote them, and a reader stops before the oldest transaction that is not
-finished: what it has not seen yet can only come later. So a transaction that is long open holds up the feed, and
-nothing is ever missed.
+One row of membership_change tells of one change with bitmaps; a page unpacks as much of them as it needs. Rows of a
+segment stand in the order in which they were written, which is that of the changes: whoever writes one holds the lock
+of the segment's members until it is committed. Ids of transactions would not do, for a beat that waits for the lock is
+older than the evaluation that holds it. A reader stops before the oldest transaction that is not finished all the same:
+what it has not seen yet can only come later, whoever writes without the lock. So a transaction that is long open holds
+up the feed, and nothing is ever missed.
 """
 
 from collections.abc import Iterator, Sequence
@@ -32,19 +34,19 @@ SEGMENT = "SELECT ranking FROM segment WHERE workspace_id = $1 AND id = $2"
 # people: by their sizes, which are known without reading them. The row of the cursor itself comes first, the
 # one after it always with it.
 NEXT = """
-SELECT xact_id, id, at, reason, entered, exited, reranked FROM (
+SELECT id, at, reason, entered, exited, reranked FROM (
   SELECT *, sum(bytes) OVER passed - bytes AS before, row_number() OVER passed AS place FROM (
     SELECT *, octet_length(entered) + octet_length(exited) + octet_length(reranked) AS bytes FROM membership_change
-    WHERE workspace_id = $1 AND segment_id = $2 AND (xact_id, id) >= ($3, $4)
+    WHERE workspace_id = $1 AND segment_id = $2 AND id >= $3
       AND xact_id < pg_snapshot_xmin(pg_current_snapshot())
-    ORDER BY xact_id, id LIMIT $5) AS ahead
-  WINDOW passed AS (ORDER BY xact_id, id)) AS sized
-WHERE before < $6 OR place <= 2 ORDER BY xact_id, id
+    ORDER BY id LIMIT $4) AS ahead
+  WINDOW passed AS (ORDER BY id)) AS sized
+WHERE before < $5 OR place <= 2 ORDER BY id
 """
 LAST = """
-SELECT xact_id, id FROM membership_change
+SELECT id FROM membership_change
 WHERE workspace_id = $1 AND segment_id = $2 AND xact_id < pg_snapshot_xmin(pg_current_snapshot())
-ORDER BY xact_id DESC, id DESC LIMIT 1
+ORDER BY id DESC LIMIT 1
 """
 ORDER_VALUES = """
 SELECT r.profile_id, r.order_value FROM unnest($3::int[]) AS p (id) CROSS JOIN LATERAL (
@@ -55,20 +57,19 @@ SELECT r.profile_id, r.order_value FROM unnest($3::int[]) AS p (id) CROSS JOIN L
 # as long as its row is there, and then nothing after it is gone.
 FORGET = """
 WITH boundary AS (
-  SELECT old.segment_id, kept.xact_id, kept.id
+  SELECT old.segment_id, kept.id
   FROM (SELECT DISTINCT segment_id FROM membership_change WHERE workspace_id = $1 AND at < $2) AS old
   CROSS JOIN LATERAL (
-    (SELECT xact_id, id FROM membership_change
-     WHERE workspace_id = $1 AND segment_id = old.segment_id AND at >= $2 ORDER BY xact_id, id LIMIT 1)
+    (SELECT id FROM membership_change
+     WHERE workspace_id = $1 AND segment_id = old.segment_id AND at >= $2 ORDER BY id LIMIT 1)
     UNION ALL
-    (SELECT xact_id, id FROM membership_change
-     WHERE workspace_id = $1 AND segment_id = old.segment_id ORDER BY xact_id DESC, id DESC LIMIT 1)
-    ORDER BY xact_id, id LIMIT 1) AS kept)
+    (SELECT id FROM membership_change
+     WHERE workspace_id = $1 AND segment_id = old.segment_id ORDER BY id DESC LIMIT 1)
+    ORDER BY id LIMIT 1) AS kept)
 DELETE FROM membership_change WHERE ctid = ANY(ARRAY(
   SELECT c.ctid FROM boundary b
-  JOIN membership_change c
-    ON c.workspace_id = $1 AND c.segment_id = b.segment_id AND (c.xact_id, c.id) < (b.xact_id, b.id)
-  ORDER BY c.segment_id, c.xact_id, c.id LIMIT $3))
+  JOIN membership_change c ON c.workspace_id = $1 AND c.segment_id = b.segment_id AND c.id < b.id
+  ORDER BY c.segment_id, c.id LIMIT $3))
 """
 
 
@@ -89,7 +90,6 @@ KINDS = tuple(ChangeKind)
 class Cursor:
     """A place in a feed: after this profile, of this kind (a place in KINDS), of this row."""
 
-    xact_id: int
     id: int
     kind: int
     profile_id: int
@@ -124,9 +124,9 @@ async def page(workspace_id: UUID, segment_id: UUID, *, after: Cursor | None, li
             return []
         place = after
         while len(found) < limit:
-            key = (0, 0) if place is None else (place.xact_id, place.id)
-            rows = await connection.fetch(NEXT, workspace_id, segment_id, *key, limit + 1, MOST_BYTES)
-            if place is not None and (not rows or (rows[0]["xact_id"], rows[0]["id"]) != key):
+            start = 0 if place is None else place.id
+            rows = await connection.fetch(NEXT, workspace_id, segment_id, start, limit + 1, MOST_BYTES)
+            if place is not None and (not rows or rows[0]["id"] != start):
                 raise too_old()
             more = list(islice(unpacked(rows, place), limit - len(found)))
             if not more:
@@ -149,8 +149,8 @@ async def end(workspace_id: UUID, segment_id: UUID) -> Cursor | None:
     Take it, then read the members, then follow the feed from it: nothing is missed in between.
     """
     async with transaction(workspace_id) as connection:
-        row = await connection.fetchrow(LAST, workspace_id, segment_id)
-    return None if row is None else Cursor(row["xact_id"], row["id"], *END_OF_ROW)
+        last = await connection.fetchval(LAST, workspace_id, segment_id)
+    return None if last is None else Cursor(last, *END_OF_ROW)
 
 
 async def forget(workspace_id: UUID, *, now: datetime) -> int:
@@ -161,14 +161,14 @@ async def forget(workspace_id: UUID, *, now: datetime) -> int:
 def unpacked(rows: Sequence[Record], after: Cursor | None) -> Iterator[MemberChange]:
     """The changes that `rows` tell, in order, without those up to `after`."""
     for row in rows:
-        start = after if after is not None and after.id == row["id"] and after.xact_id == row["xact_id"] else None
+        start = after if after is not None and after.id == row["id"] else None
         for place, kind in enumerate(KINDS):
             if start is not None and place < start.kind:
                 continue
             first = start.profile_id + 1 if start is not None and place == start.kind else 0
             # Into the middle of a million without walking there.
             for profile_id in BitMap.deserialize(row[kind.value.lower()]).iter_equal_or_larger(first):
-                cursor = Cursor(row["xact_id"], row["id"], place, profile_id)
+                cursor = Cursor(row["id"], place, profile_id)
                 yield MemberChange(kind, profile_id, row["at"], row["reason"], cursor)
 
 

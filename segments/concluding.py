@@ -2,7 +2,8 @@
 
 The pulse may have changed members of live segments while leaves were asked. Before a result is applied, whoever a
 pulse evaluated since the result's snapshot is evaluated again, under the lock that keeps the next pulse out: so
-neither takes back what the other did.
+neither takes back what the other did. In segments that are not live it moves members who were merged or erased, and
+nobody else: those are evaluated again, with their winners.
 """
 
 import logging
@@ -15,6 +16,7 @@ from uuid import UUID
 
 from pyroaring import BitMap
 
+from db.idsets import to_parameter
 from db.transactions import Connection, transaction
 from segments import following, guard, leases, membership, ranks
 from segments.engines.base import Ranks
@@ -37,7 +39,13 @@ SELECT evaluated FROM pulse
 WHERE workspace_id = $1 AND at > now() - interval '30 minutes'
   AND NOT pg_visible_in_snapshot(xact_id, $2::text::pg_snapshot)
 """
-NOW = "SELECT clock_timestamp()"
+# Of those who were asked about by a pulse, whom the members of segments that stand still are to follow.
+NO_MORE = """
+SELECT id, merged_into FROM profile
+WHERE workspace_id = $1 AND id = ANY($2::int[]) AND (merged_into IS NOT NULL OR erased_at IS NOT NULL)
+"""
+# Like leases.INSTANT: not before what was followed.
+NOW = "SELECT greatest(clock_timestamp(), (SELECT through FROM pulse_clock WHERE workspace_id = $1))"
 # What was held before is settled by this one.
 SUCCEED = """
 WITH superseded AS (
@@ -120,8 +128,7 @@ async def apply(
         await connection.execute(leases.FAIL, workspace_id, claimed.id, claimed.fence, *refused)
         return False
     stored = await membership.lock(connection, workspace_id=workspace_id, segment_id=claimed.segment_id)
-    if claimed.live:
-        result = await corrected(connection, workspace_id, result, again)
+    result = await corrected(connection, workspace_id, result, again, live=claimed.live)
     members, reranked = result.matched, BitMap()
     if order is not None and result.ranks is not None:
         ranked = await ranks.replace(
@@ -158,12 +165,14 @@ async def apply(
     return True
 
 
-async def corrected(connection: Connection, workspace_id: UUID, result: Result, again: Again) -> Result:
-    """The result with whoever a pulse evaluated meanwhile evaluated again, now that no pulse can follow."""
+async def corrected(connection: Connection, workspace_id: UUID, result: Result, again: Again, *, live: bool) -> Result:
+    """The result with whoever a pulse evaluated meanwhile, or moved, evaluated again, now that no pulse can follow."""
     late = await evaluated_since(connection, workspace_id, result.instant)
+    if late and not live:
+        late = await no_more(connection, workspace_id, late)
     if not late:
         return result
-    now: datetime = await connection.fetchval(NOW)
+    now: datetime = await connection.fetchval(NOW, workspace_id)
     instant = replace(result.instant, now=max(now, result.instant.now))
     return amended(result, await again(late, instant), late)
 
@@ -202,6 +211,12 @@ async def evaluated_since(connection: Connection, workspace_id: UUID, instant: I
     """Whom pulses evaluated that committed after `instant`."""
     rows = await connection.fetch(EVALUATED_SINCE, workspace_id, instant.snapshot)
     return BitMap.union(*(BitMap.deserialize(row["evaluated"]) for row in rows)) if rows else BitMap()
+
+
+async def no_more(connection: Connection, workspace_id: UUID, ids: BitMap) -> BitMap:
+    """Those of `ids` who were merged or erased, and whom they were merged into."""
+    rows = await connection.fetch(NO_MORE, workspace_id, to_parameter(ids))
+    return BitMap([id for row in rows for id in row if id is not None])
 
 
 def amended(result: Result, again: Result, late: BitMap) -> Result:

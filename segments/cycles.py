@@ -7,6 +7,7 @@ that others name first. Leaves are asked outside of the transactions that apply 
 import asyncio
 import logging
 from collections.abc import Collection, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from time import monotonic
@@ -66,7 +67,7 @@ async def run(
 
     Windows end at `now`, by default the database's clock. Safe to call by many: each takes what no other has. Failures
     are recorded with code and sentence and leave members as they were; errors of our own connection pass, and the
-    leases then run out.
+    leases then run out. Cancelled, it leaves what it has not ended to others at once.
     """
     timing = timing or Timing()
     taken = await leases.take(workspace_id, engine=sources.engine.name, timing=timing)
@@ -81,7 +82,13 @@ async def run(
         return taken.refused
     async with leases.held(workspace_id, taken.claimed, timing) as hold:
         cycle = Cycle(workspace_id, sources, instant, hold, timing, monotonic() + timing.longest.total_seconds())
-        return taken.refused + await cycle.evaluate(taken.claimed, stale_after=stale_after)
+        try:
+            return taken.refused + await cycle.evaluate(taken.claimed, stale_after=stale_after)
+        except asyncio.CancelledError:
+            # The worker is being stopped. Should PostgreSQL be away as well, the leases run out by themselves.
+            with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                await leases.let_go(workspace_id, hold)
+            raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +222,7 @@ class Cycle:
         if not live:
             return results
         async with transaction(self.workspace_id) as connection:
-            row = await connection.fetchrow(leases.INSTANT)
+            row = await connection.fetchrow(leases.INSTANT, self.workspace_id)
             late = await concluding.evaluated_since(connection, self.workspace_id, self.instant)
         if late:
             # Those that are not live are asked too, since live ones may name them; their own results stand as found.

@@ -27,9 +27,10 @@ SELECT s.id FROM segment_reference r JOIN segment s ON s.workspace_id = r.worksp
 WHERE r.workspace_id = $1 AND r.uses_id = $2 AND s.live AND s.status = 'ACTIVE' AND s.type = 'DYNAMIC'
 """
 # Whoever runs one of these began before the change. He waits for us here before he concludes, and then finds in `pulse`
-# whom to ask about again.
-HOLD_RUNNING = """
-SELECT id FROM evaluation WHERE workspace_id = $1 AND segment_id = ANY($2) AND status = 'RUNNING' ORDER BY id FOR SHARE
+# whom to ask about again. One that is queued is begun after us: begun now, it could end before we are seen.
+HOLD_OPEN = """
+SELECT id FROM evaluation WHERE workspace_id = $1 AND segment_id = ANY($2) AND status IN ('QUEUED', 'RUNNING')
+ORDER BY id FOR SHARE
 """
 TELL_RUNNING = "INSERT INTO pulse (workspace_id, at, evaluated) VALUES ($1, $2, $3)"
 WITH_MEMBERS = "SELECT segment_id FROM segment_membership WHERE workspace_id = $1"
@@ -51,7 +52,7 @@ async def follow(
     if len(changed) <= MOST_FOLLOWED:
         await write_touched(connection, workspace_id=workspace_id, profile_ids=to_parameter(changed), now=now)
         return
-    await connection.fetch(HOLD_RUNNING, workspace_id, dependents)
+    await connection.fetch(HOLD_OPEN, workspace_id, dependents)
     await connection.execute(TELL_RUNNING, workspace_id, now, changed.serialize())
     await evaluation.request_many(connection, workspace_id, dependents, cause=EvaluationCause.DEPENDENCY, now=now)
 

@@ -82,6 +82,9 @@ def scalar_of(json: object, path: Path) -> Scalar:
         return json
     if isinstance(json, int) and abs(json) <= MOST_INTEGER:
         return json
+    if isinstance(json, int) and abs(json) < 2**64:
+        # jsonb answers 1e19 as 10000000000000000000, and only beyond this range is that read as a float again.
+        return float(json)
     if isinstance(json, float) and isfinite(json):
         return int(json) if json.is_integer() and abs(json) <= MOST_EXACT else json
     raise refusal("INVALID_VALUE", f"Expected a text, a number of 64 bits or a boolean, not {kind_of(json)}.", path)

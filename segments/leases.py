@@ -75,7 +75,12 @@ RETURNING e.id, e.segment_id, e.fence, e.definition_version, s.definition, s.bra
   s.change_guard, e.approved_at IS NOT NULL AS approved
 """
 # The clock is read after the snapshot is taken: whatever a pulse did that the snapshot sees, it did for an earlier now.
-INSTANT = "SELECT pg_current_snapshot()::text AS snapshot, clock_timestamp() AS now"
+# Should the server's clock have been set back, it is the pulse's: nobody else follows once more whom it has seen come
+# over an edge.
+INSTANT = """
+SELECT pg_current_snapshot()::text AS snapshot,
+  greatest(clock_timestamp(), (SELECT through FROM pulse_clock WHERE workspace_id = $1)) AS now
+"""
 # SKIP LOCKED: waiting here for one that is being concluded, with locks on others, could be waiting in a circle. It has
 # another chance before its lease ends.
 RENEW = """
@@ -92,6 +97,11 @@ WHERE workspace_id = $1 AND status = 'RUNNING' AND (id, fence) IN (SELECT * FROM
 GIVE_BACK = """
 UPDATE evaluation SET status = 'QUEUED', lease_until = NULL, started_at = NULL
 WHERE workspace_id = $1 AND id = $2 AND status = 'RUNNING' AND fence = $3
+"""
+# Not given back: one that is cancelled again and again counts its runs as if its workers had died.
+LET_GO = """
+UPDATE evaluation SET lease_until = clock_timestamp()
+WHERE workspace_id = $1 AND status = 'RUNNING' AND (id, fence) IN (SELECT * FROM unnest($2::uuid[], $3::int[]))
 """
 FAIL = """
 UPDATE evaluation SET status = 'FAILED', finished_at = clock_timestamp(), lease_until = NULL,
@@ -170,8 +180,8 @@ async def take(workspace_id: UUID, *, engine: str, timing: Timing) -> Taken | No
         if not rows:
             return None
         candidates = {row["segment_id"]: row for row in rows}
-        ids = [row["id"] for row in rows]
-        plan = planned(candidates, await names(connection, workspace_id, list(candidates), ids))
+        named = await names(connection, workspace_id, list(candidates), [row["id"] for row in rows])
+        plan = planned(candidates, named)
         for segment_id, (code, message) in plan.refused.items():
             row = candidates[segment_id]
             await connection.execute(FAIL, workspace_id, row["id"], row["fence"], code, message)
@@ -181,7 +191,7 @@ async def take(workspace_id: UUID, *, engine: str, timing: Timing) -> Taken | No
             claimed = [Claimed(**row) for row in await connection.fetch(CLAIM, workspace_id, ids, engine, timing.lease)]
         if not claimed and not plan.refused and not plan.missing:
             return None
-        instant = Instant(**await connection.fetchrow(INSTANT))
+        instant = Instant(**await connection.fetchrow(INSTANT, workspace_id))
     return Taken(claimed=claimed, instant=instant, refused=list(plan.refused), missing=plan.missing)
 
 
@@ -340,3 +350,9 @@ async def give_back(workspace_id: UUID, one: Claimed) -> None:
     """Let it be taken again, unless somebody else has."""
     async with transaction(workspace_id) as connection:
         await connection.execute(GIVE_BACK, workspace_id, one.id, one.fence)
+
+
+async def let_go(workspace_id: UUID, hold: Hold) -> None:
+    """Leave what is still held to other workers, who need not wait until its lease is over."""
+    async with transaction(workspace_id) as connection:
+        await connection.execute(LET_GO, workspace_id, list(hold.fences), list(hold.fences.values()))

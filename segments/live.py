@@ -25,6 +25,9 @@ LOCK = """
 SELECT id FROM segment WHERE workspace_id = $1 AND live AND status = 'ACTIVE' AND type = 'DYNAMIC'
 ORDER BY id FOR SHARE
 """
+# One that has no members yet, or is being made with those of another, shows them to nobody but gets them under this.
+# Not EVERYONE, which has none and whose lock is that of the list of segments.
+LOCK_ALL = "SELECT id FROM segment WHERE workspace_id = $1 AND type <> 'EVERYONE' ORDER BY id FOR SHARE"
 # A held evaluation anywhere in the history stops its segment: newer ones may have failed since. `ranked`: whether the
 # ranks are those of this definition; before its first evaluation there are none, and a cut would leave nobody.
 LIVE = """
@@ -86,16 +89,16 @@ class LiveSegments:
     broken: set[UUID] = field(default_factory=set)
     """Those whose conditions no engine answers."""
     to_retry: set[UUID] = field(default_factory=set)
-    """Broken ones whose next try is due."""
+    """Broken ones whose next try is due, and others whose evaluation failed, which beat on meanwhile."""
 
     def __bool__(self) -> bool:
         return bool(self.beating or self.standing or self.broken or self.to_retry)
 
 
-async def lock(connection: Connection, workspace_id: UUID) -> set[UUID]:
-    """The segments that are live now. Until the transaction ends nobody redefines or pauses them, or applies an
-    evaluation to them."""
-    return {row["id"] for row in await connection.fetch(LOCK, workspace_id)}
+async def lock(connection: Connection, workspace_id: UUID, *, all_segments: bool = False) -> set[UUID]:
+    """The segments that are live now, or all. Until the transaction ends nobody redefines or pauses them, or applies
+    an evaluation to them."""
+    return {row["id"] for row in await connection.fetch(LOCK_ALL if all_segments else LOCK, workspace_id)}
 
 
 async def read(connection: Connection, workspace_id: UUID, *, now: datetime) -> LiveSegments:
@@ -104,13 +107,17 @@ async def read(connection: Connection, workspace_id: UUID, *, now: datetime) -> 
     rows = await connection.fetch(LIVE, workspace_id)
     await PARSED.learn(connection, workspace_id, rows)
     for row in rows:
-        failed = row["newest_status"] == "FAILED" and row["newest_cause"] == "BACKLOG" and not row["open"]
+        failed = row["newest_status"] == "FAILED" and not row["open"]
+        is_broken = failed and row["newest_cause"] == "BACKLOG"
+        # A person who looks at a held one is not given another to look at.
+        is_due = failed and now - row["finished_at"] >= RETRIED_AFTER and (is_broken or not row["held"])
         parsed = PARSED.find(row)
-        if failed and now - row["finished_at"] < RETRIED_AFTER:
-            found.broken.add(row["id"])
-        elif failed or parsed is None:
+        if is_due or (parsed is None and not failed):
+            # Whatever was asked for while it was open was left to the one that failed: a backlog, a large change.
             found.to_retry.add(row["id"])
-        else:
+        elif is_broken or parsed is None:
+            found.broken.add(row["id"])
+        if parsed is not None and not is_broken:
             one = LiveSegment(row["id"], parsed, row["change_guard"])
             (found.standing if row["held"] or not row["ranked"] else found.beating)[one.id] = one
     return found

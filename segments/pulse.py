@@ -31,6 +31,8 @@ BATCH = 5_000
 """Changed people of one beat."""
 MOST_FOLLOWED = 100_000
 """People waiting, or over an edge of time, above which evaluating everything is less work."""
+MOST_DROPPED = 1_000_000
+"""Rows of people who changed that one transaction deletes when everything is evaluated: a few seconds of a beat."""
 LONGEST_GAP = timedelta(hours=1)
 """So far back edges are followed; after a longer rest everything is evaluated."""
 KEPT = timedelta(hours=1)
@@ -158,10 +160,11 @@ async def crossed(course: Course, segments: LiveSegments, *, since: datetime) ->
 async def evaluate_all(connection: Connection, course: Course, *, more: bool) -> Beat:
     """Leave it to full evaluations: they begin after this is committed, and so see everything that waited.
 
-    One that began before waits for the locks, and then finds in `pulse` whom to ask about again.
+    One that began before waits for the locks, and then finds in `pulse` whom to ask about again. What is left of a
+    very long queue is the next beat's.
     """
     segments = await locked(connection, course)
-    touched = await changes.take_touched(connection, course.workspace_id, most=None)
+    touched = await changes.take_touched(connection, course.workspace_id, most=MOST_DROPPED)
     course.ids |= touched.profile_ids
     asked = segments.beating.keys() | segments.to_retry
     logger.warning(
@@ -170,7 +173,7 @@ async def evaluate_all(connection: Connection, course: Course, *, more: bool) ->
     )
     await request(connection, course, asked, EvaluationCause.BACKLOG)
     await save(connection, course)
-    return Beat(evaluated=len(course.ids), more=more)
+    return Beat(evaluated=len(course.ids), more=more or touched.rows == MOST_DROPPED)
 
 
 async def follow_people(connection: Connection, course: Course, *, touched: bool, moved: bool) -> Beat:
@@ -179,7 +182,8 @@ async def follow_people(connection: Connection, course: Course, *, touched: bool
     Locks first, rows after: a full evaluation that concludes meanwhile either waits and then finds these people in
     `pulse`, or has concluded, and the rows that it left are still here.
     """
-    segments = await locked(connection, course)
+    # A merge moves members of all segments, also of one that gets its first at this moment.
+    segments = await locked(connection, course, all_segments=moved)
     beating = {id: one for id, one in segments.beating.items() if id not in course.unanswered}
     to_lock = await following.segments_with_members(connection, course.workspace_id) if moved else list(beating)
     stored = await membership.locked(connection, workspace_id=course.workspace_id, segment_ids=to_lock)
@@ -216,10 +220,11 @@ async def follow_people(connection: Connection, course: Course, *, touched: bool
     )
 
 
-async def locked(connection: Connection, course: Course) -> LiveSegments:
-    """The live segments, which nobody redefines or applies an evaluation to until the beat ends."""
+async def locked(connection: Connection, course: Course, *, all_segments: bool = False) -> LiveSegments:
+    """The live segments, which nobody redefines or applies an evaluation to until the beat ends; nor, if so wanted, to
+    any other."""
     await connection.execute(PATIENCE)
-    ids = await live.lock(connection, course.workspace_id)
+    ids = await live.lock(connection, course.workspace_id, all_segments=all_segments)
     segments = await live.read(connection, course.workspace_id, now=course.now)
     # One that became live in between is not locked. Its evaluation is on its way.
     return replace(segments, beating={id: one for id, one in segments.beating.items() if id in ids})

@@ -44,6 +44,19 @@ SELECT string_agg(int4send(best.profile_id), ''::bytea) FROM (
   SELECT profile_id FROM segment_rank WHERE workspace_id = $1 AND segment_id = $2
   ORDER BY order_value DESC, profile_id LIMIT $3) AS best
 """
+# Whoever stands next below a place, but for $5. In two parts, for one condition over both columns would read all who
+# share a value.
+NEXT_BELOW = """
+SELECT profile_id FROM (
+  (SELECT profile_id, order_value FROM segment_rank
+   WHERE workspace_id = $1 AND segment_id = $2 AND order_value = $3 AND profile_id > $4 AND profile_id <> ALL($5::int[])
+   ORDER BY profile_id LIMIT 1)
+  UNION ALL
+  (SELECT profile_id, order_value FROM segment_rank
+   WHERE workspace_id = $1 AND segment_id = $2 AND order_value < $3 AND profile_id <> ALL($5::int[])
+   ORDER BY order_value DESC, profile_id LIMIT 1)) AS below
+ORDER BY order_value DESC, profile_id LIMIT 1
+"""
 # The winner of a merge takes the better place of the two: a loser who was a member makes its winner one.
 MOVE = """
 WITH given AS (
@@ -136,11 +149,48 @@ async def update(
     changed = await write(connection, workspace_id, segment_id, existing, wanted)
     if ranking.top is None:
         members = (before - asked) | wanted.profiles
-    elif changed or existing.profiles != wanted.profiles:
+    elif len(before) < ranking.top or await crosses_cut(
+        connection, workspace_id, segment_id, before=before, asked=asked, existing=existing, wanted=wanted
+    ):
         members = await top(connection, workspace_id, segment_id, ranking.top)
     else:
         members = before
     return Ranked(members, changed)
+
+
+async def crosses_cut(
+    connection: Connection,
+    workspace_id: UUID,
+    segment_id: UUID,
+    *,
+    before: BitMap,
+    asked: BitMap,
+    existing: Order,
+    wanted: Order,
+) -> bool:
+    """Whether others may be among the first, of whom there were enough, now that `wanted` is written over `existing`.
+
+    Most beats move people far from the cut, and reading 10,000 of 200,000 anew took 48 ms, 100,000 of them 525 ms (a
+    busy machine, 2026-11-22), where this reads one row: when no member went or fell, the members still stand together,
+    and whoever is next below the best of those who rose tells whether that one is above any of them.
+    """
+    if (before & asked) - wanted.profiles:
+        return True
+    risen: list[tuple[float, int]] = []
+    # No comparison with NaN holds: who is new has risen, and a member without a place has fallen.
+    values_before = existing.aligned_to(wanted.profiles)
+    for id, old, new in zip(to_parameter(wanted.profiles), values_before, wanted.values, strict=True):
+        if id in before:
+            if not new >= old:
+                return True
+        elif not new <= old:
+            risen.append((-new, id))
+    if not risen:
+        return False
+    value, best = min(risen)
+    others = [id for _, id in risen]
+    below = await connection.fetchval(NEXT_BELOW, workspace_id, segment_id, -value, best, others)
+    return below is not None and below in before
 
 
 async def clear(connection: Connection, *, workspace_id: UUID, segment_id: UUID) -> None:

@@ -53,10 +53,12 @@ WHERE q.workspace_id = $1 AND q.query_id = $2 AND s.status = 'ACTIVE' ORDER BY s
 """
 SQL_OF = "SELECT id, name, sql FROM saved_query WHERE workspace_id = $1 AND id = ANY($2::uuid[])"
 
-# Strangers' SQL gets no parallel workers and no time to compile: it may be slow, and may not slow others down.
+# Strangers' SQL gets no parallel workers and no time to compile: it may be slow, and may not slow others down. Each of
+# its tables and sorts may hold work_mem at once: see saved_sql.MOST_WORKED.
 LIMITS = {
     "transaction_read_only": "on",
-    "work_mem": "32MB",
+    "work_mem": "16MB",
+    "hash_mem_multiplier": "1",
     "max_parallel_workers_per_gather": "0",
     "jit": "off",
     "lock_timeout": "1s",

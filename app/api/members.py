@@ -209,13 +209,13 @@ class MemberQueries:
 
 
 def change_cursor(place: Cursor) -> str:
-    return paging.cursor(place.xact_id, place.id, place.kind, place.profile_id)
+    return paging.cursor(place.id, place.kind, place.profile_id)
 
 
 def read_change(after: str) -> Cursor:
     """The place of a cursor of `change_cursor`; raises ApiError INVALID_CURSOR."""
-    xact_id, id, kind, profile_id = paging.after_ints(after, 4)
-    return Cursor(xact_id, id, possible(kind, len(ChangeKind) - 1), possible(profile_id, ids.LARGEST_PROFILE_ID))
+    id, kind, profile_id = paging.after_ints(after, 3)
+    return Cursor(id, possible(kind, len(ChangeKind) - 1), possible(profile_id, ids.LARGEST_PROFILE_ID))
 
 
 def place_cursor(place: Place, order: MemberOrder) -> str:

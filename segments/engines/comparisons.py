@@ -4,6 +4,7 @@ Numbers in jsonb are compared as jsonb, which orders them as numeric does, once 
 that is a number for some people and a text for others needs no cast that one of them would break.
 """
 
+import re
 from datetime import datetime
 
 import orjson
@@ -11,6 +12,9 @@ import orjson
 from profiles.dates import FORM
 from segments.engines.queries import ORDERED, Query
 from segments.nodes import Operator, Scalar, Value
+
+OTHER_JSON = re.compile(r"[-0-9\[{]|true$|false$")
+"""How the text of a number, a list, an object or a boolean begins."""
 
 
 class Member:
@@ -41,8 +45,8 @@ class Member:
 
     @property
     def number(self) -> str:
-        """Its number, or NULL. CASE decides before the cast is tried; a condition in WHERE need not."""
-        return f"CASE WHEN {self.kind} = 'number' THEN {self.value}::numeric END"
+        """Its number, or NULL."""
+        return number_of(self.value)
 
     @property
     def instant(self) -> str:
@@ -64,11 +68,21 @@ class Member:
         return f"{self.column} @> {self.query.json({self.key: value})}"
 
     def is_one_of(self, values: tuple[Scalar, ...]) -> str:
-        """Texts are compared as texts, which takes two thirds of the time, and first, since few are of the list."""
+        """Texts are compared as texts, which takes two thirds of the time."""
         if all(isinstance(value, str) for value in values):
-            return f"{self.text} = ANY({self.query.bind(values, 'text[]')}) AND {self.kind} = 'string'"
+            same = f"{self.text} = ANY({self.query.bind(values, 'text[]')})"
+            return f"{same}{self.as_text(*values)}"
         items = tuple(orjson.dumps(value).decode() for value in values)
         return f"{self.value} = ANY({self.query.bind(items, 'jsonb[]')})"
+
+    def is_equal(self, value: Scalar) -> str:
+        if isinstance(value, str):
+            return f"{self.text} = {self.query.bind(value, 'text')}{self.as_text(value)}"
+        return self.has(value)
+
+    def as_text(self, *values: object) -> str:
+        """What must hold besides when its text is one of `values`: that it was a text, where 5 could have been."""
+        return f" AND {self.kind} = 'string'" if any(map(OTHER_JSON.match, map(str, values))) else ""
 
     def is_number(self, operator: Operator, limit: Scalar) -> str:
         return f"{self.kind} = 'number' AND {self.value} {ORDERED[operator]} {self.query.json(limit)}"
@@ -76,6 +90,11 @@ class Member:
     def contains(self, part: str) -> str:
         inside = f"{self.kind} = 'string' AND {text_is(self.query, self.text, Operator.CONTAINS, part)}"
         return f"({inside} OR {self.kind} = 'array' AND {self.has([part])})"
+
+
+def number_of(value: str) -> str:
+    """The number that a jsonb value is, or NULL. CASE decides before the cast is tried; a condition need not."""
+    return f"CASE WHEN jsonb_typeof({value}) = 'number' THEN {value}::numeric END"
 
 
 def member_is(it: Member, operator: Operator, value: Value) -> str:
@@ -93,9 +112,9 @@ def member_is(it: Member, operator: Operator, value: Value) -> str:
             at_least, at_most = Operator.GREATER_OR_EQUAL, Operator.LESS_OR_EQUAL
             return f"{it.is_number(at_least, low)} AND {it.is_number(at_most, high)}"
         case Operator.EQUALS, str() | int() | float():
-            return it.has(value)
+            return it.is_equal(value)
         case Operator.NOT_EQUALS, str() | int() | float():
-            return f"{it.is_known} AND NOT {it.has(value)}"
+            return f"{it.is_known} AND NOT ({it.is_equal(value)})"
         case Operator.CONTAINS, str():
             return it.contains(value)
         case Operator.NOT_CONTAINS, str():

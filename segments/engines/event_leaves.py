@@ -1,8 +1,9 @@
 """Leaves that the rows of `event` answer: which events match, what is made of them, and how far back they reach."""
 
+from collections.abc import Mapping
 from typing import assert_never
 
-from segments.engines.comparisons import Member, member_is, text_is
+from segments.engines.comparisons import Member, member_is, number_of, text_is
 from segments.engines.queries import Query, all_of, counts, in_time, measures
 from segments.nodes import Aggregate, ContextField, Event, Operator, Total
 from segments.tree import holds_for_none
@@ -17,9 +18,13 @@ CONTEXT = {
 
 
 class Aggregates:
-    """What a grouped subquery selects: each aggregate once, by the name it gets there."""
+    """What a grouped subquery selects: each aggregate once, by the name it gets there.
 
-    def __init__(self) -> None:
+    `values` are the columns it finds properties in, by their keys, when something is summed.
+    """
+
+    def __init__(self, values: Mapping[str, str]) -> None:
+        self.values = values
         self.names: dict[str, str] = {}
 
     def name(self, aggregate: str, matching: str | None) -> str:
@@ -82,7 +87,7 @@ def may_hold_for_none(event: Event) -> bool:
 
 
 def total_is(query: Query, total: Total, aggregates: Aggregates, match: str | None) -> str:
-    number = Member(query, "properties", total.property).number
+    number = number_of(aggregates.values[total.property])
     match total.aggregate:
         case Aggregate.SUM:
             return measures(query, f"coalesce({aggregates.name(f'sum({number})', match)}, 0)", total.amount)

@@ -1,9 +1,10 @@
 """The engine that asks PostgreSQL."""
 
+import asyncio
 import sys
 from array import array
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar, cast
@@ -41,8 +42,7 @@ ABOUT_SOME = {"plan_cache_mode": "force_generic_plan", "jit": "off"}
 ABOUT_ALL = {"plan_cache_mode": "force_custom_plan", "jit": "off", "enable_sort": "off"}
 # Of a large workspace, whose profiles are taken for 5,000 (db/ddl.py keeps no statistics of it), also in parallel.
 ABOUT_MANY = ABOUT_ALL | {
-    "parallel_setup_cost": "0", "parallel_tuple_cost": "0.01", "min_parallel_index_scan_size": "0",
-    "min_parallel_table_scan_size": "0",
+    "parallel_setup_cost": "0", "min_parallel_index_scan_size": "0", "min_parallel_table_scan_size": "0",
 }  # fmt: skip
 # For the same reason the planner goes through an index, in one process, where the table is to be read: when a workspace
 # has a quarter of all profiles or more (a trait of a million: 754 ms of one core, read in order 222 ms of each of two).
@@ -101,7 +101,11 @@ class PostgresEngine:
     async def ids(
         self, *, workspace_id: UUID, leaves: Sequence[EngineLeaf], now: datetime, only: BitMap | None = None
     ) -> list[BitMap]:
-        """See engines/base.py. A few statements, one after the other, in one transaction."""
+        """See engines/base.py.
+
+        A few statements: about some people in one transaction, about everybody in two at once. Grouping is done by one
+        process, so that a second one may do another meanwhile.
+        """
         if only is not None and len(only) > MOST_LOOKED_UP:
             answers = await self.ids(workspace_id=workspace_id, leaves=leaves, now=now)
             return [answer & only for answer in answers]
@@ -110,15 +114,24 @@ class PostgresEngine:
         asked = self.of_everybody.of(leaves) if only is None else self.of_some.of(leaves)
         if only is None and workspace_id not in self.living:
             await self.universe(workspace_id=workspace_id)
-        answers = [BitMap()] * len(leaves)
-        async with self.reading(workspace_id, planning=self.planning(workspace_id, only)) as connection:
-            for scan in asked:
-                if scan.of_all_profiles:
-                    await connection.execute(READ_IN_ORDER, self.living[workspace_id])
-                values = scan.statement.values(workspace_id, now=now, only=only)
-                for place, ids in zip(scan.places, await only_row(connection, scan.statement, values), strict=True):
-                    answers[place] = unpack(ids)
-        return answers
+        found: dict[int, BitMap] = {}
+        waiting = iter(asked)
+
+        async def answer(began: asyncio.Event) -> None:
+            async with self.reading(workspace_id, planning=self.planning(workspace_id, only)) as connection:
+                began.set()
+                for scan in waiting:
+                    if scan.of_all_profiles:
+                        await connection.execute(READ_IN_ORDER, self.living[workspace_id])
+                    values = scan.statement.values(workspace_id, now=now, only=only)
+                    row = await only_row(connection, scan.statement, values)
+                    found.update(zip(scan.places, map(unpack, row), strict=True))
+
+        if len(asked) > 1 and self.planning(workspace_id, only) is ABOUT_MANY:
+            await side_by_side(answer, answer)
+        else:
+            await answer(asyncio.Event())
+        return [found[place] for place in range(len(leaves))]
 
     async def universe(self, *, workspace_id: UUID, brand_id: UUID | None = None, only: BitMap | None = None) -> BitMap:
         """See engines/base.py."""
@@ -184,6 +197,24 @@ class PostgresEngine:
         with as_engine_errors(too_slow=too_slow):
             async with transaction_apart(workspace_id, role=Role.LEAF, settings=limits | dict(planning)) as connection:
                 yield connection
+
+
+async def side_by_side(*works: Callable[[asyncio.Event], Awaitable[None]]) -> None:
+    """Do `works` at once until one has ended and all others that set their event; what one raises is raised.
+
+    One that waits for a connection still when another has done everything is not waited for.
+    """
+    events = [asyncio.Event() for _ in works]
+    tasks = [asyncio.ensure_future(work(event)) for work, event in zip(works, events, strict=True)]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task, event in zip(tasks, events, strict=True):
+            if task in done or event.is_set():
+                await task
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def only_row(connection: Connection, statement: Statement, values: Sequence[object]) -> Sequence[Any]:

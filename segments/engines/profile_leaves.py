@@ -35,11 +35,17 @@ ATTRIBUTES = {
 }
 SIGHTS = {Sight.FIRST: "first_seen_at", Sight.LAST: "last_seen_at"}
 DATED = frozenset({Operator.BEFORE, Operator.AFTER, Operator.WITHIN_LAST, Operator.MORE_THAN_AGO})
+LOOKED_UP = frozenset({Operator.EQUALS, Operator.IN})
 
 
 def is_dated(leaf: Trait) -> bool:
     """Whether `leaf` compares a trait as a date."""
     return leaf.operator in DATED
+
+
+def is_looked_up(leaf: object) -> bool:
+    """Whether a unique key leads to the few rows of `profile` that a leaf wants."""
+    return isinstance(leaf, Attribute) and leaf.name is AttributeName.EXTERNAL_ID and leaf.operator in LOOKED_UP
 
 
 def profile_is(query: Query, leaf: RowLeaf) -> str:

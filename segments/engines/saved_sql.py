@@ -23,6 +23,9 @@ from segments.errors import SegmentError
 
 MOST_CHARACTERS = 10_000
 MOST_NODES = 3_000
+MOST_WORKED = 40
+"""Tables, sorts, groups and the like. Each may hold its whole work_mem at once (30 joins of a big table, or 30 windows,
+do), and parsing and writing 300 joins keeps a processor busy for seconds."""
 DEEPEST = 25
 """Levels of brackets; the parser takes about twenty frames of Python for each."""
 MOST_NAME_CHARACTERS = 50
@@ -49,6 +52,8 @@ COLUMNS = {
     table: tuple(parse(sql.format(workspace=UUID(int=0)), dialect=Postgres)[0].named_selects)  # type: ignore[union-attr]
     for table, sql in TABLES.items()
 }
+
+OWN_COLUMNS = frozenset(name for names in COLUMNS.values() for name in names)
 
 FUNCTIONS: dict[type[exp.Expr], str] = {
     exp.Count: "count", exp.Sum: "sum", exp.Avg: "avg", exp.Min: "min", exp.Max: "max", exp.Stddev: "stddev",
@@ -119,6 +124,11 @@ PLAIN_PARTS: Mapping[type[exp.Expr], frozenset[str]] = {
 }  # fmt: skip
 """The parts that these may have; with any other they mean more than they seem (ONLY, TABLESAMPLE, FOR UPDATE)."""
 
+WORKED = (exp.Table, exp.Window, exp.Order, exp.Group, exp.Distinct, exp.SetOperation)
+
+GIVEN_PREFIX = "as_"
+"""The names that a query gives begin with it when it runs: where no column is so called, PostgreSQL takes
+`p.name_of_a_function` for a call."""
 CTE_PREFIX = "cte_"
 """Common table expressions are named with it, so that a name never reaches a table of ours or of the catalogue where
 the expression itself is out of sight."""
@@ -248,8 +258,10 @@ def check_nodes(tree: exp.Expr) -> None:
     for name in expressions & TABLES.keys():
         raise refusal(f"{name} is a table already; give the WITH query another name.")
     columns = known_columns(tree)
+    worked = 0
     for count, node in enumerate(tree.walk(), start=1):
-        if count > MOST_NODES:
+        worked += isinstance(node, WORKED)
+        if count > MOST_NODES or worked > MOST_WORKED:
             raise refusal("The query is too large; make it simpler, or two of it.")
         check_node(node, expressions, columns)
 
@@ -318,11 +330,8 @@ def function_names() -> list[str]:
 
 
 def known_columns(tree: exp.Expr) -> set[str]:
-    """Names that columns may have: those of the tables, and those that the query itself gives.
-
-    PostgreSQL takes `p.name_of_a_function` for a call when no column has the name: others are not let through.
-    """
-    return {name for names in COLUMNS.values() for name in names} | set(given_names(tree))
+    """Names that columns may have: those of the tables, and those that the query itself gives."""
+    return {*OWN_COLUMNS, *given_names(tree)}
 
 
 def given_names(tree: exp.Expr) -> Iterator[str]:
@@ -345,11 +354,14 @@ def check_answer(tree: exp.Expr) -> None:
 
 
 def name_exactly(tree: exp.Expr) -> None:
-    """Fold names as PostgreSQL does and quote them, and name WITH queries so that they mean nothing else."""
+    """Fold names as PostgreSQL does and quote them, and name WITH queries, and what queries compute, so that they mean
+    nothing else."""
     for identifier in tree.find_all(exp.Identifier):
         if not identifier.args.get("quoted"):
             identifier.set("this", identifier.name.lower())
             identifier.set("quoted", True)
+        if names_column(identifier) and identifier.name not in OWN_COLUMNS:
+            identifier.set("this", GIVEN_PREFIX + identifier.name)
     for cte in tree.find_all(exp.CTE):
         cte.args["alias"].this.set("this", CTE_PREFIX + cte.alias)
     for table in tree.find_all(exp.Table):
@@ -357,3 +369,14 @@ def name_exactly(tree: exp.Expr) -> None:
             if not table.args.get("alias"):
                 table.set("alias", exp.TableAlias(this=exp.to_identifier(table.name, quoted=True)))
             table.this.set("this", CTE_PREFIX + table.name)
+
+
+def names_column(identifier: exp.Identifier) -> bool:
+    """Whether it names a column, not a table, a WITH query or a window."""
+    match identifier.parent:
+        case exp.Column() | exp.TableAlias():
+            return identifier.arg_key == ("this" if isinstance(identifier.parent, exp.Column) else "columns")
+        case exp.Alias() | exp.Join() | exp.Lambda():
+            return True
+        case _:
+            return False

@@ -12,15 +12,13 @@ from typing import Any, assert_never
 
 from segments.engines import statements
 from segments.engines.event_leaves import is_plain, reads_index_only
-from segments.engines.profile_leaves import is_dated
+from segments.engines.profile_leaves import is_dated, is_looked_up
 from segments.engines.queries import Statement
 from segments.nodes import (
     Attribute,
-    AttributeName,
     EngineLeaf,
     Event,
     Identified,
-    Operator,
     Period,
     RandomBucket,
     Seen,
@@ -43,8 +41,6 @@ class Scan:
 
 LONGEST_SQL = 14_000
 """asyncpg keeps no prepared statement above 15 kB (max_cacheable_statement_size): it would be planned every time."""
-
-LOOKED_UP = frozenset({Operator.EQUALS, Operator.IN})
 
 Placed = tuple[int, Any]
 """A leaf with its place."""
@@ -117,11 +113,6 @@ def alike(leaves: Iterable[Placed], trait: Callable[[Any], object]) -> list[list
     return list(groups.values())
 
 
-def is_looked_up(leaf: EngineLeaf) -> bool:
-    """Whether a unique key leads to the few rows of `profile` that a leaf wants."""
-    return isinstance(leaf, Attribute) and leaf.name is AttributeName.EXTERNAL_ID and leaf.operator in LOOKED_UP
-
-
 def salt(leaf: RandomBucket) -> str:
     return leaf.salt
 
@@ -147,23 +138,43 @@ def event_scans(leaves: Sequence[Placed]) -> Iterable[Scan]:
 
 
 def near(leaves: Sequence[Placed]) -> list[list[Placed]]:
-    """Groups that reach about as far back: by a factor of `FURTHEST` at most."""
+    """Groups that reach about as far back: by a factor of `FURTHEST` at most.
+
+    Who need only have performed is told along with who is counted, but nobody is counted further back for that:
+    grouping takes twice as long as reading.
+    """
     reaching = [one for one in leaves if reach(one[1]) is not None]
+    groups = by_reach([one for one in reaching if not is_plain(one[1])])
+    alone: list[Placed] = []
+    for one in (one for one in reaching if is_plain(one[1])):
+        fitting = [group for group in groups if 1 <= ratio(group[0], one) <= FURTHEST]
+        (fitting[0] if fitting else alone).append(one)
+    rest = [one for one in leaves if reach(one[1]) is None]
+    return [*groups, *by_reach(alone), *alike(rest, extent)]
+
+
+def by_reach(leaves: Sequence[Placed]) -> list[list[Placed]]:
+    """Groups of leaves that go back from now, each with the one that goes furthest first."""
     groups: list[list[Placed]] = []
-    furthest = timedelta()
-    for one in sorted(reaching, key=lambda one: reach(one[1]) or timedelta(), reverse=True):
-        length = reach(one[1])
-        assert length is not None
-        if groups and furthest <= FURTHEST * length:
+    for one in sorted(leaves, key=lambda one: reach(one[1]) or timedelta(), reverse=True):
+        if groups and ratio(groups[-1][0], one) <= FURTHEST:
             groups[-1].append(one)
         else:
             groups.append([one])
-            furthest = length
-    return [*groups, *alike((one for one in leaves if reach(one[1]) is None), extent)]
+    return groups
 
 
-FURTHEST = 8
-"""To test a row once more costs about an eighth of reading it from the index."""
+def ratio(one: Placed, other: Placed) -> float:
+    """How many times as far back the one goes as the other; both go back from now."""
+    first, second = reach(one[1]), reach(other[1])
+    assert first is not None
+    assert second is not None
+    return first / second
+
+
+FURTHEST = 6
+"""Beside page views of 30 days (600,000 of a million people: 274 ms), those of 4 days took 42 ms in the same scan and
+36 in one of their own, those of 1 day 25 and 9; CPU of one core."""
 
 
 def reach(leaf: Event) -> timedelta | None:

@@ -4,11 +4,12 @@ With `some` they are about the profiles given when they run, else about everybod
 in WHERE, where an index may serve it; one for several tests each row for each of them (FILTER).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar, assert_never
 
-from segments.engines.event_leaves import CONTEXT, Aggregates, event_is, matching, reads_index_only
-from segments.engines.profile_leaves import RowLeaf, bucket_is, bucketed, date_is, profile_is
+from segments.engines.comparisons import Member
+from segments.engines.event_leaves import CONTEXT, Aggregates, event_is, matching
+from segments.engines.profile_leaves import RowLeaf, bucket_is, bucketed, date_is, is_looked_up, profile_is
 from segments.engines.queries import Query, Statement, all_of, counts, in_time, packed
 from segments.nodes import Event, Period, RandomBucket, Sessions, Side, Time, Trait, Window
 
@@ -32,7 +33,8 @@ def of_rows(
     tests = [is_met(query, leaf) for leaf in leaves]
     only = column if some else None
     if len(tests) == 1:
-        return query.made(f"SELECT {packed(column)} {query.rows_of(table, *tests, only=only)}")
+        (test,) = tests if some or table != "profile" or is_looked_up(leaves[0]) else map(half, tests)
+        return query.made(f"SELECT {packed(column)} {query.rows_of(table, test, only=only)}")
     return query.made(f"SELECT {each(column, tests)} {query.rows_of(table, only=only)}")
 
 
@@ -72,7 +74,12 @@ def of_measured(leaves: Sequence[Event]) -> Statement:
     query = Query()
     matches = [all_of(matching(query, event)) for event in leaves]
     rows, left = restricted(query, leaves, matches)
-    aggregates = Aggregates()
+    values = values_of(leaves)
+    if values:
+        # Taken out of the properties below OFFSET 0, so that it is done by the workers of a parallel scan, once.
+        columns = ["profile_id", "occurred_at", *columns_of(leaves if any(left) else ()), *selected(query, values)]
+        rows = f"FROM (SELECT {', '.join(columns)} {rows} OFFSET 0) AS rows"
+    aggregates = Aggregates(values)
     demands = [event_is(query, event, aggregates, match) for event, match in zip(leaves, left, strict=True)]
     measured = f"SELECT {', '.join(('profile_id', *aggregates.columns))} {rows} GROUP BY profile_id"
     return query.made(f"SELECT {each('profile_id', demands)} FROM ({measured}) AS measured")
@@ -83,14 +90,31 @@ def restricted(query: Query, leaves: Sequence[Event], matches: Sequence[str | No
     name = f"name = {query.bind(leaves[0].name, 'text')}"
     different = sorted({match or "true" for match in matches})
     left: list[str | None] = [None] * len(matches) if len(different) == 1 else list(matches)
-    if len(different) == 1 and reads_index_only(leaves[0]):
+    filtered = [bool(event.where or event.context) for event in leaves]
+    if len(different) == 1 and not any(filtered):
         return query.rows_of("event", name, *different), left
     demands = [name, *hull(query, [event.window for event in leaves])]
-    if all(event.where or event.context for event in leaves) or len(different) == 1:
-        # CASE, for the estimate: half of the rows, where the planner takes a test of jsonb to be true of a two
-        # hundredth, and then sends all rows to one process to group them there.
-        demands.append(f"CASE WHEN {' OR '.join(different)} THEN true END")
+    if all(filtered):
+        demands.append(half(" OR ".join(different)))
     return query.rows_of("event", *demands), left
+
+
+def half(test: str) -> str:
+    """`test`, of which the planner believes that half of the rows pass it.
+
+    It takes tests of jsonb to be true of a two hundredth, and then has one process do what many rows need.
+    """
+    return f"CASE WHEN {test} THEN true END"
+
+
+def values_of(leaves: Sequence[Event]) -> dict[str, str]:
+    """The columns for the properties that are summed, by their keys."""
+    keys = dict.fromkeys(total.property for event in leaves for total in event.totals)
+    return {key: f"v{at}" for at, key in enumerate(keys)}
+
+
+def selected(query: Query, values: Mapping[str, str]) -> list[str]:
+    return [f"{Member(query, 'properties', key).value} AS {column}" for key, column in values.items()]
 
 
 def hull(query: Query, times: Sequence[Time | None]) -> list[str]:
@@ -135,9 +159,11 @@ def of_some_events(leaves: Sequence[Event]) -> Statement:
     names = tuple(dict.fromkeys(event.name for event in leaves))
     known = query.bind(names, "text[]")
     demands = [f"name = ANY({known})", *hull(query, [event.window for event in leaves])]
-    columns = ["profile_id", "occurred_at", *columns_of(leaves), f"array_position({known}, name) AS named"]
+    values = values_of(leaves)
+    columns = ["profile_id", "occurred_at", *columns_of(leaves), *selected(query, values)]
+    columns.append(f"array_position({known}, name) AS named")
     rows = f"SELECT {', '.join(columns)} {query.rows_of('event', *demands, only='profile_id')} OFFSET 0"
-    aggregates = Aggregates()
+    aggregates = Aggregates(values)
     wanted = []
     for event in leaves:
         match = " AND ".join((f"named = {names.index(event.name) + 1}", *matching(query, event)))
@@ -147,9 +173,9 @@ def of_some_events(leaves: Sequence[Event]) -> Statement:
 
 
 def columns_of(leaves: Sequence[Event]) -> list[str]:
-    """What of an event the leaves look at beside its name and time."""
+    """What the tests of the leaves look at beside name and time."""
     used = dict.fromkeys(CONTEXT[test.field] for event in leaves for test in event.context)
-    return [*used, *(["properties"] if any(event.where or event.totals for event in leaves) else [])]
+    return [*used, *(["properties"] if any(event.where for event in leaves) else [])]
 
 
 def each(column: str, tests: Sequence[str | None]) -> str:

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import orjson
 import pytest
 
 from tests.app.caller import Caller
 from tests.app.filling import VISITOR, Did, Somebody, evaluate, make_people, make_segment, members
 from tests.campaigns.factories import Sent, make_delivered, make_event
+from tests.segments.definitions import SHOWN
 
 DAY = timedelta(days=1)
 
@@ -442,3 +444,35 @@ async def test_a_qualifying_event_admits_somebody_and_an_imported_list_stays(con
     await console.data("SegmentEvaluate", input={"id": rule})
     await evaluate(console)
     assert (await members(console, rule), await members(console, curated)) == ({"ada"}, {"bob"})
+
+
+async def test_every_definition_of_the_guide_is_answered_in_the_shape_in_which_it_was_given(console: Caller) -> None:
+    """What a client reads it may send again, ids and all."""
+    named = await make_segment(console, {"identified": True}, name="named")
+    query = await console.data("SavedQueryCreate", input={"name": "q", "sql": "SELECT profile_id FROM profiles"})
+    real = {
+        "seg_0198c0de0000700080000000000000aa": named,
+        "svq_0198c0de0000700080000000000000cc": query["savedQuery"]["id"],
+    }
+    for place, shown in enumerate(SHOWN):
+        text = orjson.dumps(shown).decode()
+        for id, existing in real.items():
+            text = text.replace(id, existing)
+        wanted = {"name": f"shown {place}", "type": "DYNAMIC"}
+        first = (await console.data("SegmentCreate", input=wanted | {"definition": orjson.loads(text)}))["segment"]
+        again = {"name": f"again {place}", "type": "DYNAMIC", "definition": first["definition"]}
+        assert (await console.data("SegmentCreate", input=again))["segment"]["definition"] == first["definition"]
+        assert first["definition"] == dated(orjson.loads(text))
+
+
+def dated(json: Any) -> Any:
+    """A definition of the guide with its dates as they are answered: as instants in UTC."""
+    match json:
+        case dict():
+            return {key: dated(value) for key, value in json.items()}
+        case list():
+            return [dated(value) for value in json]
+        case "2026-12-31":
+            return "2026-12-31T00:00:00Z"
+        case _:
+            return json

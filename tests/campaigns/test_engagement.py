@@ -236,3 +236,14 @@ async def test_whoever_opens_enters_and_leaves_when_the_window_has_passed(worksp
     assert await factories.members_of(segment) == {ada}
     await beat(workspace, now=now + timedelta(minutes=4, seconds=1))
     assert await factories.members_of(segment) == set()
+
+
+async def test_whom_a_blast_reached_is_asked_about_for_half_a_minute(workspace: UUID, now: datetime) -> None:
+    """For minutes, a thousand a second are more than a beat follows one by one: it would evaluate everything."""
+    ada, bob = await people(workspace, 2)
+    past = {ada: Sent("sent", now - timedelta(seconds=29)), bob: Sent("sent", now - timedelta(seconds=31))}
+    await make_delivered(workspace, past, now=now)
+    leaf = Engagement(Did.RECEIVED)
+    until = now + timedelta(seconds=1)
+    found = await SOURCE.crossed(workspace_id=workspace, leaves=[leaf], since=now, until=until)
+    assert set(found) == {ada}

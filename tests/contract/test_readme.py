@@ -31,7 +31,7 @@ from tests.app.caller import OPERATIONS
 
 FILE = OPERATIONS.parent / "schema.graphql"
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-LONGEST = 280
+LONGEST = 290
 """Lines: a page that is read from top to bottom, and tables."""
 PAGES = (README, FILE.with_name("README.md").read_text(encoding="utf-8"))
 SHELL = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)

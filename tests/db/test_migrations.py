@@ -5,6 +5,7 @@ import sys
 from uuid import UUID, uuid4
 
 import asyncpg
+import pytest
 from tortoise import Tortoise
 from tortoise.migrations.autodetector import MigrationAutodetector
 
@@ -109,3 +110,63 @@ async def test_every_tenant_table_is_listed(database: Database) -> None:
     finally:
         await owner.close()
     assert {row["relname"] for row in rows} == {*ddl.TENANT_TABLES, *live_segments.TENANT_TABLES}
+
+
+ROWS_OF_NOW = """
+WITH w AS (SELECT create_workspace('acme', 'UTC', 'OPT_OUT') AS id),
+s AS (INSERT INTO segment (workspace_id, name, type, status, definition, cadence, live, ranking, change_guard)
+  SELECT id, 'vip', 'DYNAMIC', 'ACTIVE', '{"identified": true}', 'DAILY', true, '{"by": {"trait": "ltv"}}', 50 FROM w
+  RETURNING id, workspace_id),
+p AS (INSERT INTO profile (workspace_id, external_id, traits, seen_city)
+  SELECT id, 'ann', '{"since": "2024-03-01"}', 'Bern' FROM w RETURNING id, workspace_id),
+e AS (INSERT INTO evaluation (workspace_id, segment_id, definition_version, status, cause, approved_at)
+  SELECT workspace_id, id, 1, 'SUCCEEDED', unnest(ARRAY['CADENCE', 'DEPENDENCY', 'BACKLOG', 'GUARD']), now() FROM s),
+m AS (INSERT INTO membership (workspace_id, segment_id, profile_id, entered_at, reason, exited_at)
+  SELECT s.workspace_id, s.id, p.id, now() - c.age, 'pulse', c.left_at FROM s, p,
+    (VALUES (interval '2 days', now() - interval '1 day'), (interval '0', NULL)) AS c (age, left_at)),
+d AS (INSERT INTO profile_date (workspace_id, key, at, profile_id)
+  SELECT workspace_id, 'since', '2024-03-01Z', id FROM p)
+INSERT INTO pulse_clock (workspace_id, through) SELECT id, now() FROM w
+"""
+
+
+async def test_the_newest_migration_goes_down_and_up_again_with_rows_in_it(servers: Servers) -> None:
+    """What the release before reads is of its kinds, and what can be made again is there again."""
+    name = f"test_{uuid4().hex}"
+    await on_server(servers.postgres.url, f"CREATE DATABASE {name}")
+    owner_url = database_url(servers.postgres.url, name)
+
+    async def migrated(target: str) -> None:
+        script = (
+            "import asyncio, sys; from db.migrate import migrate; from app.tables import MODEL_MODULES;"
+            "asyncio.run(migrate(owner_url=sys.argv[1], login_url=sys.argv[2],"
+            " model_modules=MODEL_MODULES, target=sys.argv[3]))"
+        )
+        login_url = database_url(servers.postgres.url, name, login="muster")
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", script, owner_url, login_url, target)
+        assert await process.wait() == 0
+
+    try:
+        await migrated("__latest__")
+        await on_server(owner_url, ROWS_OF_NOW)
+        await migrated("0001_house")
+        owner = await asyncpg.connect(owner_url)
+        try:
+            causes = await owner.fetch("SELECT cause, count(*) FROM evaluation GROUP BY cause ORDER BY cause")
+            assert [tuple(row) for row in causes] == [("CADENCE", 1), ("REQUEST", 3)]
+            assert await owner.fetchval("SELECT count(id) FROM membership") == 2
+            refused = "INSERT INTO evaluation (workspace_id, segment_id, definition_version, status, cause)"
+            with pytest.raises(asyncpg.CheckViolationError):
+                await owner.execute(f"{refused} SELECT workspace_id, id, 1, 'FAILED', 'GUARD' FROM segment")
+        finally:
+            await owner.close()
+        await migrated("__latest__")
+        owner = await asyncpg.connect(owner_url)
+        try:
+            assert await owner.fetchval("SELECT live FROM segment WHERE name = 'vip'")
+            assert await owner.fetchval("SELECT at::date::text FROM profile_date WHERE key = 'since'") == "2024-03-01"
+            assert await owner.fetchval("SELECT count(*) FROM membership") == 2
+        finally:
+            await owner.close()
+    finally:
+        await on_server(servers.postgres.url, f"DROP DATABASE {name} WITH (FORCE)")

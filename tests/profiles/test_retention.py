@@ -5,6 +5,7 @@ from uuid import UUID
 
 import pytest
 
+from db.transactions import transaction
 from profiles import events, retention
 from profiles.events import EventInput, TrackReport
 from profiles.retention import Forgotten
@@ -12,6 +13,8 @@ from tests.profiles import people
 
 KEYS = "SELECT message_id FROM event_key ORDER BY message_id"
 EVENTS = "SELECT count(*) FROM event"
+CHANGES = "SELECT kind, profile_id FROM profile_change ORDER BY seq"
+ERASED = "INSERT INTO profile_change (workspace_id, profile_id, kind, changed_at) VALUES ($1, $2, 'erased', $3)"
 SECOND = timedelta(seconds=1)
 OLD_KEYS, OLD_CHANGES = retention.EVENT_KEYS_KEPT, retention.CHANGES_KEPT
 
@@ -58,3 +61,13 @@ async def test_much_is_forgotten_in_batches_until_none_is_left(
     monkeypatch.setattr(retention, "MOST_BATCHES", 2)
     assert await retention.forget(workspace, now=now) == Forgotten(event_keys=20, profile_changes=20)
     assert await retention.forget(workspace, now=now) == Forgotten(event_keys=5, profile_changes=5)
+
+
+async def test_merges_and_erasures_wait_until_somebody_acts_on_them(workspace: UUID, now: datetime) -> None:
+    """Static segments have no evaluation that would make up for one that was forgotten while workers were away."""
+    await happen(workspace, "ann", now=now - OLD_CHANGES - SECOND)
+    ann = (await people.find(workspace, "ann")).id
+    async with transaction(workspace) as connection:
+        await connection.execute(ERASED, workspace, ann, now - OLD_CHANGES - SECOND)
+    assert await retention.forget(workspace, now=now) == Forgotten(event_keys=0, profile_changes=1)
+    assert await people.rows(workspace, CHANGES) == [("erased", ann)]

@@ -84,12 +84,24 @@ async def test_the_later_transaction_may_commit_first_and_nothing_is_missed_or_r
             await alter(slow, {3}, now=now)
             await alter(quick, {7}, now=now)
             assert await changes.page(workspace, slow.id, after=seen[-1].cursor, limit=9) == []
-            assert await changes.end(workspace, slow.id) == Cursor(
-                seen[-1].cursor.xact_id, seen[-1].cursor.id, *changes.END_OF_ROW
-            )
+            assert await changes.end(workspace, slow.id) == Cursor(seen[-1].cursor.id, *changes.END_OF_ROW)
     later = await changes.page(workspace, slow.id, after=seen[-1].cursor, limit=9)
     assert [(one.profile_id, one.reason) for one in later] == [(2, "first"), (3, "test")]
     assert await followed(quick) == [("ENTERED", 7)]
+
+
+async def test_changes_are_told_in_the_order_in_which_they_were_made_whichever_transaction_is_older(
+    workspace: UUID, now: datetime
+) -> None:
+    """As a beat that began first and waited for an evaluation: who entered before leaving is out in the end."""
+    segment = await factories.make_static(workspace, now=now)
+    async with transaction(workspace) as older:
+        await older.fetchval("SELECT pg_current_xact_id()")
+        with apart():
+            await alter(segment, {1}, now=now)
+        await alter(segment, leave={1}, now=now + DAY)
+    for limit in (1, 9):
+        assert await followed(segment, limit=limit) == [("ENTERED", 1), ("EXITED", 1)]
 
 
 async def test_what_is_rolled_back_is_never_told(segment: Segment, now: datetime) -> None:

@@ -1,18 +1,21 @@
 """Conditions as JSON: what is read, what is refused and where."""
 
 import re
+from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 import orjson
 import pytest
 from hypothesis import given, settings
 
+from db.transactions import transaction
 from segments.canonical import key
 from segments.conditions import WIDEST, Limits, parse, parse_simple, read, to_json
 from segments.errors import SegmentError
 from segments.leaf_readers import LEAF_READERS
 from segments.nodes import AttributeName, ContextField, Did, Event, MatchMode, Operator, ScoreOf, Trait, Unit
-from tests.segments import definitions
+from tests.segments import definitions, factories
 from tests.segments.definitions import GUIDE, SHOWN
 
 ID = "0198c0de-0000-7000-8000-000000000001"
@@ -119,7 +122,7 @@ def test_a_place_deep_inside_is_named_by_its_path() -> None:
         ({"trait": {"key": "k", "operator": "EQUALS", "value": None}}, "INVALID_VALUE", "trait value"),
         (trait("EQUALS", ["x"]), "INVALID_VALUE", "trait value"),
         (trait("EQUALS", float("inf")), "INVALID_VALUE", "trait value"),
-        (trait("EQUALS", 2**63), "INVALID_VALUE", "trait value"),
+        (trait("EQUALS", 2**64), "INVALID_VALUE", "trait value"),
         (trait("EQUALS", "\ud800"), "UNSTORABLE_TEXT", "trait value"),
         (trait("CONTAINS", ""), "INVALID_VALUE", "trait value"),
         (trait("IN", []), "INVALID_VALUE", "trait value"),
@@ -300,6 +303,17 @@ def test_dates_are_kept_as_instants_in_utc(written: str, kept: str) -> None:
 @pytest.mark.parametrize(("written", "kept"), [(100.0, 100), (0.5, 0.5), (-0.0, 0), (2.0**53, 2**53), (1e20, 1e20)])
 def test_a_whole_number_is_kept_as_one_however_it_is_written(written: float, kept: float) -> None:
     assert orjson.dumps(to_json(parse(trait("EQUALS", written)))) == orjson.dumps(trait("EQUALS", kept))
+
+
+@pytest.mark.parametrize("value", [1e19, -1e19, 1.25e19, 2.0**63])
+async def test_a_number_of_more_than_63_bits_is_still_read_once_it_was_stored(
+    workspace: UUID, now: datetime, value: float
+) -> None:
+    """jsonb answers 1e19 as 10000000000000000000."""
+    segment = await factories.make_dynamic(workspace, trait("GREATER_THAN", value), now=now)
+    async with transaction(workspace) as connection:
+        stored = await connection.fetchval("SELECT definition FROM segment WHERE id = $1", segment.id)
+    assert read(stored) == Trait("k", Operator.GREATER_THAN, value)
 
 
 def test_shares_are_hundredths_of_a_per_cent() -> None:

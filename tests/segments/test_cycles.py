@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import datetime, timedelta
+from random import Random
 from typing import Any
 from uuid import UUID
 
@@ -9,14 +10,14 @@ import pytest
 
 from db.transactions import transaction
 from profiles.patches import ProfileInput
-from segments import cycles, evaluation, leases, lifecycle, membership
+from segments import cycles, evaluation, leases, lifecycle, membership, pulse
 from segments.engines.base import EngineError
 from segments.lifecycle import SegmentChanges
 from segments.models import EvaluationCause, EvaluationStatus, Segment
 from segments.nodes import Trait
 from segments.sources import Sources
 from tests.segments import factories
-from tests.segments.beats import Gate, GatedEngine, PickyEngine, asking, beat, drain, upsert
+from tests.segments.beats import Gate, GatedEngine, PickyEngine, asking, beat, drain, upsert, waiting
 from tests.segments.factories import DAY, ON_PREMIUM, PREMIUM, SOURCES, Person, run_all
 from tests.segments.interrupted import (
     AnsweringEngine,
@@ -97,7 +98,13 @@ async def test_windows_end_at_the_databases_now(workspace: UUID, now: datetime) 
 # --- leases -------------------------------------------------------------------------------------------------------
 
 
-async def test_what_a_killed_worker_left_runs_again(workspace: UUID, now: datetime) -> None:
+async def test_what_a_killed_worker_left_runs_again(
+    workspace: UUID, now: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def nothing(*_: object) -> None:
+        """What a killed process still does."""
+
+    monkeypatch.setattr(leases, "let_go", nothing)
     (id,) = await factories.make_people(workspace, ON_PREMIUM)
     segments = [await factories.make_dynamic(workspace, now=now, name=name) for name in "ab"]
 
@@ -129,8 +136,8 @@ async def test_a_lease_is_renewed_while_its_worker_lives(workspace: UUID, now: d
     )
     async with half_way(workspace, timing=timing) as half:
         first = (await newest(segment)).lease_until
-        while (await newest(segment)).lease_until == first:  # noqa: ASYNC110
-            await asyncio.sleep(0)
+        while (await newest(segment)).lease_until == first:
+            continue
     assert await half.running == [segment.id]
     assert (await newest(segment)).fence == 1
 
@@ -396,3 +403,51 @@ async def test_people_who_cannot_be_asked_about_again_fail_the_evaluation(
     assert await status_of(segment) == (EvaluationStatus.FAILED, "ENGINE_UNAVAILABLE")
     assert before is not None
     assert before < (await factories.members_of(segment) or set())
+
+
+async def test_changes_beats_and_evaluations_all_at_once_end_in_the_truth(workspace: UUID, now: datetime) -> None:
+    """Whatever comes between what: two workers evaluate, two pulse, people change, one segment names the other."""
+    chance = Random(7)
+    names = [f"p{number:02}" for number in range(20)]
+    ids = dict(zip(names, await changed_plan(workspace, *names, plan="free", now=now), strict=True))
+    plans = dict.fromkeys(names, "free")
+    premium = await factories.make_dynamic(workspace, now=now, name="premium")
+    others = await factories.make_dynamic(workspace, {"not": {"inSegment": str(premium.id)}}, now=now, name="others")
+    # Nobody names this one: what an evaluation changes of it makes no beat look again.
+    gold = await factories.make_dynamic(workspace, GOLD, now=now, name="gold")
+    segments = (premium, others, gold)
+    await run_all(workspace, now=now)
+
+    async def change(over: asyncio.Event) -> None:
+        for _ in range(40):
+            name, plan = chance.choice(names), chance.choice(["premium", "free", "gold"])
+            plans[name] = plan
+            await changed_plan(workspace, name, plan=plan, now=now)
+        while await waiting(workspace):
+            continue
+        over.set()
+
+    async def pulses(over: asyncio.Event) -> None:
+        while not over.is_set():
+            await pulse.beat(workspace, sources=SOURCES, batch=3)
+
+    async def evaluations(over: asyncio.Event) -> None:
+        while not over.is_set():
+            await request(chance.choice(segments), now)
+            await cycles.run(workspace, sources=SOURCES)
+
+    over = asyncio.Event()
+    await asyncio.gather(change(over), pulses(over), pulses(over), evaluations(over), evaluations(over))
+    await run_all(workspace, now=now)
+    for one in segments:
+        await request(one, now)
+    over = asyncio.Event()
+    async with half_way(workspace) as last:
+        await asyncio.gather(change(over), pulses(over), pulses(over))
+    assert len(await last.running or ()) == 3
+    await drain(workspace, now=now)
+    on_premium, on_gold = ({ids[name] for name, one in plans.items() if one == plan} for plan in ("premium", "gold"))
+    assert await factories.members_of(premium) == on_premium
+    assert await factories.members_of(gold) == on_gold
+    assert await factories.members_of(others) == set(ids.values()) - on_premium
+    assert await membership.verify(workspace) == []

@@ -22,7 +22,7 @@ from segments.engines import postgres, scans
 from segments.engines.base import EngineError
 from segments.engines.crossings import CROSSED, edges_of
 from segments.engines.looked_at import looked_at
-from segments.engines.postgres import PostgresEngine
+from segments.engines.postgres import PostgresEngine, side_by_side
 from segments.engines.queries import Given, Statement
 from segments.engines.ranks import ranked
 from segments.nodes import (
@@ -147,7 +147,8 @@ def test_leaves_share_a_scan_when_they_read_the_same_rows() -> None:
     dear = (PropertyTest("value", Operator.GREATER_THAN, 5),)
     leaves: list[EngineLeaf] = [
         bought_within(30),
-        bought_within(7, count=Amount(Operator.GREATER_THAN, 2)),
+        bought_within(14, count=Amount(Operator.GREATER_THAN, 2)),
+        bought_within(7),
         bought_within(1),
         bought_within(1, where=dear),
         bought_within(90, where=dear),
@@ -158,8 +159,8 @@ def test_leaves_share_a_scan_when_they_read_the_same_rows() -> None:
         Trait("renewal", Operator.WITHIN_LAST, Span(1, Unit.DAYS)),
     ]
     everybody = {scan.places for scan in scans.of_everybody(leaves)}
-    assert everybody == {(0, 1), (2,), (3, 4), (5,), (6, 7), (8,), (9,)}
-    assert {scan.places for scan in scans.of_some(leaves)} == {(0, 1, 2, 3, 4, 5), (6, 7, 8), (9,)}
+    assert everybody == {(0,), (1, 2), (3,), (4, 5), (6,), (7, 8), (9,), (10,)}
+    assert {scan.places for scan in scans.of_some(leaves)} == {(0, 1, 2, 3, 4, 5, 6), (7, 8, 9), (10,)}
 
 
 # --- limits -------------------------------------------------------------------------------------------------------
@@ -312,3 +313,36 @@ async def test_edges_are_looked_up_in_indexes(database: Database, workspace: UUI
     text = "\n".join(row[0] for row in rows)
     assert "profile_id_occurred_at_idx" not in text, text
     assert "Filter: (name" not in text, text
+
+
+# --- two connections at once --------------------------------------------------------------------------------------
+
+
+async def test_work_that_never_got_a_connection_is_not_waited_for() -> None:
+    done: list[str] = []
+
+    async def does_all(began: asyncio.Event) -> None:
+        began.set()
+        done.append("all")
+
+    async def waits_for_ever(began: asyncio.Event) -> None:
+        await asyncio.Event().wait()
+
+    await side_by_side(waits_for_ever, does_all)
+    assert done == ["all"]
+
+
+async def test_work_that_began_is_waited_for_and_its_failure_is_raised() -> None:
+    last = asyncio.Event()
+
+    async def ends_first(began: asyncio.Event) -> None:
+        began.set()
+        last.set()
+
+    async def fails_later(began: asyncio.Event) -> None:
+        began.set()
+        await last.wait()
+        raise EngineError("CONDITION_TOO_SLOW", "too slow")
+
+    with pytest.raises(EngineError):
+        await side_by_side(fails_later, ends_first)

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyroaring import BitMap
 
-from db.transactions import transaction
+from db.transactions import Connection, transaction
 from profiles.changes import Moved
 from segments import changes, members, membership, ranking, ranks
 from segments.engines.base import Ranks
@@ -155,6 +155,34 @@ async def test_a_pulse_that_finds_nothing_new_leaves_the_members(workspace: UUID
     segment = await ranked_segment(workspace, by, now=now)
     await replace(segment, {1, 2}, {1: 9.0, 2: 8.0}, by, now=now)
     assert await update(segment, {2, 3}, {2}, {2: 8.0}, by, now=now) == Ranked(BitMap([1]), BitMap())
+
+
+async def test_the_first_are_read_anew_only_when_somebody_may_have_come_over_the_cut(
+    workspace: UUID, now: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by = Ranking(ByTrait("value"), top=2)
+    segment = await ranked_segment(workspace, by, now=now)
+    values = {1: 9.0, 2: 8.0, 3: 5.0, 4: 4.0}
+    await replace(segment, set(values), values, by, now=now)
+    reads: list[int] = []
+    read = ranks.top
+
+    async def counted(connection: Connection, workspace_id: UUID, segment_id: UUID, most: int) -> BitMap:
+        reads.append(most)
+        return await read(connection, workspace_id, segment_id, most)
+
+    monkeypatch.setattr(ranks, "top", counted)
+    # Members rise, others rise below them, fall, go and come.
+    for moved in ({1: 10.0}, {3: 7.0, 4: 7.5}, {4: 1.0}, {4: None}, {5: 8.0}, {1: 11.0, 6: 7.9}):
+        found = {id: value for id, value in moved.items() if value is not None}
+        assert (await update(segment, set(moved), set(found), found, by, now=now)).members == BitMap([1, 2])
+    assert reads == []
+    # A member falls; somebody rises over one who does not move, and over one who rises too.
+    assert (await update(segment, {2}, {2}, {2: 7.95}, by, now=now)).members == BitMap([1, 5])
+    assert (await update(segment, {6}, {6}, {6: 8.1}, by, now=now)).members == BitMap([1, 6])
+    assert (await update(segment, {2, 6}, {2, 6}, {2: 8.3, 6: 8.2}, by, now=now)).members == BitMap([1, 2])
+    assert reads == [2, 2, 2]
+    assert await membership.verify(workspace) == []
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -203,6 +203,20 @@ async def test_the_role_of_saved_sql_may_read_three_tables_and_no_more(workspace
             await connection.execute(statement)
 
 
+@pytest.mark.parametrize("name", ["json_agg", "array_agg", "to_jsonb", "pg_column_size", "num_nulls"])
+async def test_a_name_that_a_query_gives_makes_no_call_of_the_function_that_is_so_called(
+    workspace: UUID, now: datetime, name: str
+) -> None:
+    """To PostgreSQL `p.json_agg` is json_agg(p) when p has no such column."""
+    (one,) = await make_people(workspace, Person())
+    sql = f"SELECT profile_id FROM (SELECT 1 AS profile_id, p.{name} AS {name} FROM profiles p) x WHERE {name} IS NULL"
+    assert "does not exist" in (await refused(workspace, sql, now=now)).message
+    sql = (
+        f"SELECT x.profile_id FROM (SELECT profile_id, 5 AS {name} FROM profiles) x WHERE x.{name} = 5 ORDER BY {name}"
+    )
+    assert await answers(workspace, sql, now=now) == {one}
+
+
 async def test_a_flood_is_stopped_by_time(workspace: UUID, now: datetime) -> None:
     await make_people(workspace, *[Person(events=[bought(now)] * 3) for _ in range(60)])
     tables = ", ".join(f"events e{number}" for number in range(12))

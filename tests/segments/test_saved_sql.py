@@ -251,16 +251,33 @@ def test_depth_and_length_without_end_are_refused(sql: str) -> None:
         saved_sql.check(sql)
 
 
+@pytest.mark.parametrize(
+    "sql",
+    [
+        " UNION ".join(["SELECT profile_id FROM profiles"] * 100),
+        "SELECT a.profile_id FROM events a"
+        + "".join(f" JOIN events e{place} USING (profile_id)" for place in range(60)),
+        "SELECT profile_id, " + ", ".join(["rank() OVER (ORDER BY city)"] * 60) + " FROM profiles",
+        "SELECT 1 AS profile_id FROM events HAVING " + " < ".join(["count(DISTINCT properties)"] * 60),
+    ],
+    ids=lambda sql: sql[:40],
+)
+def test_a_query_of_many_tables_or_sorts_is_refused_for_each_takes_memory_of_its_own(sql: str) -> None:
+    with pytest.raises(SegmentError, match="too large"):
+        saved_sql.check(sql)
+
+
 def test_what_runs_is_written_anew_from_what_was_understood() -> None:
     sql = """
         WITH Big AS (SELECT profile_id, count(*) AS "Times" FROM EVENTS e /* ' */ GROUP BY 1)
         SELECT Big.profile_id FROM big WHERE "Times" > 3 AND now() > current_date -- '; DROP
     """
     assert saved_sql.compiled(sql, workspace_id=WORKSPACE, now=NOW) == (
-        'WITH "cte_big" AS (SELECT "profile_id", COUNT(*) AS "Times" FROM (SELECT "profile_id", "name", "occurred_at",'
-        ' "received_at", "properties", "page_path", "device_type", "browser", "country", "city", "session_id" FROM'
-        ' "public"."event" WHERE "workspace_id" = CAST(\'0198c0de-0000-7000-8000-000000000001\' AS UUID)) AS "e" GROUP'
-        ' BY 1) SELECT "big"."profile_id" FROM "cte_big" AS "big" WHERE "Times" > 3 AND'
+        'WITH "cte_big" AS (SELECT "profile_id", COUNT(*) AS "as_Times" FROM (SELECT "profile_id", "name",'
+        ' "occurred_at", "received_at", "properties", "page_path", "device_type", "browser", "country", "city",'
+        ' "session_id" FROM "public"."event" WHERE "workspace_id" ='
+        " CAST('0198c0de-0000-7000-8000-000000000001' AS UUID)) AS \"e\" GROUP"
+        ' BY 1) SELECT "big"."profile_id" FROM "cte_big" AS "big" WHERE "as_Times" > 3 AND'
         " CAST('2026-05-01T12:00:00+00:00' AS TIMESTAMPTZ) >"
         " CAST(CAST('2026-05-01T12:00:00+00:00' AS TIMESTAMPTZ) AS DATE)"
     )
@@ -269,7 +286,7 @@ def test_what_runs_is_written_anew_from_what_was_understood() -> None:
 def test_a_quoted_name_is_no_way_out_of_its_quotes() -> None:
     sql = 'SELECT profile_id AS "x"" FROM profile; --", profile_id FROM profiles'
     text = saved_sql.compiled(sql, workspace_id=WORKSPACE, now=NOW)
-    assert text.startswith('SELECT "profile_id" AS "x"" FROM profile; --", "profile_id" FROM (SELECT')
+    assert text.startswith('SELECT "profile_id" AS "as_x"" FROM profile; --", "profile_id" FROM (SELECT')
 
 
 @pytest.mark.parametrize(
