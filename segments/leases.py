@@ -330,6 +330,10 @@ async def beat(workspace_id: UUID, hold: Hold, timing: Timing) -> None:
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             logger.warning("leases of evaluations not renewed: PostgreSQL is away", exc_info=True)
             continue
+        except Exception:
+            # Ended here, leases would run out under a worker that lives.
+            logger.exception("leases of evaluations not renewed")
+            continue
         if due:
             renewed = monotonic()
         gone = set(ids) - {row["id"] for row in rows}

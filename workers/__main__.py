@@ -99,6 +99,9 @@ async def tick_on(context: JobContext) -> None:
             await tick(context)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             logger.warning("no tick: PostgreSQL is away", exc_info=True)
+        except Exception:
+            # Ended here, the clock would stand still in a process that looks alive.
+            logger.exception("tick failed")
         await asyncio.sleep(1.0)
 
 

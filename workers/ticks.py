@@ -108,10 +108,13 @@ async def forget(now: datetime) -> None:
     """Drop what is past its time, workspace by workspace."""
     async with across_workspaces() as connection:
         ids = [row["workspace_id"] for row in await connection.fetch(WORKSPACES)]
-    for workspace_id in ids:
+
+    async def forget_all(workspace_id: UUID, _: None) -> None:
         await retention.forget(workspace_id, now=now)
         await pulse.forget(workspace_id, now=now)
         await changes.forget(workspace_id, now=now)
+
+    await for_each([(workspace_id, None) for workspace_id in ids], forget_all)
 
 
 async def found(query: str, *arguments: object) -> list[tuple[UUID, Any]]:

@@ -9,6 +9,7 @@ from campaigns import control, sending
 from campaigns.listing import get
 from campaigns.models import CampaignStatus
 from db.transactions import transaction
+from profiles import retention
 from profiles.addresses import AddressHasher
 from segments import evaluation, lifecycle
 from segments.lifecycle import SegmentInput
@@ -247,3 +248,17 @@ async def test_a_campaign_waits_while_the_evaluation_of_its_segment_is_held(
     channel = worker.carrier.channel
     assert isinstance(channel, ScriptedChannel)
     assert channel.recipients == [f"{name}@example.com" for name in names[:10]]
+
+
+async def test_a_workspace_that_fails_keeps_no_other_from_forgetting(
+    workspace: UUID, other_workspace: UUID, now: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forgotten: list[UUID] = []
+
+    async def forget(workspace_id: UUID, *, now: datetime) -> None:
+        forgotten.append(workspace_id)
+        raise OSError
+
+    monkeypatch.setattr(retention, "forget", forget)
+    await ticks.forget(now)
+    assert set(forgotten) == {workspace, other_workspace}
