@@ -128,6 +128,8 @@ class Campaign(Model):
     missed_policy = text_enum(MissedPolicy)
     maximum_lateness_s = fields.IntField()
     refresh_before = fields.BooleanField()
+    rate_per_s = fields.IntField(null=True)
+    error_threshold = fields.IntField(null=True)
     created_at = fields.DatetimeField()
     updated_at = fields.DatetimeField()
     started_at = fields.DatetimeField(null=True)
@@ -154,6 +156,8 @@ class Dispatch(Model):
     heartbeat_at = fields.DatetimeField()
     created_at = fields.DatetimeField()
     finished_at = fields.DatetimeField(null=True)
+    next_send_at = fields.DatetimeField(null=True)
+    progressed_at = fields.DatetimeField(null=True)
 
     class Meta(Model.Meta):
         table = "dispatch"

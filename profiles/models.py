@@ -33,6 +33,8 @@ class Workspace(Model):
     name = fields.TextField()
     time_zone = fields.TextField()
     consent_default = text_enum(ConsentDefault)
+    track_opens = fields.BooleanField()
+    track_clicks = fields.BooleanField()
     created_at = fields.DatetimeField()
 
     class Meta(Model.Meta):

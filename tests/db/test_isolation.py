@@ -7,7 +7,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from db import ddl, live_segments
+from db import ddl, delivery_engine, live_segments
 from db.roles import Role
 from db.transactions import Connection, across_workspaces, transaction
 from tests.conftest import Database
@@ -67,8 +67,10 @@ ROWS = {
     " reranked) SELECT $1, id, now(), 'r', '', '', '' FROM segment WHERE workspace_id = $1 AND type = 'STATIC'",
     "pulse_clock": "INSERT INTO pulse_clock (workspace_id, through) VALUES ($1, now())",
     "pulse": "INSERT INTO pulse (workspace_id, at, evaluated) VALUES ($1, now(), '')",
+    "link": "INSERT INTO link (workspace_id, campaign_id, dispatch_id, place, url)"
+    " SELECT $1, campaign_id, id, 0, 'https://example.com' FROM dispatch WHERE workspace_id = $1",
 }
-TABLES = ddl.TENANT_TABLES + live_segments.TENANT_TABLES
+TABLES = ddl.TENANT_TABLES + live_segments.TENANT_TABLES + delivery_engine.TENANT_TABLES
 LEAF_TABLES = ddl.LEAF_TABLES + live_segments.LEAF_TABLES
 
 
