@@ -43,9 +43,17 @@ CREATE TABLE channel_pace (
 TENANT_TABLES = ("link",)
 
 FUNCTIONS = """
+-- Whose link it is: a request that follows one names nothing else.
+CREATE FUNCTION link_workspace(wanted bigint) RETURNS uuid
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+  SELECT l.workspace_id FROM link l WHERE l.id = wanted
+$$;
+REVOKE EXECUTE ON FUNCTION link_workspace(bigint) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION link_workspace(bigint) TO muster_app;
 """
 
 DOWN = """
+DROP FUNCTION link_workspace;
 DROP TABLE channel_pace;
 ALTER TABLE delivery_event DROP COLUMN link_id;
 DROP TABLE link;

@@ -21,7 +21,7 @@ OWNERS = {
     },
     "campaigns": {
         "sender", "placement", "campaign", "campaign_segment", "dispatch", "delivery", "claim", "delivery_event",
-        "link", "channel_pace",
+        "link",
     },
 }  # fmt: skip
 OWNER = {table: package for package, tables in OWNERS.items() for table in tables}
