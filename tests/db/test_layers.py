@@ -98,9 +98,14 @@ def test_a_statement_touches_only_tables_its_package_may(package: str, where: st
 
 
 def test_every_table_has_one_owner() -> None:
-    from db import ddl, live_segments
+    from db import ddl, delivery_engine, live_segments
 
-    assert set(OWNER) == {"workspace", *ddl.TENANT_TABLES, *live_segments.TENANT_TABLES}
+    assert set(OWNER) == {
+        "workspace",
+        *ddl.TENANT_TABLES,
+        *live_segments.TENANT_TABLES,
+        *delivery_engine.TENANT_TABLES,
+    }
 
 
 def test_a_statement_on_a_higher_table_would_be_found() -> None:
