@@ -40,6 +40,8 @@ class Caller:
     scopes: frozenset[str] = frozenset()
     acting_as: str | None = None
     """External id of the profile that a client token names."""
+    key_id: UUID | None = None
+    """The key, for what is kept of who did what; None for a client token."""
 
     @property
     def is_server(self) -> bool:
@@ -130,7 +132,9 @@ class Authenticator:
         identity = await self.known.find(bearer, now=now)
         if identity is None:
             raise unauthenticated("This key is unknown, expired or revoked; create one with `muster key create`.")
-        caller = Caller(workspace_id=identity.workspace_id, kind=identity.kind, scopes=identity.scopes)
+        caller = Caller(
+            workspace_id=identity.workspace_id, kind=identity.kind, scopes=identity.scopes, key_id=identity.key_id
+        )
         if token is None or caller.is_server:
             return caller
         client = self.client(token, now=now)

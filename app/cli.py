@@ -102,12 +102,18 @@ def api() -> None:
 
 @app.command()
 def worker(
-    check: Annotated[bool, typer.Option("--check", help="Only say whether one was alive in the last minute.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only say whether it is ready, or any, without MUSTER_WORKER_PORT.")
+    ] = False,
 ) -> None:
     """Run a worker, and start it again when it ends, until SIGTERM; messages under way are finished first."""
     settings = start_up(Settings)
+    from app.probe import missing_of_worker
     from app.supervisor import Supervisor
 
+    if check and settings.worker_port:
+        missing = missing_of_worker(settings.api_host, settings.worker_port)
+        stop(FAILED if missing else 0, f"worker lacks: {', '.join(missing)}" if missing else "worker is ready")
     if check:
         alive = asyncio.run(count_workers(settings))
         stop(0 if alive else FAILED, f"workers alive: {alive}")
@@ -116,12 +122,12 @@ def worker(
 
 
 async def count_workers(settings: Settings) -> int:
-    """Workers that have announced themselves within a minute."""
-    from app.wakeups import ALIVE
+    """Workers that have announced themselves lately."""
+    from app.wakeups import ALIVE, ALIVE_WITHIN
     from db.transactions import across_workspaces
 
     async with administration.open_database_of(settings), across_workspaces() as connection:
-        alive: int = await connection.fetchval(ALIVE)
+        alive: int = await connection.fetchval(ALIVE, ALIVE_WITHIN)
     return alive
 
 

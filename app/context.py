@@ -11,6 +11,8 @@ from app.auth import Authenticator, Caller, unauthenticated
 from app.boards import Boards
 from app.resources import Resources
 from app.settings import Settings
+from app.targets import Targets
+from campaigns.links import Tracker
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,8 @@ class Services:
     resources: Resources
     authenticator: Authenticator
     boards: Boards
+    tracker: Tracker
+    targets: Targets
 
 
 @dataclass(slots=True)

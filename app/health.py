@@ -9,18 +9,29 @@ from starlette.responses import JSONResponse
 from tortoise.exceptions import BaseORMException
 
 from app.context import Services
+from app.patience import within
+from app.wakeups import ALIVE, ALIVE_WITHIN
 from db.transactions import across_workspaces
 
 logger = logging.getLogger(__name__)
 
 PATIENCE_S = 5.0
-UNREACHABLE = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, BaseORMException)
+# The fifth is what asyncpg 0.32 says of a connection that the server is just closing.
+UNREACHABLE = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    BaseORMException,
+)
 SCHEMA_IS_THERE = "SELECT to_regclass('campaign') IS NOT NULL AND to_regclass('delivery') IS NOT NULL"
 
 
 async def healthz(request: Request) -> JSONResponse:
-    """Always 200 while the process answers; `degraded` names what it does without."""
-    return JSONResponse({"status": "ok", "degraded": await troubles(request)})
+    """Always 200 while the process answers; `degraded` names what it does without: `workers` when none is alive."""
+    missing, alive = await asyncio.gather(troubles(request), workers_alive())
+    return JSONResponse({"status": "ok", "degraded": [*missing, *([] if alive else ["workers"])]})
 
 
 async def readyz(request: Request) -> JSONResponse:
@@ -30,16 +41,31 @@ async def readyz(request: Request) -> JSONResponse:
 
 
 async def troubles(request: Request) -> list[str]:
-    """What this process needs and cannot reach: database, schema, valkey."""
+    """What this process needs and cannot reach: database or schema, valkey. Takes `PATIENCE_S` at most."""
     services: Services = request.app.state.services
-    found = []
+    database, valkey = await asyncio.gather(database_trouble(), services.resources.wakeups.is_reachable())
+    return [*([database] if database else []), *([] if valkey else ["valkey"])]
+
+
+async def database_trouble() -> str | None:
+    """`database`, or `schema` when only the tables are missing."""
     try:
-        async with asyncio.timeout(PATIENCE_S), across_workspaces() as connection:
-            if not await connection.fetchval(SCHEMA_IS_THERE):
-                found.append("schema")
+        return None if await within(PATIENCE_S, ask(SCHEMA_IS_THERE)) else "schema"
     except UNREACHABLE:
         logger.warning("database not reachable", exc_info=True)
-        found.append("database")
-    if not await services.resources.wakeups.is_reachable():
-        found.append("valkey")
-    return found
+        return "database"
+
+
+async def workers_alive() -> bool:
+    """Whether a worker has announced itself lately; True when nobody can say."""
+    try:
+        return bool(await within(PATIENCE_S, ask(ALIVE, ALIVE_WITHIN)))
+    except UNREACHABLE:
+        return True
+
+
+async def ask(question: str, *arguments: object) -> object:
+    """What the database answers."""
+    async with across_workspaces() as connection:
+        answer: object = await connection.fetchval(question, *arguments)
+    return answer

@@ -1,24 +1,37 @@
-"""Links in mails: the page and the one-click request that unsubscribe.
+"""Links in mails: the page and the one-click request that unsubscribe, and the links and images that are tracked.
 
 RFC 8058: mail programs POST to the List-Unsubscribe address by themselves, without cookies or keys, and are not
 redirected; it takes effect at once. GET changes nothing, since scanners open every link of a mail: it shows a page
 with a button that POSTs.
+
+A tracked link redirects to the address that was stored for it, and to no other: a request names a link by a token that
+only we make. What happened is written before the answer, so that it is not lost with this process; but a person never
+waits for a slow database, and where a link leads is known without it once somebody followed it here. Who cannot be
+unsubscribed now is told so, and can press again: that must not look done when it is not.
 """
 
+import logging
 from contextlib import suppress
 from datetime import UTC, datetime
 from html import escape
+from urllib.parse import quote
 
 from starlette.requests import Request
-from starlette.responses import HTMLResponse
+from starlette.responses import HTMLResponse, Response
 
 from app.context import Services
-from campaigns import listing
-from campaigns.tokens import UnsubscribeClaim, read_unsubscribe_token
+from app.health import UNREACHABLE
+from app.patience import within
+from campaigns import listing, responses
+from campaigns.machines import Visit
+from campaigns.responses import Target
+from campaigns.tokens import MailLink, UnsubscribeClaim, read_unsubscribe_token
 from profiles import consent
 from profiles.addresses import Channel
 from profiles.consent import EVERY_TOPIC
 from profiles.errors import ProfileNotFound
+
+logger = logging.getLogger(__name__)
 
 SOURCE = "unsubscribe link"
 HEADERS = {
@@ -42,21 +55,44 @@ button {{ font: inherit; padding: .5em 1em }}</style>
 # Without an action the form goes to the address of the page, token and all.
 BUTTON = '<form method="post"><button name="List-Unsubscribe" value="One-Click">Unsubscribe</button></form>'
 
+UNSUBSCRIBE_WITHIN_S = 10.0
+"""How long a person or a mail program waits until it is told to ask again."""
+RECORD_WITHIN_S = 1.0
+"""How long somebody who clicked waits for the database at most; what was not written by then is in the log."""
+REDIRECT_HEADERS = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer", "X-Robots-Tag": "noindex"}
+PIXEL = bytes.fromhex("47494638396101000100800000000000ffffff21f90401000000002c00000000010001000002024401003b")
+"""A transparent GIF of one pixel, 43 bytes."""
+
 
 async def ask(request: Request) -> HTMLResponse:
     """The page with the button; changes nothing."""
     claim = claim_of(request)
     if claim is None:
         return unknown()
-    about = escape(await topic_of(claim))
-    return page("Unsubscribe", f"<p>Do you want no more mails about “{about}”?</p>{BUTTON}")
+    try:
+        about = mails(await within(UNSUBSCRIBE_WITHIN_S, topic_of(claim)))
+    except UNREACHABLE:
+        logger.warning("topic not looked up", exc_info=True, extra=facts_of(claim))
+        about = "of these mails"
+    return page("Unsubscribe", f"<p>Do you want no more {about}?</p>{BUTTON}")
 
 
 async def unsubscribe(request: Request) -> HTMLResponse:
-    """Unsubscribe the person from the campaign's topic; doing it again is well."""
+    """Unsubscribe the person from the campaign's topic; doing it again is well. 503 when that cannot be done now: mail
+    programs ask again (RFC 9110 10.2.3), people have the button, and the log says who it was."""
     claim = claim_of(request)
     if claim is None:
         return unknown()
+    try:
+        topic = await within(UNSUBSCRIBE_WITHIN_S, take_off(claim))
+    except UNREACHABLE:
+        logger.exception("not unsubscribed", extra=facts_of(claim))
+        return away("Not unsubscribed yet", f"<p>We cannot note it now. Press again in a minute.</p>{BUTTON}")
+    return page("You are unsubscribed", f"<p>You will get no more {mails(topic)}.</p>")
+
+
+async def take_off(claim: UnsubscribeClaim) -> str:
+    """Unsubscribes; gives the topic."""
     topic = await topic_of(claim)
     # Not found: erased in the meantime, and nobody is left to write to.
     with suppress(ProfileNotFound):
@@ -68,7 +104,21 @@ async def unsubscribe(request: Request) -> HTMLResponse:
             source=SOURCE,
             now=datetime.now(UTC),
         )
-    return page("You are unsubscribed", f"<p>You will get no more mails about “{escape(topic)}”.</p>")
+    return topic
+
+
+def mails(topic: str) -> str:
+    """What somebody gets no more of, as HTML."""
+    return "mails" if topic == EVERY_TOPIC else f"mails about “{escape(topic)}”"
+
+
+def facts_of(claim: UnsubscribeClaim) -> dict[str, object]:
+    """What the log says of a link to unsubscribe."""
+    return {
+        "workspace_id": claim.workspace_id,
+        "profile_id": claim.profile_id,
+        "campaign_id": claim.campaign_id,
+    }
 
 
 def claim_of(request: Request) -> UnsubscribeClaim | None:
@@ -81,6 +131,63 @@ async def topic_of(claim: UnsubscribeClaim) -> str:
     """The topic of the mail's campaign; every topic when the campaign is gone."""
     campaign = (await listing.load(claim.workspace_id, [claim.campaign_id])).get(claim.campaign_id)
     return campaign.topic if campaign else EVERY_TOPIC
+
+
+async def follow(request: Request) -> Response:
+    """302 to where a tracked link leads; 404 for a link that is not ours, or was changed."""
+    services: Services = request.app.state.services
+    link = services.tracker.read_click(request.path_params["token"])
+    if link is None:
+        return unknown()
+    try:
+        target = await services.targets.find(link.link_id)
+    except UNREACHABLE:
+        logger.exception("link not looked up", extra={"link_id": link.link_id})
+        return away("One moment", "<p>This link cannot be looked up now. Try again in a minute.</p>")
+    if target is None or target.url is None:
+        return unknown()
+    await record(request, link, target)
+    # What browsers would encode by themselves is encoded here, where a header can carry nothing else.
+    location = quote(target.url, safe=":/?#[]@!$&'()*+,;=%")
+    return Response(status_code=302, headers=REDIRECT_HEADERS | {"Location": location})
+
+
+async def seen(request: Request) -> Response:
+    """The image that tells of opens; the same for ids that are not ours."""
+    services: Services = request.app.state.services
+    if link := services.tracker.read_open(request.path_params["token"]):
+        try:
+            target = await services.targets.find(link.link_id)
+        except UNREACHABLE:
+            logger.exception("open not recorded", extra={"link_id": link.link_id})
+        else:
+            if target is not None and target.url is None:
+                await record(request, link, target)
+    headers = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer", "X-Content-Type-Options": "nosniff"}
+    return Response(PIXEL, media_type="image/gif", headers=headers)
+
+
+async def record(request: Request, link: MailLink, target: Target) -> None:
+    """Write what happened; whoever asked gets an answer whether or not that was possible."""
+    headers = request.headers
+    visit = Visit(
+        method=request.method,
+        user_agent=headers.get("user-agent", ""),
+        purpose=" ".join(headers.get(name, "") for name in ("sec-purpose", "purpose", "x-moz")),
+    )
+    try:
+        step = responses.record(target, profile_id=link.profile_id, visit=visit, now=datetime.now(UTC))
+        await within(RECORD_WITHIN_S, step)
+    except UNREACHABLE:
+        facts = {"link_id": link.link_id, "profile_id": link.profile_id, "dispatch_id": target.dispatch_id}
+        logger.exception("open or click not recorded", extra=facts)
+
+
+def away(title: str, body: str) -> HTMLResponse:
+    """What is said while the database is away."""
+    response = page(title, body, status=503)
+    response.headers["Retry-After"] = "60"
+    return response
 
 
 def unknown() -> HTMLResponse:

@@ -18,6 +18,9 @@ from app.endpoint import endpoint
 from app.problems import log_fault, problem
 from app.resources import Resources, open_resources
 from app.settings import Settings
+from app.targets import Targets
+from app.timing import ServerTiming
+from campaigns.links import Tracker
 
 Opener = Callable[[Settings], AbstractAsyncContextManager[Resources]]
 
@@ -35,6 +38,8 @@ def create_app(settings: Settings, *, opener: Opener = open_resources) -> Starle
                 resources=resources,
                 authenticator=Authenticator(resources.signer),
                 boards=Boards(),
+                tracker=Tracker(resources.signer, settings.public_url),
+                targets=Targets(),
             )
             yield
 
@@ -58,9 +63,12 @@ def create_app(settings: Settings, *, opener: Opener = open_resources) -> Starle
             ),
             Route("/u/{token}", links.ask, methods=["GET"], middleware=at_most(0)),
             Route("/u/{token}", links.unsubscribe, methods=["POST"], middleware=at_most(limits.LARGEST_FORM_BODY)),
+            Route("/t/{token}", links.follow, methods=["GET"], middleware=at_most(0)),
+            Route("/o/{token}.gif", links.seen, methods=["GET"], middleware=at_most(0)),
             Route("/healthz", health.healthz, methods=["GET"], middleware=at_most(0)),
             Route("/readyz", health.readyz, methods=["GET"], middleware=at_most(0)),
         ],
+        middleware=[Middleware(ServerTiming)],
         exception_handlers={HTTPException: refused, Exception: broken},
         lifespan=lifespan,
     )
@@ -81,5 +89,7 @@ async def refused(request: Request, fault: Exception) -> Response:
 
 async def broken(request: Request, fault: Exception) -> JSONResponse:
     """An exception nobody expected: logged under an id, of which the client is told."""
-    error_id = log_fault(fault, where=request.scope["path"])
+    # Not the path: those of links in mails are as good as a key.
+    endpoint = request.scope.get("endpoint")
+    error_id = log_fault(fault, where=getattr(endpoint, "__name__", type(endpoint).__name__))
     return problem(500, "INTERNAL", f"Something went wrong on our side; ask about error {error_id}.")

@@ -6,13 +6,15 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from uuid import UUID, uuid4
 
+from app.proofs import Proofreaders
 from app.settings import Settings
 from app.tables import MODEL_MODULES
 from app.wakeups import Wakeups
+from campaigns.carrier import Carrier, Slots
 from campaigns.engagement import EngagementSource
+from campaigns.links import Tracker
+from campaigns.proofs import Proofs
 from campaigns.tokens import Signer, unsubscribe_token
-from campaigns.transmission import Carrier, Slots
-from channels.pace import RatePace
 from channels.smtp import SmtpChannel, SmtpSettings
 from db.errors import MusterError
 from db.transactions import close_database, open_database
@@ -40,6 +42,7 @@ class Resources:
     signer: Signer
     sources: Sources
     carrier: Carrier
+    proofs: Proofs
 
 
 @asynccontextmanager
@@ -68,8 +71,11 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
             token = unsubscribe_token(signer, workspace_id=workspace_id, profile_id=profile_id, campaign_id=campaign_id)
             return f"{settings.public_url}/u/{token}"
 
+        proofs = Proofreaders()
+        stack.push_async_callback(proofs.close)
         yield Resources(
             settings=settings,
+            proofs=proofs,
             wakeups=wakeups,
             hasher=hasher,
             signer=signer,
@@ -80,7 +86,9 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
                 lease=settings.lease,
                 slots=Slots(settings.send_concurrency),
                 unsubscribe_url=unsubscribe_url,
-                pace=RatePace(settings.smtp_rate).take if settings.smtp_rate else None,
+                tracked_urls=Tracker(signer, settings.public_url).urls,
+                channel_rate=settings.smtp_rate or None,
+                silent_after=settings.silent_after,
             ),
         )
 

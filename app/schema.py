@@ -17,10 +17,12 @@ from app.api.campaigns import CampaignQueries
 from app.api.consents import ConsentMutations
 from app.api.content import CONTENT_TYPES
 from app.api.declare import output
+from app.api.doubts import DoubtMutations
 from app.api.finding import NodeQueries
 from app.api.ingestion import IngestionMutations
 from app.api.members import MemberQueries
 from app.api.placements import PlacementMutations, PlacementQueries
+from app.api.previews import PreviewQueries
 from app.api.profiles import ProfileMutations, ProfileQueries
 from app.api.saved_queries import SavedQueryMutations, SavedQueryQueries
 from app.api.scalars import SCALARS
@@ -42,6 +44,7 @@ class Query(
     SavedQueryQueries,
     ProfileQueries,
     CampaignQueries,
+    PreviewQueries,
     SenderQueries,
     PlacementQueries,
     BannerQueries,
@@ -59,6 +62,7 @@ class Mutation(
     StaticMutations,
     SavedQueryMutations,
     CampaignMutations,
+    DoubtMutations,
     SenderMutations,
     PlacementMutations,
 ):

@@ -159,7 +159,7 @@ class Settings(ProcessSettings):
     )
     public_url: PublicUrl = Field(
         validation_alias="MUSTER_PUBLIC_URL",
-        description="Where recipients reach this API (unsubscribe links); https in production.",
+        description="Where recipients reach this API (the links in mails); https in production.",
         json_schema_extra={"shown": "the API's own address in development"},
     )
     address_key: Key = Field(
@@ -169,10 +169,17 @@ class Settings(ProcessSettings):
     )
     token_key: Key = Field(
         validation_alias="MUSTER_TOKEN_KEY",
-        description="Secret of at least 32 characters that signs unsubscribe links and client tokens.",
+        description="Secret of at least 32 characters that signs the links in mails and client tokens.",
     )
     api_host: str = Field("127.0.0.1", validation_alias="MUSTER_API_HOST", description="Where the API listens.")
     api_port: Port = Field(DEFAULT_API_PORT, validation_alias="MUSTER_API_PORT", description="Port of the API.")
+    worker_port: int = Field(
+        0,
+        ge=0,
+        le=65535,
+        validation_alias="MUSTER_WORKER_PORT",
+        description="Port where a worker answers /readyz and /livez, on MUSTER_API_HOST; 0: nowhere.",
+    )
     graphiql: bool = Field(
         True,
         validation_alias="MUSTER_GRAPHIQL",
@@ -197,7 +204,7 @@ class Settings(ProcessSettings):
         0,
         ge=0,
         validation_alias="MUSTER_SMTP_RATE",
-        description="Messages a worker hands over in a second at most; 0 sets no limit.",
+        description="Messages that all workers together hand over in a second at most; 0 sets no limit.",
     )
     send_timeout: Seconds = Field(
         timedelta(seconds=30),
@@ -212,6 +219,14 @@ class Settings(ProcessSettings):
         le=timedelta(seconds=3600),
         validation_alias="MUSTER_LEASE_S",
         description="Seconds after which the deliveries of a dead worker are taken over.",
+    )
+    silent_after: Seconds = Field(
+        timedelta(minutes=15),
+        ge=timedelta(seconds=60),
+        le=timedelta(days=7),
+        validation_alias="MUSTER_SILENT_AFTER_S",
+        description="Seconds without a worker after which a campaign being sent waits for a person, since the database "
+        "may be a backup.",
     )
     segment_limit: int = Field(
         100, ge=1, le=10_000, validation_alias="MUSTER_SEGMENT_LIMIT", description="Segments a workspace may have."

@@ -4,7 +4,9 @@ A bell carries ids only and is allowed to be lost: the sweeper reads PostgreSQL 
 job id, since arq would swallow the next bell while one is queued or running; a surplus bell finds nothing to do.
 """
 
+import asyncio
 import logging
+from datetime import timedelta
 from uuid import UUID
 
 import asyncpg
@@ -20,7 +22,13 @@ logger = logging.getLogger(__name__)
 QUEUE = "muster"
 ROWS_A_BELL = 2_000
 """Open deliveries that are worth one more worker."""
-ALIVE = "SELECT workers_alive(interval '1 minute')"
+ALIVE = "SELECT workers_alive($1)"
+ALIVE_WITHIN = timedelta(seconds=15)
+"""A worker announces itself every 4 s (workers/readiness.py); one that has not for so long is taken for dead."""
+MOST_WAITING = 1_000
+"""Bells in the queue beyond which the sweeper adds none: turns take longer than it takes to ring for them again."""
+PATIENCE_S = 3.0
+"""For an answer of Valkey: a request or a job must not wait for one that hangs."""
 
 
 def encode(value: object) -> bytes:
@@ -59,7 +67,7 @@ class Wakeups:
         """Ring for one campaign: once for every 2,000 open messages, at most as often as workers are alive."""
         try:
             async with across_workspaces() as connection:
-                alive: int = await connection.fetchval(ALIVE)
+                alive: int = await connection.fetchval(ALIVE, ALIVE_WITHIN)
             open_rows = await counts.open_rows(workspace_id, campaign_id, limit=alive * ROWS_A_BELL)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             logger.warning("bell not rung; the sweeper will", extra={"job": "deliver"}, exc_info=True)
@@ -77,20 +85,37 @@ class Wakeups:
 
     async def ring(self, job: str, *ids: str) -> None:
         try:
-            if self.redis is None:
-                self.redis = await connect(self.redis_url)
-            await self.redis.enqueue_job(job, *ids)
+            async with asyncio.timeout(PATIENCE_S):
+                await (await self._connected()).enqueue_job(job, *ids)
         except (RedisError, OSError):
             logger.warning("bell not rung; the sweeper will", extra={"job": job}, exc_info=True)
+
+    async def is_behind(self) -> bool:
+        """Whether more bells wait than the workers hear soon, so that more of them only keep new ones waiting."""
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                waiting: int = await (await self._connected()).zcard(QUEUE)
+        except (RedisError, OSError):
+            return False
+        return waiting >= MOST_WAITING
+
+    async def reach(self) -> None:
+        """Return when Valkey answers now; raises RedisError or OSError (which a timeout is) when it does not."""
+        async with asyncio.timeout(PATIENCE_S):
+            await (await self._connected()).ping()
 
     async def is_reachable(self) -> bool:
         """Whether Valkey answers now."""
         try:
-            if self.redis is None:
-                self.redis = await connect(self.redis_url)
-            return bool(await self.redis.ping())
+            await self.reach()
         except (RedisError, OSError):
             return False
+        return True
+
+    async def _connected(self) -> ArqRedis:
+        if self.redis is None:
+            self.redis = await connect(self.redis_url)
+        return self.redis
 
     async def close(self) -> None:
         if self.redis is not None:

@@ -59,7 +59,7 @@ SELECT $1, u.id, ($3::text[])[1 + u.place % 8], $4, $4, 'touch-' || gen_random_u
     'channel', (ARRAY['web', 'app', 'store'])[1 + u.place % 3])
 FROM unnest($2::int[]) WITH ORDINALITY AS u (id, place)
 """
-TELL = "INSERT INTO profile_change (workspace_id, profile_id, kind) SELECT $1, unnest($2::int[]), 'touched'"
+TELL = "INSERT INTO profile_change (workspace_id, profile_ids, kind) VALUES ($1, $2::int[], 'touched')"
 SET_CLOCK = """
 INSERT INTO pulse_clock (workspace_id, through) VALUES ($1, $2)
 ON CONFLICT (workspace_id) DO UPDATE SET through = excluded.through
@@ -80,13 +80,16 @@ async def take_back(owner: asyncpg.Connection, bench: Bench) -> None:
         await owner.execute(f"VACUUM {table}")
 
 
-async def add_segments(bench: Bench, definitions: Iterable[tuple[str, object]], *, live: bool = True) -> list[UUID]:
-    """Make segments and activate them; their first evaluations wait."""
+async def add_segments(
+    bench: Bench, definitions: Iterable[tuple[str, object]], *, live: bool = True, now: datetime | None = None
+) -> list[UUID]:
+    """Make segments and activate them, by default at the instant the data end at; their first evaluations wait."""
     ids = []
+    at = now or bench.now
     for name, definition in definitions:
         wanted = SegmentInput(name, SegmentType.DYNAMIC, definition=definition, live=live)
-        segment = await lifecycle.create(bench.workspace_id, wanted, now=bench.now, most=MOST)
-        await lifecycle.activate(bench.workspace_id, segment.id, now=bench.now)
+        segment = await lifecycle.create(bench.workspace_id, wanted, now=at, most=MOST)
+        await lifecycle.activate(bench.workspace_id, segment.id, now=at)
         ids.append(segment.id)
     return ids
 
@@ -115,8 +118,9 @@ async def act(owner: asyncpg.Connection, bench: Bench, ids: Sequence[int], *, at
 
 
 async def act_and_tell(owner: asyncpg.Connection, bench: Bench, ids: Sequence[int], *, at: datetime) -> None:
-    """Each of these people does something at `at`, and a pulse is to hear of it that has followed time up to then."""
+    """Each of these people does something half a second before `at`, and a pulse at `at` is to hear of it that has
+    followed time up to a second before."""
     async with owner.transaction():
-        await act(owner, bench, ids, at=at)
+        await act(owner, bench, ids, at=at - timedelta(seconds=0.5))
         await owner.execute(TELL, bench.workspace_id, ids)
         await owner.execute(SET_CLOCK, bench.workspace_id, at - timedelta(seconds=1))

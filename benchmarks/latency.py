@@ -144,8 +144,10 @@ async def standing(bench: Bench, mark: str) -> AsyncIterator[tuple[UUID, str, Pe
         await changes.take_back(owner, bench)
         async with pool(bench.login_url):
             others = [(one["name"], one["definition"]) for one in SEGMENTS[1:]]
-            *_, segment = await changes.add_segments(bench, [*others, ("Marked", marked_leaf(mark))])
-            await Run(bench, owner, segment_sources(), datetime.now(UTC)).run_waiting()
+            now = datetime.now(UTC)
+            # Active from now on, so that none of them is due to be evaluated as a whole in this minute.
+            *_, segment = await changes.add_segments(bench, [*others, ("Marked", marked_leaf(mark))], now=now)
+            await Run(bench, owner, segment_sources(), now).run_waiting()
             _, key = await keys.create(bench.workspace_id, name="latency", kind=KeyKind.SECRET, scopes=["ingest"])
         yield segment, key, await People.of(owner, bench, MARKED_A_SECOND * (SECONDS + WARM_UP_S))
         await changes.take_back(owner, bench)

@@ -1,12 +1,15 @@
 """What people and the clock do to a campaign: schedule, pause, resume, cancel, reactivate, and the due moves."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
-from campaigns import lifecycle, sending
+from campaigns import lifecycle, sending, sizing
 from campaigns.drafts import check_time_zone
 from campaigns.errors import CampaignError
 from campaigns.models import Campaign, CampaignChannel, CampaignStatus, Dispatch, DispatchKind, MissedPolicy
+from campaigns.reasons import PauseReason
+from campaigns.sizing import MailLimit
 from db.transactions import Connection, transaction
 
 S = CampaignStatus
@@ -16,6 +19,11 @@ UPDATE campaign SET scheduled_at = $3, time_zone = $4, missed_policy = $5, maxim
 WHERE workspace_id = $1 AND id = $2
 """
 UNSCHEDULE = "UPDATE campaign SET scheduled_at = NULL WHERE workspace_id = $1 AND id = $2"
+# Since now what goes wrong counts anew, and the silence while it was paused is none.
+RESUMED = """
+UPDATE dispatch SET resumed_at = now(), heartbeat_at = now()
+WHERE workspace_id = $1 AND campaign_id = $2 AND kind = 'SEND'
+"""
 LIVE = (S.SCHEDULED, S.PREPARING, S.SENDING, S.PAUSED, S.ACTIVE)
 """What can expire."""
 LONGEST_LATENESS = timedelta(days=30)
@@ -25,30 +33,36 @@ async def schedule(
     workspace_id: UUID,
     campaign_id: UUID,
     *,
-    at: datetime,
+    at: datetime | None = None,
+    wall_time: str | None = None,
     now: datetime,
     time_zone: str | None = None,
     missed_policy: MissedPolicy | None = None,
     maximum_lateness: timedelta | None = None,
+    limit: MailLimit | None = None,
 ) -> Campaign:
     """Send (or show) at a future instant; a campaign that is scheduled already gets the new time.
 
-    Everything that sending needs is checked now, so that nobody finds out at night. Raises CampaignError, naming
-    the field, and IllegalMove.
+    Either `at` is that instant, or `wall_time` what clocks in the campaign's time zone show then (2026-12-24T09:00).
+    Everything that sending needs is checked now, so that nobody finds out at night; `limit` is what the mail server
+    takes, when somebody asked it. Raises CampaignError, naming the field, and IllegalMove.
     """
     zone = check_time_zone(time_zone) if time_zone else None
-    if at <= now:
-        message = f"{at.isoformat()} is in the past; choose a later time, or send now with campaignSend."
-        raise CampaignError("IN_THE_PAST", message, field=("at",))
     if maximum_lateness is not None and not timedelta(0) <= maximum_lateness <= LONGEST_LATENESS:
         message = "The maximum lateness is between 0 seconds and 30 days."
         raise CampaignError("OUT_OF_RANGE", message, field=("maximum_lateness_seconds",))
     async with transaction(workspace_id) as connection:
         campaign = await lifecycle.get_locked(workspace_id, campaign_id)
+        at = instant_of(at, wall_time, zone or campaign.time_zone)
+        if at <= now:
+            message = f"{at.isoformat()} is in the past; choose a later time, or send now with campaignSend."
+            raise CampaignError("IN_THE_PAST", message, field=("at",) if wall_time is None else ("wall_time",))
         if campaign.expires_at and campaign.expires_at <= at:
             message = f"The campaign expires at {campaign.expires_at.isoformat()}, before it would start."
             raise CampaignError("EXPIRES_BEFORE_START", message, field=("at",))
         await sending.require_complete(connection, campaign, now=now)
+        if limit is not None:
+            sizing.require_template_fits(campaign.content, limit)
         if campaign.status is not S.SCHEDULED:
             await lifecycle.move(connection, campaign, S.SCHEDULED, now=now)
         lateness = maximum_lateness if maximum_lateness is not None else timedelta(seconds=campaign.maximum_lateness_s)
@@ -62,6 +76,31 @@ async def schedule(
             int(lateness.total_seconds()),
         )
         return await Campaign.get(workspace_id=workspace_id, id=campaign_id)
+
+
+def instant_of(at: datetime | None, wall_time: str | None, zone: str) -> datetime:
+    """The instant that one of both names; of a wall time that comes twice in autumn the first.
+
+    Raises CampaignError when both or none are given, for what is no time, and for one that clocks leap over in spring.
+    """
+    if (at is None) == (wall_time is None):
+        message = "Give either an instant (at) or a wall time (wallTime) in the campaign's time zone."
+        raise CampaignError("ONE_TIME", message, field=("at",))
+    if at is not None:
+        return at
+    try:
+        wanted = datetime.fromisoformat(wall_time or "")
+        if wanted.tzinfo is not None:
+            raise ValueError("has an offset")
+        instant = wanted.replace(tzinfo=ZoneInfo(zone)).astimezone(UTC)
+        shown = instant.astimezone(ZoneInfo(zone)).replace(tzinfo=None, fold=0)
+    except (ValueError, OverflowError) as error:
+        message = "Write a wall time like 2026-12-24T09:00, without an offset."
+        raise CampaignError("NOT_A_TIME", message, field=("wall_time",)) from error
+    if shown != wanted:
+        message = f"Clocks in {zone} leap over {wanted:%H:%M} on that day; {shown:%H:%M} is the same instant."
+        raise CampaignError("NO_SUCH_TIME", message, field=("wall_time",))
+    return instant
 
 
 async def unschedule(workspace_id: UUID, campaign_id: UUID, *, now: datetime) -> Campaign:
@@ -88,7 +127,7 @@ async def pause(workspace_id: UUID, campaign_id: UUID, *, now: datetime, reason:
             raise CampaignError(
                 "ILLEGAL_MOVE", "A scheduled campaign is taken back with campaignUnschedule.", field=("id",)
             )
-        return await lifecycle.move(connection, campaign, S.PAUSED, now=now, reason="BY_HAND", detail=reason)
+        return await lifecycle.move(connection, campaign, S.PAUSED, now=now, reason=PauseReason.BY_HAND, detail=reason)
 
 
 async def resume(workspace_id: UUID, campaign_id: UUID, *, now: datetime) -> Campaign:
@@ -105,6 +144,7 @@ async def go_on(connection: Connection, campaign: Campaign, *, now: datetime) ->
     """Out of PAUSED to where the work stands: to PREPARING while the dispatch is not fully written."""
     if campaign.channel is CampaignChannel.BANNER:
         return await lifecycle.move(connection, campaign, S.ACTIVE, now=now)
+    await connection.execute(RESUMED, campaign.workspace_id, campaign.id)
     planned = await Dispatch.filter(
         workspace_id=campaign.workspace_id, campaign_id=campaign.id, kind=DispatchKind.SEND, planned_at__isnull=False
     ).exists()

@@ -1,35 +1,169 @@
-"""How far campaigns are: counts of the ledger, always a GROUP BY, never increments (R6)."""
+"""How far campaigns are: always a GROUP BY of the ledger, never increments (R6).
 
+A dispatch under way is counted for whoever looks, once a second at most and for a tenth of the time at most (a million
+rows take half a second), and the result kept on its row for everybody. A finished one keeps its counts.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from time import monotonic
+from typing import Any
 from uuid import UUID
 
 import asyncpg
 
-from campaigns.models import DeliveryState
+from campaigns.deliveries import DeliveryKey
+from campaigns.models import CampaignStatus, DeliveryState
+from campaigns.reasons import explain
 from db.transactions import Connection, transaction
 
-# Stored counts of what is finished, a GROUP BY of what is not. Naming the dispatches keeps the GROUP BY to their
-# partitions.
+S = DeliveryState
+
+MAX_AGE = timedelta(seconds=1)
+REST = 10
+"""Between two counts of a dispatch lie at least so many times what the last one took."""
+LATELY = timedelta(seconds=30)
+STALLED_AFTER = timedelta(seconds=60)
+MOST_ERRORS = 10
+
 DISPATCHES = """
-SELECT id, campaign_id, audience_size, planned_at, no_address, finished_at,
-  CASE WHEN NOT dirty THEN counts END AS counts
-FROM dispatch WHERE workspace_id = $1 AND campaign_id = ANY($2) AND kind = $3
+SELECT d.id, d.campaign_id, d.kind, d.audience_size, d.planned_at, d.no_address, d.finished_at, d.created_at,
+  d.resumed_at, d.tally, d.counted_at, c.status, d.tally IS NOT NULL AND (
+    (d.finished_at IS NOT NULL AND NOT d.dirty)
+    OR d.counted_at > clock_timestamp() - greatest($4::interval, d.count_took * $5::int)) AS fresh
+FROM dispatch d JOIN campaign c ON c.workspace_id = d.workspace_id AND c.id = d.campaign_id
+WHERE d.workspace_id = $1 AND d.campaign_id = ANY($2) AND d.kind = $3
 """
-LIVE = """
-SELECT dispatch_id, state, count(*) AS deliveries FROM delivery
-WHERE workspace_id = $1 AND dispatch_id = ANY($2) GROUP BY dispatch_id, state
+# A lock of its own, not the row's: heartbeats, paces and plans must not wait for half a second of counting.
+TRY_TO_COUNT = "SELECT pg_try_advisory_xact_lock(hashtextextended('count ' || $1::uuid::text, 0))"
+WAIT_TO_COUNT = "SELECT pg_advisory_xact_lock(hashtextextended('count ' || $1::uuid::text, 0))"
+# All that is to be known of a dispatch in one look. `newest` is an example for each reason. What was sent before a pause
+# says nothing of the speed after it.
+COUNT = """
+SELECT d.dispatch_id, d.state, d.reason, count(*) AS messages, max(d.updated_at) AS changed_at,
+  count(*) FILTER (WHERE d.sent_at > greatest(now() - $3::interval,
+    (SELECT resumed_at FROM dispatch WHERE workspace_id = $1 AND id = $2))) AS lately,
+  min(d.not_before) AS next_at,
+  max((d.updated_at, d.profile_id, d.device_id)) FILTER (WHERE d.reason IS NOT NULL) AS newest
+FROM delivery d WHERE d.workspace_id = $1 AND d.dispatch_id = $2 GROUP BY d.dispatch_id, d.state, d.reason
+"""
+# A count that began before the dispatch was finished comes too late to be kept.
+KEEP = """
+UPDATE dispatch SET tally = $3, counted_at = $4, count_took = $5,
+  counts = CASE WHEN $6 THEN $7 ELSE counts END, dirty = dirty AND NOT $6
+WHERE workspace_id = $1 AND id = $2 AND ($6 OR finished_at IS NULL OR dirty)
 """
 # Locked, so that evidence which comes in between waits and marks the dispatch again.
 DIRTY = """
 SELECT id FROM dispatch WHERE workspace_id = $1 AND campaign_id = $2 AND dirty AND finished_at IS NOT NULL
 ORDER BY id FOR NO KEY UPDATE
 """
-STORE = "UPDATE dispatch SET counts = $3, dirty = false WHERE workspace_id = $1 AND id = $2"
 STORED = """
 SELECT id, counts FROM dispatch
 WHERE workspace_id = $1 AND finished_at IS NOT NULL AND counts IS NOT NULL AND NOT dirty
 """
+STATES = """
+SELECT dispatch_id, state, count(*) AS deliveries FROM delivery
+WHERE workspace_id = $1 AND dispatch_id = ANY($2) GROUP BY dispatch_id, state
+"""
+CLOCK = "SELECT clock_timestamp()"
+
+
+@dataclass(frozen=True, slots=True)
+class ReasonCount:
+    """Messages of one state and reason."""
+
+    state: DeliveryState
+    reason: str
+    explanation: str
+    messages: int
+    last_at: datetime
+    """When the newest of them came to it."""
+    example: DeliveryKey
+    """The newest of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """A dispatch's ledger at one moment, added up."""
+
+    states: Mapping[str, int]
+    """Rows by state; absent ones are left out."""
+    reasons: Sequence[ReasonCount]
+    sent_lately: int
+    """Sent within `LATELY` before, and since it last went on."""
+    changed_at: datetime | None
+    """When a row last changed at all."""
+    settled_at: datetime | None
+    """When a message was last tried, skipped or given up."""
+    next_at: datetime | None
+    """When the first of the deferred ones is tried again."""
+
+    @classmethod
+    def of(cls, rows: Sequence[Mapping[str, Any]]) -> "Tally":
+        """Out of the rows of COUNT."""
+        states: dict[str, int] = {}
+        for row in rows:
+            states[row["state"]] = states.get(row["state"], 0) + row["messages"]
+        reasons = [
+            ReasonCount(
+                state=DeliveryState(row["state"]),
+                reason=row["reason"],
+                explanation=explain(row["reason"]),
+                messages=row["messages"],
+                last_at=row["newest"][0],
+                example=DeliveryKey(row["dispatch_id"], row["newest"][1], row["newest"][2]),
+            )
+            for row in rows
+            if row["reason"] is not None
+        ]
+        settled = [row["changed_at"] for row in rows if row["state"] not in (S.PENDING, S.CLAIMED)]
+        return cls(
+            states=states,
+            reasons=sorted(reasons, key=lambda one: (-one.messages, one.state, one.reason)),
+            sent_lately=sum(row["lately"] for row in rows),
+            changed_at=max((row["changed_at"] for row in rows), default=None),
+            settled_at=max(settled, default=None),
+            next_at=min((row["next_at"] for row in rows if row["next_at"]), default=None),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """What the dispatch keeps."""
+        instants = {"changed_at": self.changed_at, "settled_at": self.settled_at, "next_at": self.next_at}
+        return {
+            "states": dict(self.states),
+            "reasons": [
+                [one.state, one.reason, one.messages, one.last_at.isoformat(), one.example.profile_id,
+                 one.example.device_id]
+                for one in self.reasons
+            ],
+            "sent_lately": self.sent_lately,
+            **{name: at and at.isoformat() for name, at in instants.items()},
+        }  # fmt: skip
+
+    @classmethod
+    def from_json(cls, dispatch_id: UUID, kept: Mapping[str, Any]) -> "Tally":
+        """What `to_json` made."""
+        return cls(
+            states=kept["states"],
+            reasons=[
+                ReasonCount(
+                    DeliveryState(state),
+                    reason,
+                    explain(reason),
+                    messages,
+                    datetime.fromisoformat(last_at),
+                    DeliveryKey(dispatch_id, profile_id, device_id),
+                )
+                for state, reason, messages, last_at, profile_id, device_id in kept["reasons"]
+            ],
+            sent_lately=kept["sent_lately"],
+            **{
+                name: datetime.fromisoformat(kept[name]) if kept[name] else None
+                for name in ("changed_at", "settled_at", "next_at")
+            },
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,60 +186,128 @@ class Progress:
     failed: int
     in_doubt: int
     finished_at: datetime | None
+    counted_at: datetime
+    per_second: float
+    """Messages sent in a second, over the last half minute; 0 when nothing leaves."""
+    ends_at: datetime | None
+    """When the last message will have left, at this speed; None when nobody can tell."""
+    stalled_since: datetime | None
+    """Since when nothing moves though something should; None when all is well."""
+    next_attempt_at: datetime | None
+    """When the first deferred message is tried again."""
+    reasons: Sequence[ReasonCount]
+    """All messages that have a reason, the most frequent first."""
+
+    @property
+    def last_errors(self) -> list[ReasonCount]:
+        """What went wrong, the latest first, at most 10 kinds."""
+        wrong = [one for one in self.reasons if one.state in (S.FAILED, S.DEFERRED, S.IN_DOUBT)]
+        return sorted(wrong, key=lambda one: one.last_at, reverse=True)[:MOST_ERRORS]
 
 
-def progress(row: asyncpg.Record, states: dict[str, int]) -> Progress:
-    """`states` are rows by state; absent ones are 0."""
-    s = DeliveryState
+def progress(row: Mapping[str, Any], tally: Tally, counted_at: datetime) -> Progress:
+    """What a row of DISPATCHES and its ledger, as it was at `counted_at`, say together."""
+    states = tally.states
+    finished = row["finished_at"] is not None
+    # Over the time since it began or went on, when that is shorter.
+    began = max([counted_at - LATELY, *(at for at in (row["planned_at"], row["resumed_at"]) if at is not None)])
+    seconds = max((counted_at - began).total_seconds(), 1.0)
+    per_second = 0.0 if finished else tally.sent_lately / seconds
+    waiting = states.get(S.PENDING, 0) + states.get(S.CLAIMED, 0) + states.get(S.SENDING, 0)
+    moving = not finished and (row["kind"] == "TEST" or row["status"] in (CampaignStatus.PREPARING, "SENDING"))
+    ends_at = None
+    if moving and per_second and row["planned_at"] is not None:
+        left = timedelta(seconds=(waiting + states.get(S.DEFERRED, 0)) / per_second)
+        ends_at = max(counted_at + left, tally.next_at or counted_at)
+    planned = row["planned_at"] is not None
+    signs = (row["created_at"], row["resumed_at"], row["planned_at"], tally.settled_at if planned else tally.changed_at)
+    last_sign = max(at for at in signs if at is not None)
+    # What only waits for its next attempt stands still as it should, until that is due.
+    if not waiting and planned and states.get(S.DEFERRED) and tally.next_at is not None:
+        last_sign = max(last_sign, tally.next_at)
+    open_ = waiting > 0 or states.get(S.DEFERRED, 0) > 0 or not planned
+    stalled = moving and open_ and counted_at - last_sign > STALLED_AFTER
     return Progress(
         audience=row["audience_size"],
         planned_at=row["planned_at"],
         no_address=row["no_address"],
-        pending=states.get(s.PENDING, 0) + states.get(s.CLAIMED, 0),
-        sending=states.get(s.SENDING, 0),
-        deferred=states.get(s.DEFERRED, 0),
-        sent=states.get(s.SENT, 0),
-        delivered=states.get(s.DELIVERED, 0),
-        bounced=states.get(s.BOUNCED, 0),
-        complained=states.get(s.COMPLAINED, 0),
-        skipped=states.get(s.SKIPPED, 0),
-        failed=states.get(s.FAILED, 0),
-        in_doubt=states.get(s.IN_DOUBT, 0),
+        pending=states.get(S.PENDING, 0) + states.get(S.CLAIMED, 0),
+        sending=states.get(S.SENDING, 0),
+        deferred=states.get(S.DEFERRED, 0),
+        sent=states.get(S.SENT, 0),
+        delivered=states.get(S.DELIVERED, 0),
+        bounced=states.get(S.BOUNCED, 0),
+        complained=states.get(S.COMPLAINED, 0),
+        skipped=states.get(S.SKIPPED, 0),
+        failed=states.get(S.FAILED, 0),
+        in_doubt=states.get(S.IN_DOUBT, 0),
         finished_at=row["finished_at"],
+        counted_at=counted_at,
+        per_second=round(per_second, 2),
+        ends_at=ends_at,
+        stalled_since=last_sign if stalled else None,
+        next_attempt_at=tally.next_at,
+        reasons=tally.reasons,
     )
 
 
-async def of_campaigns(workspace_id: UUID, campaign_ids: list[UUID]) -> dict[UUID, Progress]:
+async def of_campaigns(
+    workspace_id: UUID, campaign_ids: list[UUID], *, max_age: timedelta = MAX_AGE
+) -> dict[UUID, Progress]:
     """Progress of the real sends by campaign id; campaigns never started are left out. Tests never count."""
-    async with transaction(workspace_id) as connection:
-        rows = await connection.fetch(DISPATCHES, workspace_id, campaign_ids, "SEND")
-        states = await states_of(connection, workspace_id, [r["id"] for r in rows if r["counts"] is None])
-    return {r["campaign_id"]: progress(r, r["counts"] or states.get(r["id"], {})) for r in rows}
+    found = await of_dispatches(workspace_id, campaign_ids, "SEND", max_age=max_age)
+    return {row["campaign_id"]: one for row, one in found}
 
 
 async def of_tests(workspace_id: UUID, campaign_id: UUID) -> dict[UUID, Progress]:
     """Progress of a campaign's test sends by dispatch id."""
+    return {row["id"]: one for row, one in await of_dispatches(workspace_id, [campaign_id], "TEST", max_age=MAX_AGE)}
+
+
+async def of_dispatches(
+    workspace_id: UUID, campaign_ids: list[UUID], kind: str, *, max_age: timedelta
+) -> list[tuple[asyncpg.Record, Progress]]:
+    """Dispatches of one kind with their progress, as it was at most `max_age` ago or as it was last counted."""
     async with transaction(workspace_id) as connection:
-        rows = await connection.fetch(DISPATCHES, workspace_id, [campaign_id], "TEST")
-        states = await states_of(connection, workspace_id, [r["id"] for r in rows if r["counts"] is None])
-    return {r["id"]: progress(r, r["counts"] or states.get(r["id"], {})) for r in rows}
+        rows = await connection.fetch(DISPATCHES, workspace_id, campaign_ids, kind, max_age, REST if max_age else 0)
+    found = []
+    for row in rows:
+        # One that was reopened has a tally of before, and no time it was so.
+        known = row["tally"] is not None and row["counted_at"] is not None
+        kept = (Tally.from_json(row["id"], row["tally"]), row["counted_at"]) if known else None
+        tally, counted_at = kept if kept and row["fresh"] else await counted(workspace_id, row["id"], kept)
+        found.append((row, progress(row, tally, counted_at)))
+    return found
 
 
-async def states_of(connection: Connection, workspace_id: UUID, dispatch_ids: list[UUID]) -> dict[UUID, dict[str, int]]:
-    """Rows by state of each dispatch, from the ledger itself."""
-    states: dict[UUID, dict[str, int]] = {}
-    for row in await connection.fetch(LIVE, workspace_id, dispatch_ids) if dispatch_ids else []:
-        states.setdefault(row["dispatch_id"], {})[row["state"]] = row["deliveries"]
-    return states
+async def counted(workspace_id: UUID, dispatch_id: UUID, kept: tuple[Tally, datetime] | None) -> tuple[Tally, datetime]:
+    """A dispatch's tally, counted and kept now, and when that was; `kept` when somebody else is counting it."""
+    async with transaction(workspace_id) as connection:
+        if not await connection.fetchval(TRY_TO_COUNT, dispatch_id):
+            if kept is not None:
+                return kept
+            await connection.fetchval(WAIT_TO_COUNT, dispatch_id)
+        return await count(connection, workspace_id, dispatch_id)
+
+
+async def count(
+    connection: Connection, workspace_id: UUID, dispatch_id: UUID, *, final: bool = False
+) -> tuple[Tally, datetime]:
+    """Count a dispatch and keep the result, as its final counts too with `final`."""
+    began = monotonic()
+    tally = Tally.of(await connection.fetch(COUNT, workspace_id, dispatch_id, LATELY))
+    took = timedelta(seconds=monotonic() - began)
+    at: datetime = await connection.fetchval(CLOCK)
+    states = dict(tally.states)
+    await connection.execute(KEEP, workspace_id, dispatch_id, tally.to_json(), at, took, final, states)
+    return tally, at
 
 
 async def recount(workspace_id: UUID, campaign_id: UUID) -> None:
     """Count finished dispatches again whose ledger changed afterwards: an outcome that came late."""
     async with transaction(workspace_id) as connection:
-        dirty = [row["id"] for row in await connection.fetch(DIRTY, workspace_id, campaign_id)]
-        states = await states_of(connection, workspace_id, dirty)
-        for dispatch_id in dirty:
-            await connection.execute(STORE, workspace_id, dispatch_id, states.get(dispatch_id, {}))
+        for row in await connection.fetch(DIRTY, workspace_id, campaign_id):
+            await count(connection, workspace_id, row["id"], final=True)
 
 
 async def verify(workspace_id: UUID) -> list[str]:
@@ -113,7 +315,9 @@ async def verify(workspace_id: UUID) -> list[str]:
     wrong: list[str] = []
     async with transaction(workspace_id) as connection:
         stored = {row["id"]: row["counts"] for row in await connection.fetch(STORED, workspace_id)}
-        ledger = await states_of(connection, workspace_id, list(stored))
+        ledger: dict[UUID, dict[str, int]] = {}
+        for row in await connection.fetch(STATES, workspace_id, list(stored)) if stored else []:
+            ledger.setdefault(row["dispatch_id"], {})[row["state"]] = row["deliveries"]
     for dispatch_id, counts in stored.items():
         if counts != ledger.get(dispatch_id, {}):
             wrong.append(f"dispatch {dispatch_id}: stored {counts}, ledger {ledger.get(dispatch_id, {})}")

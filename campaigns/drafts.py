@@ -8,7 +8,8 @@ from uuid import UUID
 
 from campaigns import audience, content, lifecycle
 from campaigns.audience import Targets
-from campaigns.content import BannerContent, Content, EmailContent
+from campaigns.content import BannerContent, Content
+from campaigns.emails import EmailContent
 from campaigns.errors import CampaignError
 from campaigns.models import (
     Campaign,
@@ -20,25 +21,30 @@ from campaigns.models import (
     Placement,
     Sender,
 )
+from campaigns.proofs import Proofs
 from db.transactions import Connection, transaction
 from db.unset import UNSET, Unset
 from profiles.errors import ProfileError
 from profiles.text import clean_text, clean_time_zone
+from segments.models import Segment
 
 LONGEST_NAME = 200
 LONGEST_TOPIC = 64
+FASTEST = 100_000
+"""Messages a second that a rate may allow."""
+DEFAULT_THRESHOLD = 5
 
 INSERT = """
 WITH made AS (
   INSERT INTO campaign (workspace_id, brand_id, name, channel, status, topic, class, content, sender_id, placement_id,
-    weight, expires_at, time_zone, missed_policy, refresh_before)
-  VALUES ($1, $2, $3, $4, 'DRAFT', $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) RETURNING id)
+    weight, expires_at, time_zone, missed_policy, refresh_before, rate_per_s, error_threshold)
+  VALUES ($1, $2, $3, $4, 'DRAFT', $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16) RETURNING id)
 SELECT id FROM made
 """
 UPDATE = """
 UPDATE campaign SET brand_id = $3, name = $4, topic = $5, class = $6, content = $7, content_version = $8,
   sender_id = $9, placement_id = $10, weight = $11, expires_at = $12, time_zone = $13, missed_policy = $14,
-  refresh_before = $15, updated_at = $16
+  refresh_before = $15, updated_at = $16, rate_per_s = $17, error_threshold = $18
 WHERE workspace_id = $1 AND id = $2
 """
 BRAND_EXISTS = "SELECT EXISTS (SELECT 1 FROM brand WHERE workspace_id = $1 AND id = $2)"
@@ -62,6 +68,10 @@ class CampaignInput:
     time_zone: str = "UTC"
     missed_policy: MissedPolicy = MissedPolicy.SEND
     refresh_before: bool = True
+    rate_per_s: int | None = None
+    """Messages a second at most; None: as fast as the channel takes them."""
+    error_threshold: int | None = DEFAULT_THRESHOLD
+    """Per cent of messages that may be refused before it pauses by itself; None: it never does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +92,8 @@ class CampaignChanges:
     time_zone: str | Unset = UNSET
     missed_policy: MissedPolicy | Unset = UNSET
     refresh_before: bool | Unset = UNSET
+    rate_per_s: int | Unset | None = UNSET
+    error_threshold: int | Unset | None = UNSET
 
     def given(self) -> dict[str, Any]:
         """The fields that are to change."""
@@ -112,13 +124,18 @@ def clean(cleaner: Callable[..., str], value: str, *, field: str, **limits: Any)
         raise CampaignError(refusal.code, refusal.message, field=refusal.field) from refusal
 
 
-async def create(workspace_id: UUID, wanted: CampaignInput, *, now: datetime) -> Campaign:
+async def create(workspace_id: UUID, wanted: CampaignInput, *, proofs: Proofs, now: datetime) -> Campaign:
     """A new draft. It may lack segments and sender until it is sent; what it has must be right.
 
     Raises CampaignError naming the field.
     """
+    return await insert(workspace_id, wanted, await content.proved(wanted.content, proofs), now=now)
+
+
+async def insert(workspace_id: UUID, wanted: CampaignInput, kept: dict[str, Any], *, now: datetime) -> Campaign:
+    """`create` with a content that was proved."""
     async with transaction(workspace_id) as connection:
-        await check(connection, workspace_id, wanted, now=now)
+        await check(connection, workspace_id, wanted, kept, now=now)
         campaign_id: UUID = await connection.fetchval(
             INSERT,
             workspace_id,
@@ -127,7 +144,7 @@ async def create(workspace_id: UUID, wanted: CampaignInput, *, now: datetime) ->
             channel_of(wanted.content).value,
             wanted.topic,
             wanted.class_.value,
-            content.content_to_json(wanted.content),
+            kept,
             wanted.sender_id,
             wanted.placement_id,
             wanted.weight,
@@ -135,6 +152,8 @@ async def create(workspace_id: UUID, wanted: CampaignInput, *, now: datetime) ->
             wanted.time_zone,
             wanted.missed_policy.value,
             wanted.refresh_before,
+            wanted.rate_per_s,
+            wanted.error_threshold,
         )
         await audience.save_targets(
             connection,
@@ -145,14 +164,18 @@ async def create(workspace_id: UUID, wanted: CampaignInput, *, now: datetime) ->
         return await Campaign.get(workspace_id=workspace_id, id=campaign_id)
 
 
-async def update(workspace_id: UUID, campaign_id: UUID, changes: CampaignChanges, *, now: datetime) -> Campaign:
-    """The campaign with `changes`; from PREPARING on only name, expiry and missed policy can change.
+async def update(
+    workspace_id: UUID, campaign_id: UUID, changes: CampaignChanges, *, proofs: Proofs, now: datetime
+) -> Campaign:
+    """The campaign with `changes`; from PREPARING on only name, expiry, missed policy, rate and threshold can change.
 
     Raises CampaignNotFound, CampaignError naming the field.
     """
+    given = changes.given()
+    # Before the transaction: a child may read in it for two seconds, and the campaign is not locked meanwhile.
+    fresh = await content.proved(given["content"], proofs) if "content" in given else None
     async with transaction(workspace_id) as connection:
         campaign = await lifecycle.get_locked(workspace_id, campaign_id)
-        given = changes.given()
         if campaign.channel is not CampaignChannel.BANNER and campaign.status in lifecycle.FROZEN:
             for name in sorted(given.keys() & FROZEN_FIELDS):
                 message = f"The campaign is {campaign.status}; its {name.rstrip('_')} is frozen. Duplicate it instead."
@@ -162,7 +185,9 @@ async def update(workspace_id: UUID, campaign_id: UUID, changes: CampaignChanges
         if channel_of(wanted.content) is not campaign.channel:
             message = f"This is a campaign of channel {campaign.channel}; make a new one for another channel."
             raise CampaignError("CHANNEL_FIXED", message, field=("content",))
-        await check(connection, workspace_id, wanted, now=now, expiry_changed=wanted.expires_at != before.expires_at)
+        kept = fresh or campaign.content
+        expiry_changed = wanted.expires_at != before.expires_at
+        await check(connection, workspace_id, wanted, kept, now=now, expiry_changed=expiry_changed)
         if campaign.scheduled_at and wanted.expires_at and wanted.expires_at <= campaign.scheduled_at:
             message = f"The campaign starts at {campaign.scheduled_at.isoformat()}; it must expire after that."
             raise CampaignError("EXPIRES_BEFORE_START", message, field=("expires_at",))
@@ -174,7 +199,7 @@ async def update(workspace_id: UUID, campaign_id: UUID, changes: CampaignChanges
             wanted.name.strip(),
             wanted.topic,
             wanted.class_.value,
-            content.content_to_json(wanted.content),
+            kept,
             campaign.content_version + (wanted.content != before.content),
             wanted.sender_id,
             wanted.placement_id,
@@ -184,6 +209,8 @@ async def update(workspace_id: UUID, campaign_id: UUID, changes: CampaignChanges
             wanted.missed_policy.value,
             wanted.refresh_before,
             now,
+            wanted.rate_per_s,
+            wanted.error_threshold,
         )
         await audience.save_targets(
             connection,
@@ -201,7 +228,8 @@ async def duplicate(workspace_id: UUID, campaign_id: UUID, *, now: datetime) -> 
         wanted = await as_input(connection, campaign)
         if wanted.expires_at and wanted.expires_at <= now:
             wanted = replace(wanted, expires_at=None)
-    return await create(workspace_id, replace(wanted, name=f"Copy of {wanted.name}"[:LONGEST_NAME]), now=now)
+    copy = replace(wanted, name=f"Copy of {wanted.name}"[:LONGEST_NAME])
+    return await insert(workspace_id, copy, campaign.content, now=now)
 
 
 async def delete(workspace_id: UUID, campaign_id: UUID) -> None:
@@ -233,13 +261,22 @@ async def as_input(connection: Connection, campaign: Campaign) -> CampaignInput:
         time_zone=campaign.time_zone,
         missed_policy=campaign.missed_policy,
         refresh_before=campaign.refresh_before,
+        rate_per_s=campaign.rate_per_s,
+        error_threshold=campaign.error_threshold,
     )
 
 
 async def check(
-    connection: Connection, workspace_id: UUID, wanted: CampaignInput, *, now: datetime, expiry_changed: bool = True
+    connection: Connection,
+    workspace_id: UUID,
+    wanted: CampaignInput,
+    kept: dict[str, Any],
+    *,
+    now: datetime,
+    expiry_changed: bool = True,
 ) -> None:
-    """Raise CampaignError for the first thing that is wrong with an input, naming its field."""
+    """Raise CampaignError for the first thing that is wrong with an input, naming its field; `kept` is its content as
+    it was proved."""
     clean(clean_text, wanted.name, field="name", what="Name", most=LONGEST_NAME)
     if clean(clean_text, wanted.topic, field="topic", what="Topic", most=LONGEST_TOPIC) == "*":
         message = "'*' is kept for all topics; name one, such as newsletter."
@@ -248,24 +285,53 @@ async def check(
     if expiry_changed and wanted.expires_at and wanted.expires_at <= now:
         message = f"{wanted.expires_at.isoformat()} is in the past; choose a later end, or leave it out."
         raise CampaignError("IN_THE_PAST", message, field=("expires_at",))
-    content.check(wanted.content, class_=wanted.class_)
+    content.require_sendable(kept, channel=channel_of(wanted.content), class_=wanted.class_)
     if wanted.brand_id and not await connection.fetchval(BRAND_EXISTS, workspace_id, wanted.brand_id):
         raise CampaignError("NOT_FOUND", "There is no such brand in this workspace.", field=("brand_id",))
+    await check_brands_of_segments(workspace_id, wanted)
     if isinstance(wanted.content, EmailContent):
         await check_email(workspace_id, wanted)
     else:
         await check_banner(workspace_id, wanted)
 
 
+async def check_brands_of_segments(workspace_id: UUID, wanted: CampaignInput) -> None:
+    """A campaign of a brand goes to segments of that brand, and to those of all."""
+    if wanted.brand_id is None:
+        return
+    both = (*wanted.segment_ids, *wanted.excluded_segment_ids)
+    brands = dict(await Segment.filter(workspace_id=workspace_id, id__in=list(both)).values_list("id", "brand_id"))
+    for field, ids in (("segment_ids", wanted.segment_ids), ("excluded_segment_ids", wanted.excluded_segment_ids)):
+        for place, one in enumerate(ids):
+            if brands.get(one) not in (None, wanted.brand_id):
+                message = "This segment is of another brand than the campaign; take one of its brand, or of all."
+                raise CampaignError("OTHER_BRAND", message, field=(field, str(place)))
+
+
 async def check_email(workspace_id: UUID, wanted: CampaignInput) -> None:
+    """A sender of its brand or of all; a rate and a threshold that mean something."""
     if wanted.placement_id or wanted.weight is not None:
         message = "Placement and weight belong to banners."
         raise CampaignError("NOT_FOR_THIS_CHANNEL", message, field=("placement_id",))
-    if wanted.sender_id and not await Sender.filter(workspace_id=workspace_id, id=wanted.sender_id).exists():
+    if wanted.rate_per_s is not None and not 1 <= wanted.rate_per_s <= FASTEST:
+        message = f"A rate is 1 to {FASTEST:,} messages a second; null sets none."
+        raise CampaignError("OUT_OF_RANGE", message, field=("rate_per_second",))
+    if wanted.error_threshold is not None and not 1 <= wanted.error_threshold <= 100:
+        message = "An error threshold is 1 to 100 per cent; null sets none."
+        raise CampaignError("OUT_OF_RANGE", message, field=("error_threshold",))
+    if wanted.sender_id is None:
+        return
+    sender = await Sender.filter(workspace_id=workspace_id, id=wanted.sender_id).first()
+    if sender is None:
         raise CampaignError("NOT_FOUND", "There is no such sender in this workspace.", field=("sender_id",))
+    if wanted.brand_id and sender.brand_id not in (None, wanted.brand_id):
+        message = "This sender is of another brand than the campaign; take one of its brand, or of all."
+        raise CampaignError("OTHER_BRAND", message, field=("sender_id",))
 
 
 async def check_banner(workspace_id: UUID, wanted: CampaignInput) -> None:
+    if wanted.rate_per_s is not None:
+        raise CampaignError("NOT_FOR_THIS_CHANNEL", "A rate belongs to messages.", field=("rate_per_second",))
     if wanted.sender_id:
         raise CampaignError("NOT_FOR_THIS_CHANNEL", "A sender belongs to email campaigns.", field=("sender_id",))
     if wanted.placement_id is None:

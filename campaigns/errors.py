@@ -1,9 +1,12 @@
 """What campaigns refuse, and why."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from campaigns.models import Campaign, CampaignStatus
 from db.errors import MusterError
+
+if TYPE_CHECKING:  # at run time templates do without a database, so that app/proofreader.py starts fast
+    from campaigns.models import Campaign, CampaignStatus
 
 
 class CampaignError(MusterError):
@@ -18,7 +21,7 @@ class CampaignNotFound(CampaignError):
 class IllegalMove(CampaignError):
     """The campaign's state does not allow it."""
 
-    def __init__(self, campaign: Campaign, to: CampaignStatus, allowed: Sequence[CampaignStatus]) -> None:
+    def __init__(self, campaign: "Campaign", to: "CampaignStatus", allowed: "Sequence[CampaignStatus]") -> None:
         where = (
             f"A campaign that is {campaign.status} can go to {', '.join(allowed)}"
             if allowed

@@ -16,11 +16,12 @@ MESSAGE_MOVES: dict[CampaignStatus, frozenset[CampaignStatus]] = {
     S.PREPARING: frozenset({S.SENDING, S.PAUSED, S.SENT, S.CANCELLED, S.FAILED}),
     S.SENDING: frozenset({S.PAUSED, S.SENT, S.CANCELLED, S.FAILED}),
     S.PAUSED: frozenset({S.PREPARING, S.SENDING, S.SENT, S.CANCELLED, S.FAILED}),
-    S.SENT: frozenset(),
+    S.SENT: frozenset({S.SENDING}),
     S.CANCELLED: frozenset(),
     S.FAILED: frozenset(),
 }
-"""Email and push. PAUSED -> PREPARING while the dispatch is not fully written."""
+"""Email and push. PAUSED -> PREPARING while the dispatch is not fully written; SENT -> SENDING only for messages in
+doubt that are to be tried again (docs/adr/0012)."""
 
 BANNER_MOVES: dict[CampaignStatus, frozenset[CampaignStatus]] = {
     S.DRAFT: frozenset({S.PENDING_APPROVAL, S.SCHEDULED, S.ACTIVE}),

@@ -125,10 +125,10 @@ def end_of_tag(html: str, start: int) -> int:
     return len(html)
 
 
-def inline_css(source: str) -> str:
+def inline_css(source: str, *, field: tuple[str, ...]) -> str:
     """A template with the rules of its <style> elements in style attributes; media queries stay where they are.
 
-    Mail programs drop <style>. A template without it comes back untouched.
+    Mail programs drop <style>. A template without it comes back untouched. Raises CampaignError with `field`.
     """
     if not re.search("<style", source, re.IGNORECASE):
         return source
@@ -140,7 +140,7 @@ def inline_css(source: str) -> str:
         inlined = css_inline.inline(fragment + masked.commented(), load_remote_stylesheets=False, keep_at_rules=True)
     except css_inline.InlineError as error:
         message = f"The CSS cannot be moved into the elements: {str(error)[:200]}."
-        raise CampaignError("STYLE_NOT_READABLE", message, field=("content", "html")) from error
+        raise CampaignError("STYLE_NOT_READABLE", message, field=field) from error
     if "<tbody" not in source.lower():
         # Added by the tool as every HTML parser does, after the mark of a loop over rows: its start would be repeated.
         inlined = inlined.replace("<tbody>", "").replace("</tbody>", "")

@@ -8,16 +8,43 @@ email.message.EmailMessage for each recipient costs 2,200 us, this a few dozen.
 
 import re
 from binascii import b2a_base64, b2a_qp
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from email.utils import format_datetime
 from functools import lru_cache
 from hashlib import sha256
 from html import escape
+from typing import TYPE_CHECKING, Any
 
 from campaigns.errors import RenderError
 from campaigns.program import Encoding, Program, Value
-from campaigns.senders import SenderInfo
 from channels.base import wire_address
+
+if TYPE_CHECKING:  # at run time this module does without a database, so that app/proofreader.py starts fast
+    from campaigns.models import Sender
+
+
+@dataclass(frozen=True, slots=True)
+class SenderInfo:
+    """A sender as a message needs it; frozen into each dispatch."""
+
+    from_name: str
+    from_address: str
+    reply_to: str | None
+    postal_address: str
+
+    @classmethod
+    def of(cls, sender: "Sender") -> "SenderInfo":
+        return cls(sender.from_name, sender.from_address, sender.reply_to, sender.postal_address)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "SenderInfo":
+        return cls(value["from_name"], value["from_address"], value["reply_to"], value["postal_address"])
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
 
 # Bodies
 
@@ -174,6 +201,7 @@ class Skeleton:
         sent_at: datetime,
         unsubscribe_url: str,
         delivery_key: str,
+        links: Sequence[bytes],
         subject_prefix: str,
     ) -> bytes:
         """The whole message of one recipient. Raises RenderError for this recipient only."""
@@ -191,6 +219,6 @@ class Skeleton:
         self._text.render(scope, out)
         if self._html is not None:
             out.append(self._to_html)
-            self._html.render(scope, out)
+            self._html.render(scope, out, links)
         out.append(self._end)
         return b"".join(out)

@@ -157,7 +157,9 @@ class Dispatch(Model):
     created_at = fields.DatetimeField()
     finished_at = fields.DatetimeField(null=True)
     next_send_at = fields.DatetimeField(null=True)
-    progressed_at = fields.DatetimeField(null=True)
+    resumed_at = fields.DatetimeField(null=True)
+    tally: fields.JSONField[dict[str, Any] | None] = fields.JSONField(null=True)
+    counted_at = fields.DatetimeField(null=True)
 
     class Meta(Model.Meta):
         table = "dispatch"

@@ -11,16 +11,16 @@ MOST_NESTING = 200
 """Of HTML elements; mail has some 20, and we walk it recursively."""
 
 
-def visible_text(source: str) -> str:
+def visible_text(source: str, *, field: tuple[str, ...]) -> str:
     """The plain text of an HTML template, as a template: what a reader sees, links with their addresses.
 
     Template tags keep their places and conditions. What is hidden (display: none, comments, head) is left out, so
-    what is not in here is not visible either.
+    what is not in here is not visible either. Raises CampaignError with `field` for HTML that nests too deeply.
     """
     masked = mask(source)
     # A tag before the first element would else stand before <html>, outside of the body.
     body = LexborHTMLParser("<body>" + masked.commented()).body
-    writer = TextWriter(masked)
+    writer = TextWriter(masked, field)
     if body is not None:
         writer.children(body, 0)
     text = re.sub(r"\n{3,}", "\n\n", re.sub(r"[ \t]+\n", "\n", "".join(writer.parts)))
@@ -47,8 +47,8 @@ class TextWriter:
     becomes "A{% if x %}\n\nB{% endif %}\n\nC", right with and without B. A loop has its break at the end of a round.
     """
 
-    def __init__(self, masked: Masked) -> None:
-        self.masked = masked
+    def __init__(self, masked: Masked, field: tuple[str, ...]) -> None:
+        self.masked, self.field = masked, field
         self.parts: list[str] = []
         self.ended = 2
         """Line ends that the text so far ends with; nothing needs a break before it."""
@@ -102,7 +102,7 @@ class TextWriter:
     def children(self, node: LexborNode, depth: int) -> None:
         if depth > MOST_NESTING:
             message = "The HTML nests too deeply; use fewer elements inside each other."
-            raise CampaignError("TEMPLATE_TOO_LARGE", message, field=("content", "html"))
+            raise CampaignError("TEMPLATE_TOO_LARGE", message, field=self.field)
         child = node.child
         while child is not None:
             self.element(child, depth + 1)
@@ -133,7 +133,7 @@ class TextWriter:
         if tag == "hr":
             self.say("-" * 40)
         if tag == "li":
-            self.say("- ")
+            self.say(item_mark(node))
         self.children(node, depth)
         self.line_break(2 if tag in PARAGRAPHS else 1)
 
@@ -144,6 +144,18 @@ class TextWriter:
         said = "".join(self.parts[before:]).strip()
         if said and address and not address.startswith("#") and said != address.removeprefix("mailto:"):
             self.say(f"{' ' if self.parts[-1][-1:] not in (' ', chr(10)) else ''}({address})")
+
+
+def item_mark(node: LexborNode) -> str:
+    """What stands before an item: its number in an ordered list, unless a template tag decides what comes before."""
+    number, before = 1, node.prev
+    while before is not None:
+        if before.tag == "-comment":
+            return "- "
+        number += before.tag == "li"
+        before = before.prev
+    parent = node.parent
+    return f"{number}. " if parent is not None and parent.tag == "ol" else "- "
 
 
 def hidden(node: LexborNode) -> bool:

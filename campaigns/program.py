@@ -40,10 +40,10 @@ Value = str | int | float | bool | datetime | Missing | list["Value"] | dict[str
 class Frame:
     """One rendering under way."""
 
-    __slots__ = ("iterations", "out", "room", "scope", "work")
+    __slots__ = ("iterations", "out", "room", "scope", "urls", "work")
 
-    def __init__(self, scope: dict[str, Value], out: list[bytes]) -> None:
-        self.scope, self.out = scope, out
+    def __init__(self, scope: dict[str, Value], out: list[bytes], urls: Sequence[bytes] = ()) -> None:
+        self.scope, self.out, self.urls = scope, out, urls
         self.room, self.iterations, self.work = OUTPUT_LIMIT, ITERATION_LIMIT, WORK_LIMIT
 
     def spend(self, work: int) -> None:
@@ -84,21 +84,35 @@ PLAIN = Encoding(plain, plain)
 
 
 @dataclass(frozen=True, slots=True)
+class Read:
+    """A value that a template asks the context for."""
+
+    find: Expression
+    default: Value
+    """What is declared to stand for a missing one; MISSING when nothing is."""
+    declared_as: str
+    """The name under which a default can be declared; empty for what no recipient lacks."""
+
+
+@dataclass(frozen=True, slots=True)
 class Program:
     """A template ready to run, any number of times and from any task."""
 
     steps: tuple[Step, ...]
-    names: frozenset[str]
+    reads: dict[str, Read]
     """What it reads out of the context, dotted: "profile.first_name"."""
     always: frozenset[str]
     """What it prints whatever the recipient, dotted: not inside a condition or a loop."""
+    text_bytes: int
+    """Of its own text, encoded, with every branch and each loop once."""
 
-    def render(self, scope: dict[str, Value], out: list[bytes]) -> None:
+    def render(self, scope: dict[str, Value], out: list[bytes], urls: Sequence[bytes] = ()) -> None:
         """Append the pieces of one recipient's text to `out`. Raises RenderError for this recipient only.
 
-        `scope` is changed while loops run and restored after them.
+        `scope` is changed while loops run and restored after them. `urls` are this recipient's addresses in HTML whose
+        links are tracked, encoded.
         """
-        frame = Frame(scope, out)
+        frame = Frame(scope, out, urls)
         run(self.steps, frame)
         frame.write(b"")
 
@@ -153,8 +167,24 @@ def missing(name: str, *, instead: str = '"..."') -> RenderError:
     return RenderError("MISSING_VALUE", f"There is no {name} for this recipient; {mend} to say what stands instead.")
 
 
+def own_url(place: int) -> Step:
+    """Appends the recipient's address at `place`: nothing to look up, and encoded already."""
+    return lambda frame: frame.write(frame.urls[place])
+
+
 def constant(value: Value) -> Expression:
     return lambda frame: value
+
+
+def dotted(root: str, keys: Sequence[str | int]) -> str:
+    """A path as templates write it: `traits.address.city`, `traits["first name"]`, `traits.lines[0]`."""
+    parts = (f".{key}" if isinstance(key, str) and key.isidentifier() else f"[{key!r}]" for key in keys)
+    return root + "".join(parts)
+
+
+def otherwise(expression: Expression, fallback: Value) -> Expression:
+    """The value of an expression, or `fallback` where it is missing."""
+    return lambda frame: fallback if (found := expression(frame)) is MISSING else found
 
 
 def path(root: str, keys: Sequence[str | int]) -> Expression:

@@ -46,8 +46,7 @@ async def send_test(
         if campaign.channel is not CampaignChannel.EMAIL:
             message = "Only email campaigns can be test-sent."
             raise CampaignError("NOT_FOR_THIS_CHANNEL", message, field=("id",))
-        made = content.content_from_json(campaign.channel, campaign.content)
-        content.check(made, class_=campaign.class_)
+        content.require_sendable(campaign.content, channel=campaign.channel, class_=campaign.class_)
         if campaign.sender_id is None:
             message = "An email campaign needs a sender; make one with senderCreate and set senderId."
             raise CampaignError("SENDER_MISSING", message, field=("sender_id",))

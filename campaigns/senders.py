@@ -1,7 +1,6 @@
 """Whom an email campaign comes from."""
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 from uuid import UUID
 
 from campaigns.errors import CampaignError
@@ -17,27 +16,6 @@ WITH made AS (
 SELECT id FROM made
 """
 BRAND_EXISTS = "SELECT EXISTS (SELECT 1 FROM brand WHERE workspace_id = $1 AND id = $2)"
-
-
-@dataclass(frozen=True, slots=True)
-class SenderInfo:
-    """A sender as a message needs it; frozen into each dispatch."""
-
-    from_name: str
-    from_address: str
-    reply_to: str | None
-    postal_address: str
-
-    @classmethod
-    def of(cls, sender: Sender) -> "SenderInfo":
-        return cls(sender.from_name, sender.from_address, sender.reply_to, sender.postal_address)
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> "SenderInfo":
-        return cls(value["from_name"], value["from_address"], value["reply_to"], value["postal_address"])
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,31 +1,24 @@
 """Sends campaigns: `start` says yes or no at once, `deliver` does the work in bounded turns until it is done."""
 
 import logging
-from collections import OrderedDict
-from datetime import datetime
+from datetime import datetime, timedelta
 from time import monotonic
-from typing import Any
 from uuid import UUID
 
 from pyroaring import BitMap
 
-from campaigns import audience, content, counts, ledger, lifecycle, planning
-from campaigns.content import CompiledEmail, EmailContent
+from campaigns import audience, content, counts, ledger, lifecycle, planning, runs, sizing
+from campaigns.carrier import Carrier, Run
 from campaigns.errors import CampaignError, IllegalMove, TargetError
-from campaigns.ledger import SkipReason
-from campaigns.models import (
-    Campaign,
-    CampaignChannel,
-    CampaignClass,
-    CampaignStatus,
-    Dispatch,
-    DispatchKind,
-    Sender,
-)
-from campaigns.senders import SenderInfo
-from campaigns.transmission import Carrier, Run, transmit
+from campaigns.mime import SenderInfo
+from campaigns.models import Campaign, CampaignChannel, CampaignStatus, Dispatch, DispatchKind, Sender
+from campaigns.reasons import PauseReason, SkipReason
+from campaigns.sizing import MailLimit
+from campaigns.tracking import Tracking
+from campaigns.transmission import transmit
 from channels.base import OutcomeScope
 from db.transactions import Connection, transaction
+from profiles.models import Workspace
 from segments import evaluation
 from segments.models import EvaluationCause, EvaluationStatus, Segment, SegmentType
 
@@ -55,24 +48,38 @@ UNFINISHED = """
 SELECT d.id, d.kind FROM dispatch d
 WHERE d.workspace_id = $1 AND d.campaign_id = $2 AND d.finished_at IS NULL ORDER BY d.kind = 'SEND', d.id
 """
+PREPARING = """
+SELECT d.id FROM dispatch d JOIN campaign c ON c.workspace_id = d.workspace_id AND c.id = d.campaign_id
+WHERE d.workspace_id = $1 AND d.campaign_id = $2 AND d.kind = 'SEND' AND c.status = 'PREPARING'
+"""
 NOW = "SELECT now()"
+AUDIENCE = "SELECT audience FROM dispatch WHERE workspace_id = $1 AND id = $2"
+# A sign of life, unless there was none for so long ($3) that a person has to say that it goes on.
+SHOW_LIFE = """
+WITH alive AS (
+  UPDATE dispatch SET heartbeat_at = now() WHERE workspace_id = $1 AND id = $2 AND heartbeat_at > now() - $3::interval
+  RETURNING id)
+SELECT EXISTS (SELECT 1 FROM alive)
+"""
 FINISH_DISPATCH = """
-UPDATE dispatch SET finished_at = $3, counts = $4, dirty = false, planned_at = coalesce(planned_at, $3)
-WHERE workspace_id = $1 AND id = $2
+UPDATE dispatch SET finished_at = $3, planned_at = coalesce(planned_at, $3) WHERE workspace_id = $1 AND id = $2
 """
 
 
 # --- starting -----------------------------------------------------------------------------------------------------
 
 
-async def start(workspace_id: UUID, campaign_id: UUID, *, now: datetime) -> Campaign:
+async def start(workspace_id: UUID, campaign_id: UUID, *, now: datetime, limit: MailLimit | None = None) -> Campaign:
     """Begin to send, or to show when it is a banner; from here on content and audience are frozen.
 
-    Answers at once for any audience: the ledger is written by the workers. Raises CampaignNotFound, IllegalMove,
-    TargetError (a segment cannot be used now) and CampaignError (something is missing or too late).
+    Answers at once for any audience: the ledger is written by the workers. `limit` is what the mail server takes, when
+    somebody asked it; the workers make some messages and compare those. Raises CampaignNotFound, IllegalMove,
+    TargetError (a segment cannot be used now) and CampaignError (something is missing, too late or too large).
     """
     async with transaction(workspace_id) as connection:
         campaign = await lifecycle.get_locked(workspace_id, campaign_id)
+        if limit is not None:
+            sizing.require_template_fits(campaign.content, limit)
         return await start_locked(connection, campaign, now=now)
 
 
@@ -94,8 +101,7 @@ async def require_complete(connection: Connection, campaign: Campaign, *, now: d
     if campaign.expires_at and campaign.expires_at <= now:
         message = f"The campaign expired at {campaign.expires_at.isoformat()}; move expiresAt into the future first."
         raise CampaignError("EXPIRED", message, field=("expires_at",))
-    made = content.content_from_json(campaign.channel, campaign.content)
-    content.check(made, class_=campaign.class_)
+    content.require_sendable(campaign.content, channel=campaign.channel, class_=campaign.class_)
     if campaign.channel is CampaignChannel.EMAIL and campaign.sender_id is None:
         message = "An email campaign needs a sender; make one with senderCreate and set senderId."
         raise CampaignError("SENDER_MISSING", message, field=("sender_id",))
@@ -137,7 +143,13 @@ async def refreshed(connection: Connection, campaign: Campaign, segments: list[S
 async def insert_dispatch(connection: Connection, campaign: Campaign, *, kind: DispatchKind, ids: BitMap) -> UUID:
     """A new dispatch with everything frozen that its messages are made of."""
     sender = await Sender.get(workspace_id=campaign.workspace_id, id=campaign.sender_id)
-    frozen = {"email": campaign.content, "sender": SenderInfo.of(sender).to_json(), "campaign_name": campaign.name}
+    workspace = await Workspace.get(id=campaign.workspace_id)
+    frozen = {
+        "email": campaign.content,
+        "sender": SenderInfo.of(sender).to_json(),
+        "campaign_name": campaign.name,
+        "tracking": Tracking(opens=workspace.track_opens, clicks=workspace.track_clicks).to_json(),
+    }
     dispatch_id: UUID = await connection.fetchval(
         INSERT_DISPATCH,
         campaign.workspace_id,
@@ -171,6 +183,25 @@ async def deliver(workspace_id: UUID, campaign_id: UUID, *, carrier: Carrier, no
     return False
 
 
+async def prepare(workspace_id: UUID, campaign_id: UUID, *, carrier: Carrier, now: datetime, until: float) -> bool:
+    """Write the ledger of a campaign in PREPARING and begin to send it; True when this call has and others may help.
+
+    Else `deliver` does what is left, and says what stands in the way.
+    """
+    async with transaction(workspace_id) as connection:
+        dispatch_id = await connection.fetchval(PREPARING, workspace_id, campaign_id)
+    expected = dispatch_id is not None and await is_expected(
+        workspace_id, campaign_id, dispatch_id, silent_after=carrier.silent_after, now=now
+    )
+    if not expected or not await plan(workspace_id, dispatch_id, carrier=carrier, until=until):
+        return False
+    try:
+        run = await runs.prepare(workspace_id, dispatch_id, carrier=carrier)
+        return await begin_sending(workspace_id, campaign_id, run, carrier=carrier, now=now)
+    except CampaignError:
+        return False
+
+
 async def ensure_frozen(workspace_id: UUID, campaign_id: UUID, *, now: datetime) -> bool:
     """Freeze the audience of a campaign that waited for its segments; False while it still waits, or failed."""
     async with transaction(workspace_id) as connection:
@@ -180,8 +211,9 @@ async def ensure_frozen(workspace_id: UUID, campaign_id: UUID, *, now: datetime)
         if await Dispatch.filter(workspace_id=workspace_id, campaign_id=campaign_id, kind=DispatchKind.SEND).exists():
             return True
         try:
-            await require_complete(connection, campaign, now=now)
-            return await freeze(connection, campaign, now=now)
+            async with transaction(workspace_id):  # a savepoint: a refusal leaves no dispatch behind
+                await require_complete(connection, campaign, now=now)
+                return await freeze(connection, campaign, now=now)
         except CampaignError as refusal:
             await lifecycle.move(connection, campaign, S.FAILED, now=now, reason=refusal.code, detail=refusal.message)
             return False
@@ -191,25 +223,29 @@ async def work_on(
     workspace_id: UUID, campaign_id: UUID, dispatch_id: UUID, *, carrier: Carrier, now: datetime, until: float
 ) -> bool:
     """Plan, send and finish one dispatch; True when it is finished or must wait for something else than this job."""
-    while monotonic() < until and not carrier.stopping.is_set():
-        async with transaction(workspace_id) as connection:
-            if not await planning.plan_chunk(connection, workspace_id=workspace_id, dispatch_id=dispatch_id):
-                break
-    else:
+    if not await is_expected(workspace_id, campaign_id, dispatch_id, silent_after=carrier.silent_after, now=now):
+        return True
+    if not await plan(workspace_id, dispatch_id, carrier=carrier, until=until):
         return False
-    await begin_sending(workspace_id, campaign_id, dispatch_id, now=now)
     try:
-        run = await prepare_run(workspace_id, dispatch_id)
+        run = await runs.prepare(workspace_id, dispatch_id, carrier=carrier)
+        await begin_sending(workspace_id, campaign_id, run, carrier=carrier, now=now)
     except CampaignError as refusal:
-        # Frozen content that this version refuses to compile: a person has to look, nobody has failed.
-        await hold(workspace_id, campaign_id, reason=refusal.code, detail=refusal.message, now=now)
+        # Frozen content that this version refuses to compile, or the mail server to take: a person has to look, nobody
+        # has failed. One that was cancelled or has expired ends all the same.
+        await close_rest(workspace_id, campaign_id, dispatch_id, test=False, now=now, until=until)
+        if not await finish(workspace_id, campaign_id, dispatch_id):
+            await hold(workspace_id, campaign_id, reason=refusal.code, detail=refusal.message, now=now)
         return True
     async with transaction(workspace_id) as connection:
         await ledger.wake_deferred(connection, workspace_id=workspace_id, dispatch_id=dispatch_id, limit=CLOSE_BATCH)
+        breaker = await runs.watch(connection, run, carrier=carrier)
         campaign = await Campaign.get(workspace_id=workspace_id, id=campaign_id)
     if run.test or campaign.status is S.SENDING:
-        sent = await transmit(run, carrier, until=until)
-        if sent.halted and sent.halted.scope is OutcomeScope.CHANNEL and not run.test:
+        sent = await transmit(run, carrier, breaker=breaker, error_threshold=campaign.error_threshold, until=until)
+        if sent.pause:
+            await hold(workspace_id, campaign_id, reason=sent.pause.reason, detail=sent.pause.detail, now=now)
+        elif sent.halted and sent.halted.scope is OutcomeScope.CHANNEL and not run.test:
             await hold(workspace_id, campaign_id, reason=sent.halted.code, detail=sent.halted.detail, now=now)
         elif monotonic() >= until or carrier.stopping.is_set():
             return False
@@ -218,21 +254,70 @@ async def work_on(
     return True
 
 
-async def begin_sending(workspace_id: UUID, campaign_id: UUID, dispatch_id: UUID, *, now: datetime) -> None:
-    """PREPARING -> SENDING once the ledger is fully written: the first claim follows the last chunk."""
+async def plan(workspace_id: UUID, dispatch_id: UUID, *, carrier: Carrier, until: float) -> bool:
+    """Write what is left of a ledger, chunk by chunk; False when the time was up first."""
+    while monotonic() < until and not carrier.stopping.is_set():
+        async with transaction(workspace_id) as connection:
+            if not await planning.plan_chunk(connection, workspace_id=workspace_id, dispatch_id=dispatch_id):
+                return True
+    return False
+
+
+async def is_expected(
+    workspace_id: UUID, campaign_id: UUID, dispatch_id: UUID, *, silent_after: timedelta, now: datetime
+) -> bool:
+    """Show a sign of life of a dispatch; False, and its campaign paused, when there was none for `silent_after`.
+
+    A database put back from a backup would else mail everybody again who got theirs since (R11). Workers show life
+    every few seconds while anything is open, also when nothing is due. Test sends go on.
+    """
     async with transaction(workspace_id) as connection:
-        campaign = await lifecycle.find_locked(workspace_id, campaign_id)
+        if await connection.fetchval(SHOW_LIFE, workspace_id, dispatch_id, silent_after):
+            return True
+        campaign = await lifecycle.get_locked(workspace_id, campaign_id)
         dispatch = await Dispatch.get(workspace_id=workspace_id, id=dispatch_id)
-        ready = dispatch.kind is DispatchKind.SEND and dispatch.planned_at is not None
-        if campaign is not None and ready and campaign.status is S.PREPARING:
-            await lifecycle.move(connection, campaign, S.SENDING, now=now)
+        if dispatch.kind is DispatchKind.TEST or campaign.status not in (S.PREPARING, S.SENDING):
+            return True
+        # Read again under the lock: another worker, or a person, may have been first.
+        if await connection.fetchval(SHOW_LIFE, workspace_id, dispatch_id, silent_after):
+            return True
+        message = (
+            f"No worker was at it from {dispatch.heartbeat_at:%Y-%m-%d %H:%M:%S} UTC until now. If the database was put"
+            " back from a backup, messages may have left meanwhile: resume only if they have not."
+        )
+        await lifecycle.move(connection, campaign, S.PAUSED, now=now, reason=PauseReason.SILENT, detail=message)
+        return False
+
+
+async def begin_sending(workspace_id: UUID, campaign_id: UUID, run: Run, *, carrier: Carrier, now: datetime) -> bool:
+    """PREPARING -> SENDING once the ledger is fully written: the first claim follows the last chunk. True if it moved.
+
+    Raises CampaignError when the mail server takes no messages of this size.
+    """
+    if run.test:
+        return False
+    async with transaction(workspace_id):
+        campaign = await Campaign.get(workspace_id=workspace_id, id=campaign_id)
+    if campaign.status is not S.PREPARING:
+        return False
+    limit = await sizing.ask(carrier)
+    async with transaction(workspace_id) as connection:
+        campaign = await lifecycle.get_locked(workspace_id, campaign_id)
+        dispatch = await Dispatch.get(workspace_id=workspace_id, id=run.dispatch_id)
+        if dispatch.planned_at is None or campaign.status is not S.PREPARING:
+            return False
+        if limit is not None:
+            people = BitMap.deserialize(await connection.fetchval(AUDIENCE, workspace_id, run.dispatch_id))
+            await sizing.require_fits(connection, run, people, limit, now=now)
+        await lifecycle.move(connection, campaign, S.SENDING, now=now)
+        return True
 
 
 async def hold(workspace_id: UUID, campaign_id: UUID, *, reason: str, detail: str, now: datetime) -> None:
-    """Pause a campaign of which nothing can leave (a wrong login, a message too large), with the reason."""
+    """Pause a campaign of which nothing can leave, or too much is refused, with the reason."""
     async with transaction(workspace_id) as connection:
         campaign = await lifecycle.find_locked(workspace_id, campaign_id)
-        if campaign is not None and campaign.status is S.SENDING:
+        if campaign is not None and campaign.status in (S.PREPARING, S.SENDING):
             await lifecycle.move(connection, campaign, S.PAUSED, now=now, reason=reason, detail=detail)
 
 
@@ -269,55 +354,9 @@ async def finish(workspace_id: UUID, campaign_id: UUID, dispatch_id: UUID) -> bo
             return False
         if await ledger.has_open(connection, dispatch_id):
             return False
-        states = await ledger.count_states(connection, dispatch_id)
+        await counts.count(connection, workspace_id, dispatch_id, final=True)
         now: datetime = await connection.fetchval(NOW)  # a turn may be long: its end is not its beginning
-        await connection.execute(FINISH_DISPATCH, workspace_id, dispatch_id, now, states)
+        await connection.execute(FINISH_DISPATCH, workspace_id, dispatch_id, now)
         if dispatch.kind is DispatchKind.SEND and campaign.status is S.SENDING:
             await lifecycle.move(connection, campaign, S.SENT, now=now)
         return True
-
-
-# Content is compiled once a dispatch and process, not once a turn.
-COMPILED: OrderedDict[UUID, Run] = OrderedDict()
-MOST_COMPILED = 32
-
-
-async def prepare_run(workspace_id: UUID, dispatch_id: UUID) -> Run:
-    """A dispatch ready to send; its content never changes, so it is compiled once and kept."""
-    if dispatch_id in COMPILED:
-        COMPILED.move_to_end(dispatch_id)
-        return COMPILED[dispatch_id]
-    async with transaction(workspace_id):
-        dispatch = await Dispatch.get(workspace_id=workspace_id, id=dispatch_id)
-        campaign = await Campaign.get(workspace_id=workspace_id, id=dispatch.campaign_id)
-    run = compile_run(campaign, dispatch)
-    COMPILED[dispatch_id] = run
-    while len(COMPILED) > MOST_COMPILED:
-        COMPILED.popitem(last=False)
-    return run
-
-
-def compile_run(campaign: Campaign, dispatch: Dispatch) -> Run:
-    """Parse and pre-encode the frozen content of a dispatch."""
-    frozen: dict[str, Any] = dispatch.content
-    sender = SenderInfo.from_json(frozen["sender"])
-    made = content.content_from_json(campaign.channel, frozen["email"])
-    assert isinstance(made, EmailContent)
-    compiled: CompiledEmail = content.compile_email(
-        made,
-        sender=sender,
-        class_=campaign.class_,
-        campaign_id=campaign.id,
-        campaign_name=frozen["campaign_name"],
-    )
-    test = dispatch.kind is DispatchKind.TEST
-    return Run(
-        workspace_id=dispatch.workspace_id,
-        campaign_id=dispatch.campaign_id,
-        dispatch_id=dispatch.id,
-        content=compiled,
-        envelope_sender=sender.from_address,
-        message_id_domain=sender.from_address.rpartition("@")[2],
-        consent_matters=campaign.class_ is CampaignClass.MARKETING and not test,
-        test=test,
-    )

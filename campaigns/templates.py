@@ -9,7 +9,7 @@ constants, `is defined`, `a if b else c`, and the filters of campaigns/filters.p
 set, macro, include, import, extends, safe, and everything Jinja2 may come to know.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from jinja2 import Environment, TemplateSyntaxError, nodes
 
@@ -18,22 +18,29 @@ from campaigns.errors import CampaignError, RenderError
 from campaigns.filters import FILTERS
 from campaigns.program import (
     MISSING,
+    PLAIN,
     Encoding,
     Expression,
     Frame,
     Program,
+    Read,
     Step,
     Value,
     constant,
     cost,
+    dotted,
     missing,
+    otherwise,
+    own_url,
     path,
     run,
     to_text,
 )
 
-MOST_TOKENS = 10_000
-"""Jinja2 takes 10 us a token: 100 KB of {{a}} would block for a second."""
+MOST_TOKENS = 5_000
+"""Jinja2 takes 10 us a token, and each template is read several times before it is sent."""
+MOST_OF_OURS = 2_000
+"""Tokens of the links that campaigns/tracking.py puts into HTML: ten each."""
 MOST_DEPTH = 40
 """Of syntax nested in syntax. Jinja2's parser makes chains (`a and a and ...`) without recursion; we recurse."""
 MOST_LOOPS = 2
@@ -49,22 +56,66 @@ CONTEXT: dict[str, frozenset[str] | None] = {
 """The names a template may begin with, and their fields; None: any (a profile's traits), empty: it is a value itself.
 `profile` has external_id, email, locale, time_zone, country, city, and every trait under its own name; a trait named
 like one of these is reached by `traits`."""
+PROFILE_FIELDS = frozenset({"external_id", "email", "locale", "time_zone", "country", "city"})
+"""What is a profile's own; every other field of `profile` is the trait of that name."""
+LONGEST_NAME = 200
+TRACKED_URLS = "tracked_urls"
+"""What campaigns/tracking.py calls a recipient's addresses in HTML. Users' templates know no such name, and none of
+their loops may use it."""
 LOOP_FIELDS = frozenset({"index", "index0", "first", "last", "length"})
 
 ENVIRONMENT = Environment(autoescape=False)
 """Parses only; nothing is ever rendered by it."""
 
 
-def compile_template(source: str, *, field: tuple[str, ...], limit: int, encoding: Encoding) -> Program:
+def compile_template(
+    source: str,
+    *,
+    field: tuple[str, ...],
+    limit: int,
+    encoding: Encoding,
+    defaults: Mapping[str, Value] | None = None,
+    is_tracked: bool = False,
+) -> Program:
     """The program of a template. Raises CampaignError with `field` and the line: TEMPLATE_TOO_LARGE (`limit` is in
-    bytes), TEMPLATE_SYNTAX, TEMPLATE_NOT_ALLOWED."""
-    compiler = Compiler(field, encoding)
-    tree = parse(source, field=field, limit=limit)
+    bytes), TEMPLATE_SYNTAX, TEMPLATE_NOT_ALLOWED.
+
+    `defaults`: what stands for values that a recipient lacks, by the names of `declared_name`. `is_tracked`: it comes
+    from `campaigns.tracking.tracked`.
+    """
+    compiler = Compiler(field, encoding, defaults or {}, is_tracked=is_tracked)
+    most = MOST_TOKENS + MOST_OF_OURS if is_tracked else MOST_TOKENS
+    tree = parse(source, field=field, limit=limit, most_tokens=most)
     steps = compiler.steps(tree.body, depth=0)
-    return Program(steps, frozenset(compiler.names), frozenset(compiler.always))
+    return Program(steps, compiler.reads, frozenset(compiler.always), compiler.text_bytes)
 
 
-def parse(source: str, *, field: tuple[str, ...], limit: int) -> nodes.Template:
+def declared_name(name: str, *, field: tuple[str, ...]) -> str:
+    """The one spelling of what a template calls `profile.first_name` or `traits["first_name"]`.
+
+    Raises CampaignError with `field` unless it is a trait or a profile's own field.
+    """
+    root, keys = "", list[str | int]()
+    if len(name) <= LONGEST_NAME:
+        try:
+            tree = parse("{{" + name + "}}", field=field, limit=2 * LONGEST_NAME)
+            (output,) = tree.find_all(nodes.Output)
+            (inner,) = output.nodes
+            root, keys = Compiler(field, PLAIN, {}).way(inner)
+        except (CampaignError, ValueError):
+            root = ""
+    if root not in ("profile", "traits") or not keys:
+        message = "Name a trait or a field of the profile, such as profile.first_name or traits.address.city."
+        raise CampaignError("NOT_A_VARIABLE", message, field=field)
+    return one_name(root, keys)
+
+
+def one_name(root: str, keys: Sequence[str | int]) -> str:
+    """A path dotted; a trait always begins with `traits`."""
+    return dotted("traits" if root == "profile" and keys[0] not in PROFILE_FIELDS else root, keys)
+
+
+def parse(source: str, *, field: tuple[str, ...], limit: int, most_tokens: int = MOST_TOKENS) -> nodes.Template:
     """The syntax tree of a template of bearable size. Raises CampaignError like `compile_template`."""
     size = len(source.encode("utf-8", "replace"))
     if size > limit:
@@ -73,8 +124,8 @@ def parse(source: str, *, field: tuple[str, ...], limit: int) -> nodes.Template:
     try:
         # Counted while they are made, so that a flood of them stops early.
         for tokens, _ in enumerate(ENVIRONMENT.lex(source), start=1):
-            if tokens > MOST_TOKENS:
-                message = f"The template has more than {MOST_TOKENS:,} pieces of syntax; simplify it."
+            if tokens > most_tokens:
+                message = f"The template has more than {most_tokens:,} pieces of syntax; simplify it."
                 raise CampaignError("TEMPLATE_TOO_LARGE", message, field=field)
         return ENVIRONMENT.parse(source)
     except TemplateSyntaxError as error:
@@ -91,10 +142,14 @@ def parse(source: str, *, field: tuple[str, ...], limit: int) -> nodes.Template:
 class Compiler:
     """Walks one template, top down."""
 
-    def __init__(self, field: tuple[str, ...], encoding: Encoding) -> None:
-        self.field, self.encoding = field, encoding
-        self.names: set[str] = set()
+    def __init__(
+        self, field: tuple[str, ...], encoding: Encoding, defaults: Mapping[str, Value], *, is_tracked: bool = False
+    ) -> None:
+        self.field, self.encoding, self.defaults = field, encoding, defaults
+        self.is_tracked = is_tracked
+        self.reads: dict[str, Read] = {}
         self.always: set[str] = set()
+        self.text_bytes = 0
         self.loops: list[str] = []
         """The item names of the loops around this place."""
         self.conditional = 0
@@ -118,7 +173,8 @@ class Compiler:
 
         def flush() -> None:
             if text:
-                made.append(self.encoding.static("".join(text)))
+                made.append(encoded := self.encoding.static("".join(text)))
+                self.text_bytes += len(encoded)
                 text.clear()
 
         for node in body:
@@ -143,6 +199,11 @@ class Compiler:
         return tuple(step for step in made if step != b"")
 
     def output(self, node: nodes.Expr, depth: int) -> Step:
+        match node:
+            case nodes.Getitem(node=nodes.Name(name=name), arg=nodes.Const(value=int() as place)) if (
+                self.is_tracked and name == TRACKED_URLS
+            ):
+                return own_url(place)
         expression, name = self.expression(node, depth + 1), described(node)
         if not self.conditional and unchanged(node):
             self.always.add(name)
@@ -180,7 +241,7 @@ class Compiler:
         if len(self.loops) == MOST_LOOPS:
             raise self.refuse(node, f"at most {MOST_LOOPS} loops may stand inside each other.")
         target = node.target.name
-        if target in CONTEXT or target == "loop" or target in self.loops:
+        if target in CONTEXT or target in ("loop", TRACKED_URLS) or target in self.loops:
             raise self.refuse(node, f"{target} has a meaning already; call the loop's variable something else.")
         items, name = self.expression(node.iter, depth + 1), described(node.iter)
         self.conditional += 1
@@ -255,7 +316,20 @@ class Compiler:
                 raise self.refuse(node, f"a {type(node).__name__.lower()} cannot be used here.")
 
     def lookup(self, node: nodes.Node) -> Expression:
-        """`a.b.c`, `a["b"]`, `a.items[0]`: only names and places that stand in the template, never computed ones."""
+        """What a name stands for: in the context, or what is declared for those who lack it."""
+        root, keys = self.way(node)
+        self.check_name(node, root, keys)
+        found = path(root, keys)
+        if root not in CONTEXT:
+            return found
+        declared_as = one_name(root, keys) if root in ("profile", "traits") else ""
+        default = self.defaults.get(declared_as, MISSING)
+        self.reads[dotted(root, keys)] = Read(found, default, declared_as)
+        return found if default is MISSING else otherwise(found, default)
+
+    def way(self, node: nodes.Node) -> tuple[str, list[str | int]]:
+        """`a.b.c`, `a["b"]`, `a.items[0]` as (a, [b, c]): only names and places that stand in the template, never
+        computed ones."""
         inner, keys = node, list[str | int]()
         while isinstance(inner, nodes.Getattr | nodes.Getitem):
             if isinstance(inner, nodes.Getattr):
@@ -270,11 +344,7 @@ class Compiler:
         if len(keys) > MOST_DEPTH:
             raise self.refuse(node, "this has too many dots.")
         keys.reverse()
-        root = inner.name
-        self.check_name(node, root, keys)
-        if root in CONTEXT:
-            self.names.add(described(node))
-        return path(root, keys)
+        return inner.name, keys
 
     def check_name(self, node: nodes.Node, root: str, keys: list[str | int]) -> None:
         """Refuse a name that no recipient could have."""

@@ -1,30 +1,33 @@
 """Sends one dispatch: claim, render, intent, send, outcome, with a fixed number of messages under way (R2 to R5).
 
 A slot is free only when the outcome of its message is committed, so that a kill -9 leaves at most `concurrency`
-messages of a process in doubt. Intents and outcomes are committed in groups: as many as slots fell free, as many as
-answers came in, while the last commit was under way.
+messages of a process in doubt. The outcomes of a group and the intents of the next are one commit, half of the slots
+at a time: the other half is under way meanwhile.
 """
 
 import asyncio
 import logging
-import random
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from functools import partial
 from time import monotonic
 from typing import assert_never
-from uuid import UUID
 
 import asyncpg
 
 from campaigns import ledger
-from campaigns.content import CompiledEmail, Recipient
+from campaigns.breaker import Breaker, Pause
+from campaigns.carrier import Carrier, Run
+from campaigns.emails import Recipient
 from campaigns.errors import RenderError
-from campaigns.ledger import Claimed, Intent, Result, SkipReason
-from campaigns.models import DeliveryState
-from channels.base import Channel, EmailMessage, Outcome, OutcomeKind, OutcomeScope
+from campaigns.ledger import Claimed, Intent, Result
+from campaigns.models import CampaignChannel, DeliveryState
+from campaigns.pacing import Pace
+from campaigns.reasons import SkipReason
+from campaigns.retrying import retry_wait
+from channels.base import EmailMessage, Outcome, OutcomeKind, OutcomeScope
 from db.transactions import transaction
 from profiles import consent
 
@@ -32,61 +35,33 @@ logger = logging.getLogger(__name__)
 
 CLAIM_BATCH = 500
 """Rows of one claim: 500 to 1,000 cost least a row (17 us), and few enough to hand back fast."""
-FIRST_RETRY = timedelta(seconds=30)
-LONGEST_RETRY = timedelta(hours=6)
+LULL_S = 0.005
+"""After so long without enough answers for a group, those that came are written."""
+LOOK_AGAIN_S = 0.25
+FIRST_PATIENCE_S, LONGEST_PATIENCE_S = 0.1, 5.0
+"""Between attempts to write while PostgreSQL is away."""
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """What is sent: one dispatch, with its content compiled."""
+class Ready:
+    """A message that is made and may leave."""
 
-    workspace_id: UUID
-    campaign_id: UUID
-    dispatch_id: UUID
-    content: CompiledEmail
-    envelope_sender: str
-    message_id_domain: str
-    consent_matters: bool
-    test: bool
-
-
-class Slots:
-    """How many messages of this process may be under way; shared by all its jobs."""
-
-    def __init__(self, concurrency: int) -> None:
-        self.free = concurrency
-        self.freed = asyncio.Event()
-
-    async def take(self, most: int) -> int:
-        """Take 1 to `most` slots, waiting until one is free."""
-        while self.free == 0:
-            self.freed.clear()
-            await self.freed.wait()
-        taken = min(self.free, most)
-        self.free -= taken
-        return taken
-
-    def give_back(self, taken: int) -> None:
-        """Never waits, so that nothing can come between and lose a slot."""
-        self.free += taken
-        self.freed.set()
+    claimed: Claimed
+    intent: Intent
+    address: str
+    data: bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Carrier:
-    """What a process sends with; one for its whole life."""
+class Answer:
+    """What became of a message, until it is written."""
 
-    channel: Channel
-    owner: UUID
-    """The process's boot id."""
-    lease: timedelta
-    slots: Slots
-    unsubscribe_url: Callable[[UUID, int, UUID], str]
-    """(workspace, profile, campaign) -> the link of one person's mail."""
-    pace: Callable[[int], Awaitable[None]] | None = None
-    """Waits until so many messages may leave; None sets no limit."""
-    stopping: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set on SIGTERM: nothing more is claimed, what is under way ends."""
+    result: Result
+    bad_address: bytes | None = None
+    """To be suppressed with it."""
+    holds_slot: bool = True
+    """False for one that was to leave in the slot of an answer before it."""
+    came_at: float = field(default_factory=monotonic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,33 +71,50 @@ class Transmitted:
     handed_over: int
     """Messages given to the channel in this turn."""
     halted: Outcome | None
-    """The answer that made it stop: the host is away, or refuses this login."""
+    """The answer that made it stop: a person has to mend something first."""
+    pause: Pause | None
+    """Too much went wrong."""
 
 
-def retry_delay(attempt: int, draw: Callable[[], float] = random.random) -> timedelta:
-    """Wait before retry number `attempt` (1 = first): exponential from 30 s, full jitter, at most 6 h."""
-    longest = min(LONGEST_RETRY, FIRST_RETRY * 2.0 ** min(attempt - 1, 16))
-    return timedelta(seconds=longest.total_seconds() * draw())
-
-
-async def transmit(run: Run, carrier: Carrier, *, until: float) -> Transmitted:
-    """Send until nothing is left to claim, the time is up (`until`, monotonic seconds), or the channel halts."""
-    turn = Turn(run, carrier, until)
+async def transmit(
+    run: Run, carrier: Carrier, *, breaker: Breaker, error_threshold: int | None, until: float
+) -> Transmitted:
+    """Send until nothing is left to claim, the time is up (`until`, monotonic seconds), the channel halts, or `breaker`
+    finds that too much goes wrong."""
+    turn = Turn(run, carrier, breaker, error_threshold, until)
     return await turn.go()
 
 
 class Turn:
-    """One job's share of a dispatch. Not to be shared between tasks."""
+    """One job's share of a dispatch. Not to be shared between tasks.
 
-    def __init__(self, run: Run, carrier: Carrier, until: float) -> None:
+    One loop writes: the outcomes of messages that came back and the intents of those that leave next, in one commit.
+    Beside it run the messages, the next claim with its rendering, the wait for the pace, and the lease.
+    """
+
+    def __init__(self, run: Run, carrier: Carrier, breaker: Breaker, error_threshold: int | None, until: float) -> None:
         self.run, self.carrier, self.until = run, carrier, until
-        self.outcomes: asyncio.Queue[tuple[Result, bytes | None] | None] = asyncio.Queue()
-        self.ready: deque[tuple[Claimed, Intent, bytes]] = deque()
+        self.breaker, self.error_threshold = breaker, error_threshold
+        self.pace = Pace(
+            run.workspace_id, run.dispatch_id, CampaignChannel.EMAIL, carrier.channel_rate, is_test=run.test
+        )
+        self.enough = max(1, carrier.slots.size // 2)
+        """Messages that are worth a commit; the other half is under way meanwhile."""
+        self.ready: deque[Ready] = deque()
+        self.answers: list[Answer] = []
+        """Not written yet. Each holds its slot."""
         self.under_way: set[asyncio.Task[None]] = set()
+        self.beside: dict[str, asyncio.Task[None]] = {}
+        self.stirred = asyncio.Event()
+        """Something happened that the loop may act on."""
+        self.nothing_left = False
+        self.failure: Exception | None = None
+        """Of what runs beside the loop, when trying again cannot help."""
         self.halted: Outcome | None = None
         self.handed_over = 0
         self.lease_ends = 0.0
         self.claim_id = 0
+        self.patience_s = FIRST_PATIENCE_S
 
     async def go(self) -> Transmitted:
         run, carrier = self.run, self.carrier
@@ -137,43 +129,217 @@ class Turn:
             )
         self.lease_ends = began + carrier.lease.total_seconds()
         heart = asyncio.create_task(self.keep_lease())
-        recorder = asyncio.create_task(self.record_outcomes())
         try:
-            while self.may_go_on() and await self.fill():
-                await self.send_group()
+            with carrier.slots.heard_by(self.stirred):
+                await self.send_all()
         finally:
             # Also when this job is cancelled: a message that may have left must have its outcome written.
-            await asyncio.shield(self.wind_down(heart, recorder))
-        return Transmitted(self.handed_over, self.halted)
+            await asyncio.shield(self.wind_down(heart))
+        return Transmitted(self.handed_over, self.halted, self.breaker.pause)
 
     def may_go_on(self) -> bool:
-        return monotonic() < min(self.until, self.lease_ends) and not self.halted and not self.carrier.stopping.is_set()
+        stopped = self.halted or self.breaker.pause or self.carrier.stopping.is_set()
+        return monotonic() < min(self.until, self.lease_ends) and not stopped
 
-    async def fill(self) -> bool:
-        """Claim and render until there is something to send; False when nothing is left to claim."""
-        while not self.ready:
-            async with transaction(self.run.workspace_id, generic_plans=True) as connection:
-                claimed = await ledger.claim(
+    # The loop
+
+    async def send_all(self) -> None:
+        """Until nothing is left to claim or the turn must end; the answers still awaited are `drain`'s."""
+        while self.may_go_on():
+            if self.failure:
+                raise self.failure
+            self.stirred.clear()
+            self.see_to_more()
+            group = self.next_group()
+            if group or self.is_worth_writing():
+                await self.commit(group)
+            elif self.ready or self.beside or self.under_way or not self.nothing_left:
+                await self.something()
+            else:
+                return
+
+    async def drain(self) -> None:
+        """Until every message under way has its answer written."""
+        while self.under_way or self.answers:
+            self.stirred.clear()
+            if not self.is_worth_writing():
+                await self.something()
+                continue
+            try:
+                await self.commit([])
+            except Exception:
+                # Trying again cannot help. The rows stay `sending`, and the sweeper finds them in doubt when the lease
+                # has ended.
+                logger.exception("outcomes lost", extra={"dispatch_id": self.run.dispatch_id})
+                self.carrier.slots.give_back(self.held)
+                self.answers.clear()
+
+    async def something(self) -> None:
+        """Wait until something stirs; not long, since lulls, the lease and the turn end without a sound."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LULL_S if self.answers else LOOK_AGAIN_S):
+                await self.stirred.wait()
+
+    def see_to_more(self) -> None:
+        """Have the next messages made before the last ones have left, and the pace asked once they could: what lapses
+        unused is lost to all workers."""
+        if self.carrier.gate.is_shut():
+            return
+        if len(self.ready) < self.pace.claimable(self.carrier.slots.size) and not self.nothing_left:
+            self.start("fill", self.fill)
+        if self.ready and self.carrier.slots.free + self.held and not self.pace.free(1):
+            self.start("pace", self.reserve)
+
+    def next_group(self) -> list[Ready]:
+        """What leaves next: by the slots that are free, and those of the answers that the same commit writes.
+
+        Empty while only few could leave and more can soon, while the host is away, and when another turn, which has no
+        slot at all, is to have the next.
+        """
+        slots, may = self.carrier.slots, self.pace.free(len(self.ready))
+        if slots.are_owed_to_others(self.stirred):
+            return []
+        if self.ready and not slots.free + self.held and not self.under_way:
+            slots.wait_for_one(self.stirred)
+            return []
+        slots.stop_waiting(self.stirred)
+        could = min(may, slots.free + self.held)
+        if may > slots.free < self.enough and self.under_way and not self.is_worth_writing():
+            return []
+        could = self.carrier.gate.let_through(could)
+        self.pace.use(could)
+        return [self.ready.popleft() for _ in range(could)]
+
+    @property
+    def held(self) -> int:
+        """Slots of the answers not written yet."""
+        return sum(answer.holds_slot for answer in self.answers)
+
+    def is_worth_writing(self) -> bool:
+        """Whether enough answers are here, or no more are to be expected soon."""
+        if not self.answers:
+            return False
+        enough = min(self.enough, len(self.answers) + len(self.under_way))
+        return len(self.answers) >= enough or monotonic() >= self.answers[0].came_at + LULL_S
+
+    async def commit(self, group: list[Ready]) -> None:
+        """Write all answers and the intents of a group, and let the group go.
+
+        While PostgreSQL is away nothing leaves, and what is known is kept until it is written (R4).
+        """
+        answers, held = self.answers, self.held
+        more = max(0, len(group) - held)
+        self.carrier.slots.take(more)
+        self.answers = []
+        try:
+            leaving = await self.write(answers, group)
+        except BaseException as trouble:
+            # The commit may have come through though its answer did not. None of the group has left, and that is
+            # written where the intent stands; the answers are written again, which changes nothing where they stand.
+            # Until then the slots stay taken: by its rows the group may be under way.
+            unsent = [Answer(not_begun(one, "NOT_BEGUN"), holds_slot=place < more) for place, one in enumerate(group)]
+            self.answers = [*answers, *unsent, *self.answers]
+            if not is_passing(trouble):
+                raise
+            await self.be_patient(trouble)
+            return
+        self.patience_s = FIRST_PATIENCE_S
+        self.carrier.slots.give_back(held + more - len(leaving))
+        for one in leaving:
+            task = asyncio.create_task(self.send(one))
+            self.under_way.add(task)
+            task.add_done_callback(self.under_way.discard)
+
+    async def be_patient(self, trouble: BaseException) -> None:
+        """PostgreSQL is away, restarts, is full, or chose us in a deadlock: wait a little before the next attempt."""
+        logger.warning(
+            "PostgreSQL is away, trying again", extra={"dispatch_id": self.run.dispatch_id}, exc_info=trouble
+        )
+        await asyncio.sleep(self.patience_s)
+        self.patience_s = min(self.patience_s * 2, LONGEST_PATIENCE_S)
+
+    async def write(self, answers: Sequence[Answer], group: Sequence[Ready]) -> list[Ready]:
+        """One transaction; answers who of the group may leave."""
+        run = self.run
+        bad = [answer.bad_address for answer in answers if answer.bad_address]
+        leaving: set[tuple[int, int]] = set()
+        async with transaction(run.workspace_id, generic_plans=True) as connection:
+            if answers:
+                await ledger.record(
                     connection,
-                    workspace_id=self.run.workspace_id,
-                    dispatch_id=self.run.dispatch_id,
-                    claim_id=self.claim_id,
-                    limit=CLAIM_BATCH,
+                    workspace_id=run.workspace_id,
+                    dispatch_id=run.dispatch_id,
+                    results=[answer.result for answer in answers],
                 )
-                now: datetime = await connection.fetchval("SELECT now()")
-            if not claimed:
-                return False
-            await self.render(claimed, now)
-        return True
+            if bad:
+                await consent.suppress_addresses(
+                    connection,
+                    workspace_id=run.workspace_id,
+                    address_hashes=bad,
+                    reason=consent.SuppressionReason.HARD_BOUNCE,
+                )
+            if group:
+                leaving = await ledger.intend(
+                    connection,
+                    workspace_id=run.workspace_id,
+                    dispatch_id=run.dispatch_id,
+                    claim_id=self.claim_id,
+                    ready=[one.intent for one in group],
+                    consent_matters=run.consent_matters,
+                    test=run.test,
+                )
+        return [one for one in group if (one.intent.profile_id, one.intent.device_id) in leaving]
+
+    # Beside the loop
+
+    def start(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Have `work` done beside the loop, once at a time."""
+        if name in self.beside:
+            return
+
+        async def do() -> None:
+            try:
+                await work()
+            except Exception as trouble:
+                if is_passing(trouble):
+                    await self.be_patient(trouble)
+                else:
+                    self.failure = trouble
+            finally:
+                del self.beside[name]
+                self.stirred.set()
+
+        self.beside[name] = asyncio.create_task(do())
+
+    async def fill(self) -> None:
+        """Claim and make some messages, or find that nothing is left to claim."""
+        async with transaction(self.run.workspace_id, generic_plans=True) as connection:
+            now = await self.pace.look(connection)
+            claimed = await ledger.claim(
+                connection,
+                workspace_id=self.run.workspace_id,
+                dispatch_id=self.run.dispatch_id,
+                claim_id=self.claim_id,
+                limit=self.pace.claimable(CLAIM_BATCH),
+            )
+        self.nothing_left = not claimed
+        await self.render(claimed, now)
+
+    async def reserve(self) -> None:
+        """Wait until messages may leave by the pace."""
+        await self.pace.wait(len(self.ready), may_go_on=self.may_go_on)
 
     async def render(self, claimed: list[Claimed], now: datetime) -> None:
         """Make the messages; a person whose message cannot be made is settled alone."""
         settled: list[Result] = []
+        unmade: list[tuple[int, RenderError]] = []
         for place, one in enumerate(claimed):
             if place % 50 == 49:
+                self.stirred.set()
                 await asyncio.sleep(0)  # 50 messages are about 3 ms; heartbeats and answers come between
             if one.email is None:
-                settled.append(result(one, DeliveryState.SKIPPED, SkipReason.NO_ADDRESS))
+                reason = SkipReason.ERASED if one.erased else SkipReason.NO_ADDRESS
+                settled.append(result(one, DeliveryState.SKIPPED, reason))
                 continue
             sent_at = one.first_attempt_at or now.replace(microsecond=0)
             message_id = one.message_id or f"<{self.key_of(one)}@{self.run.message_id_domain}>"
@@ -183,16 +349,19 @@ class Turn:
                     message_id=message_id,
                     sent_at=sent_at,
                     unsubscribe_url=self.carrier.unsubscribe_url(
-                        self.run.workspace_id, one.profile_id, self.run.campaign_id
+                        self.run.workspace_id, one.person_id, self.run.campaign_id
                     ),
                     delivery_key=self.key_of(one),
+                    links=self.carrier.tracked_urls(self.run.links, one.profile_id),
                     test=self.run.test,
                 )
             except RenderError as refusal:
                 settled.append(result(one, DeliveryState.FAILED, refusal.code, refusal.message))
+                unmade.append((one.profile_id, refusal))
                 continue
             intent = Intent(one.profile_id, one.device_id, one.fence, message_id, sent_at, one.email_hash)
-            self.ready.append((one, intent, data))
+            self.ready.append(Ready(one, intent, one.email, data))
+            self.breaker.made += 1
         if settled:
             async with transaction(self.run.workspace_id, generic_plans=True) as connection:
                 await ledger.record(
@@ -202,92 +371,42 @@ class Turn:
                     results=settled,
                     found_in=ledger.BEFORE_INTENT,
                 )
+        # Not before it is committed: what is given back to the ledger would be counted again by whoever claims it.
+        for profile_id, why in unmade if not self.run.test else ():
+            self.breaker.note_unmade(profile_id, why)
 
-    async def send_group(self) -> None:
-        """Commit the intents of as many messages as slots are free, then let them go."""
-        if self.carrier.pace:
-            await self.carrier.pace(1)
-        # The slots are taken before the commit: from its first moment on these rows could be in doubt.
-        taken = await self.carrier.slots.take(1 if self.carrier.pace else len(self.ready))
-        leaving: set[tuple[int, int]] = set()
-        try:
-            if not self.may_go_on():
-                return
-            group = [self.ready.popleft() for _ in range(taken)]
-            async with transaction(self.run.workspace_id, generic_plans=True) as connection:
-                found = await ledger.intend(
-                    connection,
-                    workspace_id=self.run.workspace_id,
-                    dispatch_id=self.run.dispatch_id,
-                    claim_id=self.claim_id,
-                    ready=[intent for _, intent, _ in group],
-                    consent_matters=self.run.consent_matters,
-                    test=self.run.test,
-                )
-            # Only now: when the commit fails nothing leaves, and every slot comes back.
-            leaving = found
-        finally:
-            self.carrier.slots.give_back(taken - len(leaving))
-        for one, _, data in group:
-            if (one.profile_id, one.device_id) in leaving and one.email is not None:
-                task = asyncio.create_task(self.send(one, data, one.email))
-                self.under_way.add(task)
-                task.add_done_callback(self.under_way.discard)
-
-    async def send(self, one: Claimed, data: bytes, address: str) -> None:
+    async def send(self, ready: Ready) -> None:
+        """Hand one message to the channel, unless the lease has ended: a process that was stopped and goes on."""
+        one, outcome = ready.claimed, None
+        if monotonic() >= self.lease_ends:
+            self.answer(Answer(not_begun(ready, "LEASE_ENDED")))
+            return
         self.handed_over += 1
-        message = EmailMessage(sender=self.run.envelope_sender, recipient=address, data=data, key=self.key_of(one))
+        message = EmailMessage(
+            sender=self.run.envelope_sender, recipient=ready.address, data=ready.data, key=self.key_of(one)
+        )
         try:
             outcome = await self.carrier.channel.send(message)
-        except Exception:
+        except (Exception, asyncio.CancelledError):
             # A channel never raises, so this is a mistake of ours; what left is unknown, and the slot must come back.
             logger.exception("channel failed", extra={"dispatch_id": self.run.dispatch_id})
             outcome = Outcome(OutcomeKind.IN_DOUBT, "CHANNEL_FAILED", "unknown", "Our own mistake; see the log.")
-        if outcome.scope is OutcomeScope.CHANNEL or (outcome.scope is OutcomeScope.HOST and not self.halted):
+        self.carrier.gate.saw(outcome)
+        if outcome.scope is OutcomeScope.CHANNEL:
             self.halted = outcome
-        bad_address = one.email_hash if outcome.bad_address else None
-        self.outcomes.put_nowait((settle(one, outcome), bad_address))
+        if not self.run.test:
+            self.breaker.note_answer(one.profile_id, outcome, threshold=self.error_threshold)
+        self.answer(Answer(settle(one, outcome), one.email_hash if outcome.bad_address else None))
+
+    def answer(self, answer: Answer) -> None:
+        """Keep an answer until the next commit; the loop waits no longer than a lull from the first one on."""
+        self.answers.append(answer)
+        if len(self.answers) == 1 or self.is_worth_writing():
+            self.stirred.set()
 
     def key_of(self, one: Claimed) -> str:
         """What names a message everywhere: dispatch, profile, device."""
         return f"{self.run.dispatch_id.hex}.{one.profile_id}.{one.device_id}"
-
-    async def record_outcomes(self) -> None:
-        """Write outcomes as they come, as many at once as wait; a slot is free again after the commit."""
-        while True:
-            waiting = [await self.outcomes.get()]
-            while not self.outcomes.empty():
-                waiting.append(self.outcomes.get_nowait())
-            results = [one for one in waiting if one is not None]
-            if results:
-                try:
-                    await until_written(partial(self.write, results))
-                except Exception:
-                    # Not for want of PostgreSQL: trying again cannot help. The rows stay `sending`, and the sweeper
-                    # finds them in doubt when the lease has ended.
-                    logger.exception("outcomes lost", extra={"dispatch_id": self.run.dispatch_id})
-                finally:
-                    self.carrier.slots.give_back(len(results))
-            if None in waiting:
-                return
-
-    async def write(self, results: list[tuple[Result, bytes | None]]) -> None:
-        run = self.run
-        bad = [bad_address for _, bad_address in results if bad_address]
-        async with transaction(run.workspace_id, generic_plans=True) as connection:
-            await ledger.record(
-                connection,
-                workspace_id=run.workspace_id,
-                dispatch_id=run.dispatch_id,
-                results=[one for one, _ in results],
-            )
-            if bad:
-                await consent.suppress_addresses(
-                    connection,
-                    workspace_id=run.workspace_id,
-                    address_hashes=bad,
-                    reason=consent.SuppressionReason.HARD_BOUNCE,
-                )
 
     async def keep_lease(self) -> None:
         """Prolong the lease four times in its length. The local end is counted from before the question was put, so
@@ -311,12 +430,13 @@ class Turn:
             if not alive:
                 return
 
-    async def wind_down(self, heart: "asyncio.Task[None]", recorder: "asyncio.Task[None]") -> None:
+    async def wind_down(self, heart: "asyncio.Task[None]") -> None:
         """Wait for answers, write them, give back what was claimed and not begun."""
-        if self.under_way:
-            await asyncio.wait(self.under_way)
-        self.outcomes.put_nowait(None)
-        await recorder
+        beside = list(self.beside.values())
+        for task in beside:
+            task.cancel()
+        await asyncio.gather(*beside, return_exceptions=True)
+        await self.drain()
         heart.cancel()
         await asyncio.gather(heart, return_exceptions=True)
         async with transaction(self.run.workspace_id, generic_plans=True) as connection:
@@ -328,29 +448,23 @@ class Turn:
             )
 
 
-async def until_written(write: Callable[[], Awaitable[None]]) -> None:
-    """Run `write` until it commits: an outcome that is known must not be lost while PostgreSQL is away (R4).
-
-    What trying again cannot mend is raised.
-    """
-    wait_s = 0.1
-    while True:
-        try:
-            return await write()
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as trouble:
-            if not is_passing(trouble):
-                raise
-            logger.warning("outcomes not written yet, trying again", exc_info=True)
-            await asyncio.sleep(wait_s)
-            wait_s = min(wait_s * 2, 5.0)
-
-
-def is_passing(trouble: Exception) -> bool:
+def is_passing(trouble: BaseException) -> bool:
     """Whether the same statement may succeed later: the server is away, restarts, is full, or chose us in a deadlock
-    (SQLSTATE classes 08, 40, 53 and 57; PostgreSQL manual, appendix A)."""
+    (SQLSTATE classes 08, 40, 53 and 57; PostgreSQL manual, appendix A), or ended a transaction of ours that stood still
+    for too long (25P03)."""
     if isinstance(trouble, asyncpg.PostgresError):
-        return str(trouble.sqlstate)[:2] in ("08", "40", "53", "57")
-    return not isinstance(trouble, (asyncpg.DataError, ValueError))
+        state = str(trouble.sqlstate)
+        return state[:2] in ("08", "40", "53", "57") or state == "25P03"
+    # asyncpg's InterfaceError of a value that it cannot send is a ValueError too.
+    return isinstance(trouble, OSError | asyncpg.InterfaceError) and not isinstance(trouble, ValueError)
+
+
+def not_begun(ready: Ready, reason: str) -> Result:
+    """A message of which not one byte left: it is tried again at once, and the attempt does not count."""
+    one = ready.intent
+    return Result(
+        one.profile_id, one.device_id, one.fence, DeliveryState.DEFERRED, reason, retry_in=timedelta(0), counts=False
+    )
 
 
 def result(one: Claimed, state: DeliveryState, reason: str, detail: str | None = None) -> Result:
@@ -361,19 +475,33 @@ def result(one: Claimed, state: DeliveryState, reason: str, detail: str | None =
 def settle(one: Claimed, outcome: Outcome) -> Result:
     """What the ledger says of an answer. Only what was definitely not accepted is tried again (R7)."""
     retry_in: timedelta | None = None
+    provider_id = None if outcome.provider_id is None else storable(outcome.provider_id)
     match outcome.kind:
         case OutcomeKind.ACCEPTED:
-            return Result(one.profile_id, one.device_id, one.fence, DeliveryState.SENT, provider_id=outcome.provider_id)
+            return Result(one.profile_id, one.device_id, one.fence, DeliveryState.SENT, provider_id=provider_id)
         case OutcomeKind.REFUSED:
             state = DeliveryState.FAILED
         case OutcomeKind.IN_DOUBT:
             state = DeliveryState.IN_DOUBT
         case OutcomeKind.DEFERRED:
             state = DeliveryState.DEFERRED
-            asked = outcome.retry_after
-            retry_in = asked if asked is not None else retry_delay(one.attempt + 1)
+            retry_in = retry_wait(one.attempt + 1, outcome.retry_after)
         case _:
             assert_never(outcome.kind)
-    # PostgreSQL takes neither NUL nor half a surrogate pair, whatever a server has said.
-    detail = outcome.detail.replace("\0", "").encode("utf-8", "replace").decode()
-    return Result(one.profile_id, one.device_id, one.fence, state, outcome.code, detail, outcome.provider_id, retry_in)
+    return Result(
+        one.profile_id,
+        one.device_id,
+        one.fence,
+        state,
+        outcome.code,
+        storable(outcome.detail),
+        provider_id,
+        retry_in,
+        counts=retry_in is None or outcome.scope is OutcomeScope.RECIPIENT,
+    )
+
+
+def storable(said: str) -> str:
+    """What a server has said without NUL and halves of surrogate pairs: PostgreSQL takes neither, and would refuse the
+    outcomes of the whole group."""
+    return said.replace("\0", "").encode("utf-8", "replace").decode()

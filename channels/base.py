@@ -80,8 +80,32 @@ class Channel(Protocol):
         message may have been accepted: the caller must not send it again on its own.
         """
 
+    async def largest_message(self) -> int | None:
+        """The largest finished message in bytes that the provider takes; None when it sets no limit, or cannot be
+        asked now. For a look before a campaign starts: never raises, and may take as long as a connection takes."""
+
     async def close(self) -> None:
         """Let go of all connections. What is under way ends first; what comes later is deferred."""
+
+
+class Evidence(StrEnum):
+    """What a provider's own record says of one message."""
+
+    SENT = "SENT"
+    NOT_SENT = "NOT_SENT"
+    """The record is complete, and the message is not in it."""
+    UNKNOWN = "UNKNOWN"
+
+
+class Reconciler(Protocol):
+    """Looks messages up in what a provider has recorded: its log, its API, a relay's queue."""
+
+    async def find(self, message_id: str) -> Evidence:
+        """What became of the message with this Message-ID, given with its angle brackets.
+
+        NOT_SENT only when the record would have it: on that word it is sent again. Raises OSError when the record
+        cannot be read.
+        """
 
 
 def wire_address(address: str) -> str:

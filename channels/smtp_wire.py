@@ -51,8 +51,10 @@ class Wire(asyncio.Protocol):
         self._missing = 0
         self._deadline = 0.0
         self._timer: asyncio.TimerHandle | None = None
-        # With a mark of 0, pause_writing says exactly whether the kernel has everything: see `unsent`.
-        transport.set_write_buffer_limits(high=0)
+        # With these marks pause_writing says whether anything is left to write: see `unsent`. A plain transport pauses
+        # above its mark, TLS at it: with 0 it would pause with nothing to write, and a mail that has arrived whole be
+        # taken for one that has not. TLS says nothing of up to 64 KB below it; what breaks then is in doubt.
+        transport.set_write_buffer_limits(high=0 if transport.get_extra_info("ssl_object") is None else 1)
         transport.set_protocol(self)
 
     @property

@@ -11,11 +11,16 @@ def unpack(packed: bytes | None) -> BitMap:
 
     One value instead of rows: 990,000 ids in 146 ms where rows took 1,430 ms.
     """
+    return BitMap(numbers(packed))
+
+
+def numbers(packed: bytes | None) -> "array[int]":
+    """The ids of `unpack` as they were packed: in that order, and as often."""
     ids = array("I")
     ids.frombytes(packed or b"")
     if sys.byteorder == "little":
         ids.byteswap()
-    return BitMap(ids)
+    return ids
 
 
 def to_parameter(ids: BitMap) -> "array[int]":

@@ -8,14 +8,22 @@ models used inside are in the same transaction. Nested use joins the outer trans
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 from urllib.parse import unquote, urlsplit
 from uuid import UUID
 
 import asyncpg
 import orjson
+from asyncpg.transaction import Transaction, TransactionState
 from tortoise import Tortoise
-from tortoise.backends.base.client import BaseDBAsyncClient, TransactionalDBClient, TransactionContextPooled
+from tortoise.backends.asyncpg.client import AsyncpgDBClient, TransactionWrapper
+from tortoise.backends.base.client import (
+    BaseDBAsyncClient,
+    NestedTransactionContext,
+    TransactionalDBClient,
+    TransactionContext,
+    TransactionContextPooled,
+)
 from tortoise.connection import get_connections
 from tortoise.transactions import in_transaction
 
@@ -25,15 +33,17 @@ Connection: TypeAlias = asyncpg.Connection
 APP_LABEL = "muster"
 MIGRATIONS = "db.migrations"
 
-# One round trip for both: `role` is a setting like any other. Local, so that the pool hands on a clean connection.
-ENTER = "SELECT set_config('role', $1, true), set_config('muster.workspace_id', $2, true)"
-ENTER_GENERIC = ENTER + ", set_config('plan_cache_mode', 'force_generic_plan', true)"
-ENTER_SET = (
-    ENTER
-    + """,
-  (SELECT count(set_config(u.name, u.value, true)) FROM unnest($3::text[], $4::text[]) AS u (name, value))"""
+# Without statistics the planner combines indexes of which each alone finds half a table. A process that stands still in
+# the middle of such a transaction (stopped, its machine paused or gone) would hold its rows for ever, and its claim,
+# which the sweeper passes by as long as it is locked.
+BY_KEY = (
+    "; SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL enable_bitmapscan = off"
+    "; SET LOCAL idle_in_transaction_session_timeout = '10s'"
 )
+SET_ALSO = "SELECT count(set_config(u.name, u.value, true)) FROM unnest($1::text[], $2::text[]) AS u (name, value)"
 
+made = 0
+"""Connections, see `connections_made`."""
 LONGEST_WAIT_S = 30
 """For a connection of the pool beside one that the task may hold already: were all connections held by tasks that wait
 for a second one, none would ever come back."""
@@ -45,12 +55,11 @@ async def transaction(
 ) -> AsyncIterator[Connection]:
     """A transaction that sees and writes one workspace's rows only, as `role`.
 
-    `generic_plans` plans each statement once a connection, for statements run very often that need no statistics.
+    `generic_plans` plans each statement once a connection, for statements run very often that find rows by their keys
+    and need no statistics.
     """
-    async with begun() as client:
-        connection = raw_connection(client)
-        await connection.fetchrow(ENTER_GENERIC if generic_plans else ENTER, role.value, str(workspace_id))
-        yield connection
+    async with begun(entry(role, workspace_id, generic_plans=generic_plans)) as client:
+        yield raw_connection(client)
 
 
 @asynccontextmanager
@@ -65,8 +74,9 @@ async def transaction_apart(
     async with AsyncExitStack() as stack:
         stack.enter_context(apart())
         async with asyncio.timeout(LONGEST_WAIT_S):
-            connection = raw_connection(await stack.enter_async_context(begun()))
-        await connection.fetchrow(ENTER_SET, role.value, str(workspace_id), list(settings), list(settings.values()))
+            connection = raw_connection(await stack.enter_async_context(begun(entry(role, workspace_id))))
+        if settings:
+            await connection.fetchval(SET_ALSO, list(settings), list(settings.values()))
         yield connection
 
 
@@ -76,10 +86,22 @@ async def across_workspaces() -> AsyncIterator[Connection]:
 
     Any query on a tenant's table fails here, since no workspace is set.
     """
-    async with begun() as client:
-        connection = raw_connection(client)
-        await connection.fetchrow(ENTER, Role.APP.value, "")
-        yield connection
+    async with begun(entry(Role.APP, None)) as client:
+        yield raw_connection(client)
+
+
+def entry(role: Role, workspace_id: UUID | None, *, generic_plans: bool = False) -> str:
+    """The statements that make a transaction one of this role and workspace, until it ends: local to it, so that the
+    pool hands on a clean connection.
+
+    Text and no parameters, for only so they go with BEGIN in one message; a round trip less in each transaction. Both
+    values are of types that cannot hold a quote, which is looked at here, where the only such text is made.
+    """
+    if type(role) is not Role or not isinstance(workspace_id, UUID | None):
+        raise TypeError("A transaction is of a Role and of a workspace's UUID.")
+    workspace = "" if workspace_id is None else UUID(int=workspace_id.int)
+    statements = f"SET LOCAL ROLE {role.value}; SET LOCAL muster.workspace_id = '{workspace}'"
+    return statements + BY_KEY if generic_plans else statements
 
 
 @contextmanager
@@ -101,14 +123,57 @@ def apart() -> Iterator[None]:
         connections.reset(token)
 
 
+class Entered(Transaction):  # type: ignore[misc]  # asyncpg has no types
+    """asyncpg's transaction, which says BEGIN and the statements of `entry` in one message."""
+
+    def __init__(self, connection: Connection, entry: str) -> None:
+        # The connection itself, as the pool's `transaction()` has it.
+        super().__init__(connection._con, None, False, False)
+        self._entry = entry
+
+    async def start(self) -> None:
+        connection = self._connection
+        if connection._top_xact is not None:
+            # A savepoint, in which they hold as long as those around it.
+            await super().start()
+            await connection.execute(self._entry)
+            return
+        # As asyncpg 0.32 has it, but for the text. If it fails, giving the connection back to the pool rolls back.
+        connection._top_xact = self
+        self._state = TransactionState.FAILED
+        await connection.execute(f"BEGIN; {self._entry}")
+        self._state = TransactionState.STARTED
+
+
+class Client(TransactionWrapper):
+    """Tortoise's transaction, begun as `Entered`."""
+
+    def __init__(self, parent: AsyncpgDBClient, entry: str) -> None:
+        super().__init__(parent)
+        self._entry = entry
+
+    async def begin(self) -> None:
+        self.transaction = Entered(self._connection, self._entry)
+        await self.transaction.start()
+
+
+def context_of(entry: str) -> TransactionContext:
+    """What Tortoise's in_transaction gives, with `entry`."""
+    current = cast(AsyncpgDBClient, get_connections().get("default"))
+    client = Client(current, entry)
+    if isinstance(current, TransactionalDBClient):
+        return NestedTransactionContext(client)
+    return TransactionContextPooled(client, current._pool_init_lock)
+
+
 @asynccontextmanager
-async def begun() -> AsyncIterator[BaseDBAsyncClient]:
-    """Tortoise's in_transaction, safe from being cancelled while it says BEGIN.
+async def begun(entry: str) -> AsyncIterator[BaseDBAsyncClient]:
+    """Like Tortoise's in_transaction, safe from being cancelled while it says BEGIN.
 
     There Tortoise 1.1.9 keeps the connection out of the pool and the transaction current in its task: what the task
     did next would be savepoints of a transaction that nobody commits. tests/db/test_cancellation.py shows it.
     """
-    context = in_transaction()
+    context = context_of(entry)
     try:
         client = await context.__aenter__()
     except BaseException as e:
@@ -178,8 +243,16 @@ async def close_database() -> None:
     await Tortoise.close_connections()
 
 
+def connections_made() -> int:
+    """How many connections this process has opened to date. Another number: it may be another database by now, behind
+    the same address, such as one restored from a backup."""
+    return made
+
+
 async def prepare_connection(connection: Connection) -> None:
     """Give a new connection a binary jsonb codec: the text one cannot be used by COPY."""
+    global made
+    made += 1
     await connection.set_type_codec(
         "jsonb", schema="pg_catalog", encoder=encode_jsonb, decoder=decode_jsonb, format="binary"
     )

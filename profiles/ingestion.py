@@ -1,10 +1,10 @@
 """Writes checked events, a whole batch at a time: keys, people, events, the word about it, and when they were seen.
 
-Nobody is locked until the very end. People are looked up without a lock, and their rows are taken last, to move the
-times they were seen: if one of them was merged or erased meanwhile, all is rolled back and begins anew.
+Nobody is locked until the very end. People are remembered, or looked up without a lock, and their rows are taken last,
+to move the times they were seen: if one of them was merged or erased meanwhile, all is rolled back and begins anew.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,14 +16,17 @@ import asyncpg
 
 from db.transactions import Connection, across_workspaces, transaction
 from profiles.contention import Overtaken, retried
-from profiles.identities import FIND, resolve
-from profiles.packing import pack
+from profiles.identities import FIND, Identities, resolve
+from profiles.packing import pack, pack_numbers, pack_times
+from profiles.recent import Recent
 from profiles.seen import write_seen
 
 ENSURE_MONTHS = "SELECT ensure_month('event', u.at) FROM unnest($1::timestamptz[]) AS u (at)"
 MONTH_OF = attrgetter("year", "month")
 made_months: set[tuple[int, int]] = set()
 """Months that this process knows to exist; emptied when one turns out to have been dropped."""
+MET, VISITORS = Recent(), Recent()
+"""People by external and by anonymous id."""
 
 # In one order: a second batch with the same ids waits for the first, never each for the other.
 INSERT_KEYS = """
@@ -39,13 +42,12 @@ SELECT $1, u.message_id, $2 FROM unnest(string_to_array($4, $3)) AS u (message_i
 DELETE_KEYS = "DELETE FROM event_key WHERE workspace_id = $1 AND message_id = ANY($2::text[])"
 INSERT_EVENTS = """
 WITH told AS (
-  INSERT INTO profile_change (workspace_id, profile_id, kind, changed_at)
-  SELECT $1, u.id, 'touched', $2 FROM unnest($5::int[]) AS u (id))
+  INSERT INTO profile_change (workspace_id, profile_ids, kind, changed_at) VALUES ($1, $5::text::int[], 'touched', $2))
 INSERT INTO event (workspace_id, received_at, profile_id, occurred_at, message_id, name, properties, page_path,
   device_type, browser, country, city, session_id)
-SELECT $1, $2, u.profile_id, u.occurred_at, u.message_id, u.name, u.properties::jsonb, u.page_path, u.device_type,
-  u.browser, u.country, u.city, u.session_id
-FROM unnest($3::int[], $4::timestamptz[], string_to_array($7, $6, ''), string_to_array($8, $6, ''),
+SELECT $1, $2, u.profile_id, to_timestamp(u.occurred_at), u.message_id, u.name, u.properties::jsonb, u.page_path,
+  u.device_type, u.browser, u.country, u.city, u.session_id
+FROM unnest($3::text::int[], $4::text::float8[], string_to_array($7, $6, ''), string_to_array($8, $6, ''),
   string_to_array($9, $6, ''), string_to_array($10, $6, ''), string_to_array($11, $6, ''),
   string_to_array($12, $6, ''), string_to_array($13, $6, ''), string_to_array($14, $6, ''),
   string_to_array($15, $6, '')) AS u (profile_id, occurred_at, message_id, name, properties, page_path, device_type,
@@ -79,13 +81,16 @@ class Written:
     erased: frozenset[str] = frozenset()
 
 
-async def ensure_months(times: Iterable[datetime]) -> None:
+async def ensure_months(times: Sequence[datetime]) -> None:
     """Make the months of these times, which are in UTC, unless this process knows that they exist.
 
     In a transaction of its own, since a new month is for every workspace and must stay when the batch that asked for
     it does not.
     """
-    months = set(map(MONTH_OF, times)) - made_months
+    if not times:
+        return
+    first, last = MONTH_OF(min(times)), MONTH_OF(max(times))
+    months = ({first} if first == last else set(map(MONTH_OF, times))) - made_months
     if months:
         async with across_workspaces() as connection:
             firsts = [datetime(year, month, 1, tzinfo=UTC) for year, month in sorted(months)]
@@ -117,17 +122,24 @@ async def write(workspace_id: UUID, events: Sequence[CleanEvent], *, now: dateti
     # Most batches are new as a whole; the one that is not is tried once more, key by key.
     all_new = True
 
+    times = [event.occurred_at for event in events]
+
     async def once() -> Written:
         nonlocal all_new
-        await ensure_months(event.occurred_at for event in events)
+        await ensure_months(times)
         try:
             with months_made():
                 async with transaction(workspace_id) as connection:
                     fresh = await insert_keys(connection, workspace_id, by_key, now, all_new=all_new)
-                    return await ingest(connection, workspace_id, fresh, now)
+                    written, people = await ingest(connection, workspace_id, fresh, now)
         except asyncpg.UniqueViolationError as e:
             all_new = False
             raise Overtaken from e
+        except Overtaken:
+            forget(workspace_id, events)
+            raise
+        remember(workspace_id, people)
+        return written
 
     return await retried(once)
 
@@ -145,43 +157,67 @@ async def insert_keys(
     return [by_key[row["message_id"]] for row in rows]
 
 
-async def ingest(connection: Connection, workspace_id: UUID, events: Sequence[CleanEvent], now: datetime) -> Written:
-    """Write events whose keys are written. Raises Overtaken."""
+async def ingest(
+    connection: Connection, workspace_id: UUID, events: Sequence[CleanEvent], now: datetime
+) -> tuple[Written, Identities]:
+    """Write events whose keys are written; also whom they are about. Raises Overtaken."""
     if not events:
-        return Written()
-    found = await resolve_people(connection, workspace_id, events, now)
+        return Written(), Identities()
+    people = await resolve_people(connection, workspace_id, events, now)
+    found = [
+        people.by_external_id[external_id] if external_id is not None else people.by_anonymous_id[anonymous_id or ""]
+        for _, external_id, anonymous_id, *_ in events
+    ]
     erased: frozenset[str] = frozenset()
     if None in found:
         erased = frozenset(event.message_id for event, id in zip(events, found, strict=True) if id is None)
         await connection.execute(DELETE_KEYS, workspace_id, sorted(erased))
         events = [event for event, id in zip(events, found, strict=True) if id is not None]
         if not events:
-            return Written(erased=erased)
+            return Written(erased=erased), people
     profile_ids = [id for id in found if id is not None]
     ids, _, _, names, times, *texts = zip(*events, strict=True)
-    touched = sorted(set(profile_ids))
-    await connection.execute(INSERT_EVENTS, workspace_id, now, profile_ids, times, touched, *pack(ids, names, *texts))
+    numbers = (pack_numbers(profile_ids), pack_times(times), pack_numbers(sorted(set(profile_ids))))
+    await connection.execute(INSERT_EVENTS, workspace_id, now, *numbers, *pack(ids, names, *texts))
     _, _, device_types, browsers, countries, cities, _ = texts
     sightings = zip(profile_ids, times, device_types, browsers, countries, cities, strict=True)
     await write_seen(connection, workspace_id, sightings, now)
-    return Written(len(events), erased)
+    return Written(len(events), erased), people
 
 
 async def resolve_people(
     connection: Connection, workspace_id: UUID, events: Sequence[CleanEvent], now: datetime
-) -> list[int | None]:
-    """The profile id of each event, in their order; None for erased people."""
+) -> Identities:
+    """Whom these events are about: as this process remembers them, else looked up."""
+    external_ids, anonymous_ids = names_of(events)
+    known = MET.recall(workspace_id, external_ids)
+    visitors = VISITORS.recall(workspace_id, anonymous_ids)
     people = await resolve(
         connection,
         workspace_id=workspace_id,
-        external_ids={event.external_id for event in events if event.external_id is not None},
-        anonymous_ids={event.anonymous_id for event in events if event.anonymous_id is not None},
+        external_ids=external_ids - known.keys(),
+        anonymous_ids=anonymous_ids - visitors.keys(),
         now=now,
         look_ups=FIND,
     )
-    return [
-        people.by_external_id[event.external_id]
-        if event.external_id is not None
-        else people.by_anonymous_id[event.anonymous_id or ""]
-        for event in events
-    ]
+    return Identities({**known, **people.by_external_id}, {**visitors, **people.by_anonymous_id})
+
+
+def names_of(events: Sequence[CleanEvent]) -> tuple[set[str], set[str]]:
+    """External and anonymous ids."""
+    return (
+        {event.external_id for event in events if event.external_id is not None},
+        {event.anonymous_id for event in events if event.anonymous_id is not None},
+    )
+
+
+def remember(workspace_id: UUID, people: Identities) -> None:
+    """Of what is committed, those who live."""
+    for recent, found in ((MET, people.by_external_id), (VISITORS, people.by_anonymous_id)):
+        recent.remember(workspace_id, {name: id for name, id in found.items() if id is not None})
+
+
+def forget(workspace_id: UUID, events: Sequence[CleanEvent]) -> None:
+    """Look all of them up the next time."""
+    for recent, names in zip((MET, VISITORS), names_of(events), strict=True):
+        recent.forget(workspace_id, names)

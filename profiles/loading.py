@@ -145,7 +145,9 @@ WITH made AS (
     true, $2, $2
   FROM incoming_profile u RETURNING id, external_id),
 told AS (
-  INSERT INTO profile_change (workspace_id, profile_id, kind, changed_at) SELECT $1, id, 'touched', $2 FROM made)
+  INSERT INTO profile_change (workspace_id, profile_ids, kind, changed_at)
+  SELECT $1, array_agg(id), 'touched', $2 FROM (SELECT id, row_number() OVER (ORDER BY id) AS place FROM made) AS one
+  GROUP BY (place - 1) / 1000)
 SELECT count(*), array_agg(id) FILTER (WHERE $3) AS ids, array_agg(external_id) FILTER (WHERE $3) AS names
 FROM made
 """
@@ -158,7 +160,9 @@ WITH made AS (
   FROM incoming_profile u WHERE NOT EXISTS (SELECT 1 FROM known_profile k WHERE k.external_id = u.external_id)
   ON CONFLICT (workspace_id, external_id) DO NOTHING RETURNING id, external_id),
 told AS (
-  INSERT INTO profile_change (workspace_id, profile_id, kind, changed_at) SELECT $1, id, 'touched', $2 FROM made)
+  INSERT INTO profile_change (workspace_id, profile_ids, kind, changed_at)
+  SELECT $1, array_agg(id), 'touched', $2 FROM (SELECT id, row_number() OVER (ORDER BY id) AS place FROM made) AS one
+  GROUP BY (place - 1) / 1000)
 SELECT count(*), array_agg(id) FILTER (WHERE $3) AS ids, array_agg(external_id) FILTER (WHERE $3) AS names
 FROM made
 """
@@ -175,7 +179,9 @@ WITH changed AS (
     city = coalesce(excluded.city, profile.city), identified = true, updated_at = excluded.updated_at
   WHERE profile.merged_into IS NULL AND profile.erased_at IS NULL RETURNING id, external_id),
 told AS (
-  INSERT INTO profile_change (workspace_id, profile_id, kind, changed_at) SELECT $1, id, 'touched', $2 FROM changed)
+  INSERT INTO profile_change (workspace_id, profile_ids, kind, changed_at)
+  SELECT $1, array_agg(id), 'touched', $2 FROM (SELECT id, row_number() OVER (ORDER BY id) AS place FROM changed) AS one
+  GROUP BY (place - 1) / 1000)
 SELECT count(*), array_agg(id) FILTER (WHERE $3) AS ids, array_agg(external_id) FILTER (WHERE $3) AS names
 FROM changed
 """

@@ -1,11 +1,14 @@
-"""Columns of texts as one parameter each, for statements that take a thousand rows at a time.
+"""Columns as one parameter each, for statements that take a thousand rows at a time.
 
 asyncpg asks of each element of an array whether it is an array itself, by way of two abstract classes: 35 such calls an
 event, a quarter of the API's time for it. A text that PostgreSQL splits has no elements to ask.
 """
 
 from collections.abc import Sequence
+from datetime import datetime
 from secrets import token_hex
+
+import orjson
 
 SEPARATOR = "\x1f"
 """ASCII's unit separator, which hardly any text holds; if one does, a longer one is taken."""
@@ -23,3 +26,13 @@ def pack(*columns: Sequence[str | None]) -> list[str]:
         if all(text.count(separator) < max(len(column), 1) for text, column in zip(packed, columns, strict=True)):
             return [separator, *packed]
         separator = SEPARATOR + token_hex(8)
+
+
+def pack_numbers(numbers: Sequence[int] | Sequence[float]) -> str:
+    """The numbers as a text for `column::text::int[]`, or float8[]."""
+    return "{" + orjson.dumps(numbers)[1:-1].decode() + "}"
+
+
+def pack_times(instants: Sequence[datetime]) -> str:
+    """The instants as a text for `column::text::float8[]`: seconds, of which to_timestamp makes the same again."""
+    return pack_numbers(list(map(datetime.timestamp, instants)))

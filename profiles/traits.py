@@ -1,7 +1,9 @@
 """What is known of a person, and what an event carries: JSON objects within bounds, and how traits are merged."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from math import isfinite
+from typing import Any
 
 import orjson
 
@@ -20,6 +22,7 @@ MOST_KEY_CHARACTERS = 100
 MOST_BYTES = 64 * 1024
 MOST_DEPTH = 8
 MOST_INTEGER = 2**63 - 1
+PLAIN_TYPES = frozenset((str, float, int, bool, type(None)))
 
 
 def clean_traits(value: object, *, field: tuple[str, ...] = ("traits",)) -> TraitChanges:
@@ -67,27 +70,41 @@ def properties_text(value: object, *, field: tuple[str, ...] = ("properties",)) 
     return text.decode()
 
 
+def properties_texts(values: Sequence[object]) -> list[str]:
+    """`properties_text` of each; raises ProfileError when one of them is refused.
+
+    Looked at all together where all are objects of plain values, as they are in most batches.
+    """
+    objects = [value for value in values if type(value) is dict]
+    if len(objects) < len(values) or not are_plain(objects):
+        return [properties_text(value) for value in values]
+    texts = list(map(orjson.dumps, objects))
+    if max(map(len, texts), default=0) > MOST_BYTES:
+        return [properties_text(value) for value in values]
+    return [text.decode() for text in texts]
+
+
 def is_plain(value: object) -> bool:
     """Whether `value` is surely an object that `clean_properties` would take as it is; False says nothing."""
-    if type(value) is not dict or len(value) > MOST_KEYS:
+    return type(value) is dict and are_plain([value])
+
+
+def are_plain(values: Sequence[dict[Any, Any]]) -> bool:
+    """Whether all of these are surely taken as they are by `clean_properties`; False says nothing."""
+    if max(map(len, values), default=0) > MOST_KEYS:
         return False
-    for key, item in value.items():
-        if type(key) is not str or not 0 < len(key) <= MOST_KEY_CHARACTERS or not key.isprintable():
-            return False
-        kind = type(item)
-        if kind is str:
-            # Half a surrogate pair is not printable, nor is U+0000.
-            if not item.isprintable():
-                return False
-        elif kind is float:
-            if not isfinite(item):
-                return False
-        elif kind is int:
-            if not -MOST_INTEGER <= item <= MOST_INTEGER:
-                return False
-        elif kind is not bool and item is not None:
-            return False
-    return True
+    keys = set(chain.from_iterable(values))
+    if not all(type(key) is str and 0 < len(key) <= MOST_KEY_CHARACTERS and key.isprintable() for key in keys):
+        return False
+    items = list(chain.from_iterable(map(dict.values, values)))
+    if not set(map(type, items)) <= PLAIN_TYPES:
+        return False
+    # Half a surrogate pair is not printable, nor is U+0000.
+    return (
+        "".join([item for item in items if type(item) is str]).isprintable()
+        and all(map(isfinite, [item for item in items if type(item) is float]))
+        and all(-MOST_INTEGER <= item <= MOST_INTEGER for item in items if type(item) is int)
+    )
 
 
 def clean_json(value: object, depth: int, *, field: tuple[str, ...]) -> JsonValue:

@@ -4,8 +4,9 @@ It knows no rule of its own and refuses nothing. A batch in which anything looks
 event by event, which says what is wrong with which.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from profiles.errors import ProfileError
@@ -13,14 +14,16 @@ from profiles.events import CONTEXT, MOST_AHEAD, MOST_CHARACTERS, OLDEST
 from profiles.identities import MOST_ID_CHARACTERS
 from profiles.ingestion import CleanEvent
 from profiles.text import countries
-from profiles.traits import properties_text
+from profiles.traits import properties_texts
 
 Column = Sequence[Any]
+NEW_EVENT: Callable[[tuple[Any, ...]], CleanEvent] = partial(tuple.__new__, CleanEvent)
+"""CleanEvent._make, which is written in Python and counts again."""
 
 
 def clean_columns(columns: Sequence[Column], *, now: datetime) -> list[CleanEvent] | None:
     """The events that `columns`, in the order of CleanEvent's fields, hold; None when they have to be looked at one by
-    one. Times are aware datetimes; None is now. Other columns may hold anything."""
+    one. Times are datetimes; None is now. Other columns may hold anything."""
     message_ids, external_ids, anonymous_ids, names, times, properties, page_paths, *others = columns
     device_types, browsers, lands, cities, session_ids = others
     context = {
@@ -37,17 +40,24 @@ def clean_columns(columns: Sequence[Column], *, now: datetime) -> list[CleanEven
             and all(are_plain([one for one in context[name] if one is not None], CONTEXT[name]) for name in context)
             and set(lands) - {None} <= countries()
         ):
-            instants = [now if at is None else at if at.tzinfo is UTC else at.astimezone(UTC) for at in times]
+            instants = [now if at is None else at if at.tzinfo is UTC else in_utc(at) for at in times]
             if now - OLDEST <= min(instants, default=now) and max(instants, default=now) <= now + MOST_AHEAD:
-                texts = [properties_text(one) for one in properties]
+                texts = properties_texts(properties)
                 rows = zip(
                     message_ids, external_ids, anonymous_ids, names, instants, texts, page_paths, *others, strict=True
                 )
-                return list(map(CleanEvent._make, rows))
-    except (TypeError, AttributeError, ProfileError):
+                return list(map(NEW_EVENT, rows))
+    except (TypeError, ValueError, AttributeError, OverflowError, ProfileError):
         # Something is of another type, cannot be hashed or compared, or is refused.
         return None
     return None
+
+
+def in_utc(at: datetime) -> datetime:
+    """The same instant; raises ValueError for a time without an offset."""
+    if at.tzinfo is None:
+        raise ValueError("a time without an offset")
+    return at.astimezone(UTC)
 
 
 def are_plain(texts: Column, most: int) -> bool:

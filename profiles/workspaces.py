@@ -1,5 +1,6 @@
 """Tenants, and the one key that belongs to the whole installation."""
 
+from dataclasses import dataclass
 from uuid import UUID
 
 from db.transactions import Connection, across_workspaces, transaction
@@ -47,6 +48,30 @@ async def get(workspace_id: UUID) -> Workspace:
         workspace = await Workspace.get_or_none(id=workspace_id)
     if workspace is None:
         raise WorkspaceNotFound
+    return workspace
+
+
+@dataclass(frozen=True, slots=True)
+class WorkspaceChanges:
+    """What to change of a workspace; None leaves it as it is."""
+
+    track_opens: bool | None = None
+    """Whether mails that are sent from now on tell of their being opened."""
+    track_clicks: bool | None = None
+    """Whether their links tell of clicks."""
+
+
+async def update(workspace_id: UUID, changes: WorkspaceChanges) -> Workspace:
+    """The workspace as changed; raises WorkspaceNotFound."""
+    async with transaction(workspace_id):
+        workspace = await Workspace.filter(id=workspace_id).select_for_update().first()
+        if workspace is None:
+            raise WorkspaceNotFound
+        if changes.track_opens is not None:
+            workspace.track_opens = changes.track_opens
+        if changes.track_clicks is not None:
+            workspace.track_clicks = changes.track_clicks
+        await workspace.save(update_fields=["track_opens", "track_clicks"])
     return workspace
 
 

@@ -34,6 +34,9 @@ T = TypeVar("T")
 STALE_AFTER = timedelta(minutes=10)
 SHARE_TOGETHER = 0.5
 """Of a cycle's time for asking everything at once; the rest is left to find out who is guilty when that fails."""
+MOST_LATE = 1_000
+"""People evaluated by pulses since results were found, above which all results are brought up to date, before locks
+are taken: what `concluding` asks about under the lock of a segment holds up every beat."""
 FEWEST_ALONE = 0.1
 """Of a cycle's time: with less than this left no evaluation begins on its own any more."""
 
@@ -118,7 +121,7 @@ class Cycle:
                 await self.fail(one.claimed, e)
             return [*ended, *tasks]
         applied: dict[UUID, bool | None] = {}
-        for one in in_order:
+        for place, one in enumerate(in_order):
             # None: it is taken again, by this worker or another. False: its members stay as they are.
             before = [applied[id] for id in finding.uses(one.condition) & applied.keys()]
             if None in before or (results is not None and False in before):
@@ -126,6 +129,8 @@ class Cycle:
                 await leases.give_back(self.workspace_id, one.claimed)
                 applied[one.segment_id] = None
             else:
+                if results is not None and one.claimed.live:
+                    results = await self.kept_up(in_order[place:], results)
                 result = None if results is None else results[one.segment_id]
                 applied[one.segment_id] = await self.settle(one, result)
             self.hold.drop(one.claimed.id)
@@ -212,24 +217,47 @@ class Cycle:
             losing.cancel()
             await asyncio.gather(working, losing, return_exceptions=True)
 
+    async def kept_up(self, tasks: list[Task], results: dict[UUID, Result]) -> dict[UUID, Result]:
+        """`results`, with those of `tasks`, the first of which is live, brought up to date if pulses have gone far on.
+
+        A cycle of a hundred segments beside a busy pulse asked about ever more people for each, at the end about all
+        that changed since it began, and no beat came in between. As they were when that fails: it may be the fault of
+        one of them, and `concluding` asks for each.
+        """
+        left = self.until - monotonic()
+        try:
+            async with transaction(self.workspace_id) as connection:
+                since = results[tasks[0].segment_id].instant
+                late = await concluding.evaluated_since(connection, self.workspace_id, since)
+            if len(late) <= MOST_LATE:
+                return results
+            async with asyncio.timeout(left * SHARE_TOGETHER):
+                return await self.unless_lost(self.amended(tasks, results, since), tasks)
+        except Exception as e:
+            logger.warning("evaluations not kept up with the pulse", exc_info=e)
+            return results
+
     async def caught_up(self, tasks: list[Task]) -> dict[UUID, Result]:
         """Results by segment id, with all that pulses did while leaves were asked.
 
         What pulses do from here on is caught up with segment by segment, under its lock: little, in most cases none.
         """
-        results = await self.results(tasks, self.instant)
+        return await self.amended(tasks, await self.results(tasks, self.instant), self.instant)
+
+    async def amended(self, tasks: list[Task], results: dict[UUID, Result], since: Instant) -> dict[UUID, Result]:
+        """`results`, with those of the live ones of `tasks`, which are as of `since`, as of now."""
         live = [one.segment_id for one in tasks if one.claimed.live]
         if not live:
             return results
         async with transaction(self.workspace_id) as connection:
             row = await connection.fetchrow(leases.INSTANT, self.workspace_id)
-            late = await concluding.evaluated_since(connection, self.workspace_id, self.instant)
+            late = await concluding.evaluated_since(connection, self.workspace_id, since)
         if late:
             # Those that are not live are asked too, since live ones may name them; their own results stand as found.
-            instant = Instant(row["snapshot"], max(row["now"], self.instant.now))
+            instant = Instant(row["snapshot"], max(row["now"], since.now))
             again = await self.results(tasks, instant, only=late)
             return results | {id: concluding.amended(results[id], again[id], late) for id in live}
-        instant = Instant(row["snapshot"], self.instant.now)
+        instant = Instant(row["snapshot"], since.now)
         return results | {id: replace(results[id], instant=instant) for id in live}
 
     async def results(self, tasks: list[Task], instant: Instant, *, only: BitMap | None = None) -> dict[UUID, Result]:

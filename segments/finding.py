@@ -3,7 +3,7 @@
 Full evaluations, the pulse (with `only`) and estimates all come through here.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -15,7 +15,7 @@ from pyroaring import BitMap
 from segments import tree
 from segments.nodes import Condition, InSegment, Leaf, leaves
 from segments.sources import Sources
-from segments.tree import NodeSize, Plan
+from segments.tree import Census, NodeSize, Plan, Universe
 
 
 @dataclass(frozen=True)
@@ -68,19 +68,53 @@ async def find(
     answers = await sources.ids(workspace_id=workspace_id, leaves=list(asked.values()), now=now, only=only)
     known = dict(zip(asked, answers, strict=True))
     # After the leaves: who was merged or erased while they ran is not let in by them.
-    universes = {
-        brand_id: await sources.engine.universe(workspace_id=workspace_id, brand_id=brand_id, only=only)
-        for brand_id in {None, *(one.brand_id for one in wanted.values())}
-    }
+    universes = await universes_of(
+        wanted.values(), sources=sources, workspace_id=workspace_id, members=members, only=only
+    )
     found: dict[UUID, Found] = {}
     for id in in_order(wanted):
         one = wanted[id]
         if one.plan.uses:
             for key, leaf in one.plan.questions.items():
                 if isinstance(leaf, InSegment):
-                    known[key] = referenced(leaf.segment_id, found, members, universes[None])
+                    known[key] = referenced(leaf.segment_id, found, members, universes)
         found[id] = Found(*one.plan.combine(known, universes[one.brand_id]))
     return found
+
+
+async def universes_of(
+    wanted: Collection[Wanted],
+    *,
+    sources: Sources,
+    workspace_id: UUID,
+    members: Mapping[UUID, BitMap | None],
+    only: BitMap | None,
+) -> dict[UUID | None, Universe]:
+    """Whom the answers are cut to: the living of the workspace under None, those of each brand under its id.
+
+    Of the workspace they are counted, and the ids of all listed only where that does not do: reading a million takes as
+    long as many a condition.
+    """
+    engine = sources.engine
+    brands = {one.brand_id for one in wanted}
+    everybody_named = any(id in members and members[id] is None for one in wanted for id in one.plan.uses)
+    universes: dict[UUID | None, Universe] = {}
+    for brand_id in brands | ({None} if everybody_named else set()):
+        plans = [one.plan for one in wanted if one.brand_id == brand_id]
+        counted = brand_id is None and only is None and not everybody_named
+        if counted and all(may_be_counted(plan, sources) for plan in plans):
+            gone = await engine.gone(workspace_id=workspace_id)
+            counts = any(plan.counts_everybody for plan in plans)
+            universes[brand_id] = Census(gone, await engine.living(workspace_id=workspace_id) if counts else 0)
+        else:
+            universes[brand_id] = await engine.universe(workspace_id=workspace_id, brand_id=brand_id, only=only)
+    return universes
+
+
+def may_be_counted(plan: Plan, sources: Sources) -> bool:
+    """Whether a census will do. Only an engine names nobody but people: a saved query may select any number."""
+    asked = (leaf for leaf in plan.questions.values() if not isinstance(leaf, InSegment))
+    return not plan.lists_everybody and all(sources.of(leaf) is sources.engine for leaf in asked)
 
 
 def in_order(wanted: Mapping[UUID, Wanted]) -> Iterable[UUID]:
@@ -90,10 +124,17 @@ def in_order(wanted: Mapping[UUID, Wanted]) -> Iterable[UUID]:
 
 
 def referenced(
-    segment_id: UUID, found: Mapping[UUID, Found], members: Mapping[UUID, BitMap | None], everybody: BitMap
+    segment_id: UUID,
+    found: Mapping[UUID, Found],
+    members: Mapping[UUID, BitMap | None],
+    universes: Mapping[UUID | None, Universe],
 ) -> BitMap:
     """The members of a segment that another one names; `Plan.combine` cuts them to who is asked about."""
     if segment_id in found:
         return found[segment_id].members
     current = members[segment_id]
-    return everybody if current is None else current
+    if current is not None:
+        return current
+    everybody = universes[None]
+    assert not isinstance(everybody, Census)
+    return everybody

@@ -27,8 +27,8 @@ from segments.sources import Sources
 
 logger = logging.getLogger(__name__)
 
-BATCH = 5_000
-"""Changed people of one beat."""
+BATCH = 2_000
+"""Changed people of one beat: half a second's work or so, during which its segments are locked."""
 MOST_FOLLOWED = 100_000
 """People waiting, or over an edge of time, above which evaluating everything is less work."""
 MOST_DROPPED = 1_000_000
@@ -173,7 +173,7 @@ async def evaluate_all(connection: Connection, course: Course, *, more: bool) ->
     )
     await request(connection, course, asked, EvaluationCause.BACKLOG)
     await save(connection, course)
-    return Beat(evaluated=len(course.ids), more=more or touched.rows == MOST_DROPPED)
+    return Beat(evaluated=len(course.ids), more=more or touched.counted >= MOST_DROPPED)
 
 
 async def follow_people(connection: Connection, course: Course, *, touched: bool, moved: bool) -> Beat:
@@ -191,8 +191,12 @@ async def follow_people(connection: Connection, course: Course, *, touched: bool
     gone: list[Moved] = []
     if touched:
         taken = await changes.take_touched(connection, course.workspace_id, most=course.batch)
+        more = taken.counted >= course.batch
+        if more:
+            # Whoever came over an edge and waits all the same is asked about everything when his turn comes. Without
+            # this a backlog is asked about twice: its events came over the edge that is now.
+            course.ids -= await changes.people_waiting(connection, course.workspace_id)
         course.ids |= taken.profile_ids
-        more = taken.rows == course.batch
     if moved:
         gone = await changes.take_moved(connection, course.workspace_id, most=course.batch)
         more = more or len(gone) == course.batch

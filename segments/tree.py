@@ -3,13 +3,13 @@
 AND, OR and ANDNOT of bitmaps of a million take microseconds, and the size of every node falls out.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import reduce
 from hashlib import sha256
 from operator import and_, or_
-from typing import assert_never
+from typing import TypeAlias, assert_never
 from uuid import UUID
 
 from pyroaring import BitMap
@@ -67,6 +67,32 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class Census:
+    """A universe that was counted and not listed: those who are not of it are fewer."""
+
+    gone: BitMap
+    """Whoever the answers may name and who is not of the universe."""
+    size: int = 0
+    """How many are of it; anything where `Plan.counts_everybody` is False."""
+
+
+Universe: TypeAlias = BitMap | Census
+
+
+@dataclass(frozen=True, slots=True)
+class Met:
+    """Who meets a step: `ids`, or everybody of the universe but `ids`. All ids are of the universe."""
+
+    ids: BitMap
+    but: bool = False
+
+    def size(self, universe: Universe) -> int:
+        if not self.but:
+            return len(self.ids)
+        return (universe.size if isinstance(universe, Census) else len(universe)) - len(self.ids)
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """A condition made ready: what to ask, and how the answers are combined. Where a condition is asked again and
     again its plan is kept: making one takes longer than using it."""
@@ -76,21 +102,32 @@ class Plan:
     root: Step
     uses: frozenset[UUID]
     """The segments that the condition names."""
+    lists_everybody: bool
+    """Whether those who meet it are everybody but some: it takes the universe listed, not counted, to say who."""
+    counts_everybody: bool
+    """Whether the size of the universe is part of the size of a node."""
 
-    def combine(self, found: Mapping[str, BitMap], universe: BitMap) -> tuple[BitMap, list[NodeSize]]:
+    def combine(self, found: Mapping[str, BitMap], universe: Universe) -> tuple[BitMap, list[NodeSize]]:
         """Who of `universe` meets the condition, and the size of every node, parents before their children.
 
-        `found` has the engine's answer to each of `questions`. Nothing given is changed.
+        `found` has the engine's answer to each of `questions`. Nothing given is changed. No Census where
+        `lists_everybody`.
         """
         sizes: list[NodeSize] = []
-        return resolve(self.root, found, universe, sizes), sizes
+        members = resolve(self.root, found, universe, sizes)
+        if not members.but:
+            return members.ids, sizes
+        assert not isinstance(universe, Census)
+        return universe - members.ids, sizes
 
 
 def plan(condition: Condition) -> Plan:
     """The plan of `condition`."""
     asked: dict[str, Leaf] = {}
     root = step(condition, (), asked)
-    return Plan(asked, root, frozenset(one.segment_id for one in asked.values() if isinstance(one, InSegment)))
+    uses = frozenset(one.segment_id for one in asked.values() if isinstance(one, InSegment))
+    counts = any(is_but(one) and one.path is not None for one in steps(root))
+    return Plan(asked, root, uses, lists_everybody=is_but(root), counts_everybody=counts)
 
 
 def questions(condition: Condition) -> Mapping[str, Leaf]:
@@ -98,7 +135,7 @@ def questions(condition: Condition) -> Mapping[str, Leaf]:
     return plan(condition).questions
 
 
-def combine(condition: Condition, found: Mapping[str, BitMap], universe: BitMap) -> tuple[BitMap, list[NodeSize]]:
+def combine(condition: Condition, found: Mapping[str, BitMap], universe: Universe) -> tuple[BitMap, list[NodeSize]]:
     """See `Plan.combine`."""
     return plan(condition).combine(found, universe)
 
@@ -125,23 +162,65 @@ def step(condition: Condition, path: tuple[str, ...] | None, asked: dict[str, Le
             return replace(step(stands_for_it, None, asked), path=path)
 
 
-def resolve(step: Step, found: Mapping[str, BitMap], universe: BitMap, sizes: list[NodeSize]) -> BitMap:
-    """Who of `universe` meets a step; the sizes of the drawn ones are added, parents before their children."""
+def steps(step: Step) -> Iterator[Step]:
+    """A step and all below it."""
+    yield step
+    for part in step.parts:
+        yield from steps(part)
+
+
+def is_but(step: Step) -> bool:
+    """Whether who meets a step is everybody but some: see `resolve`."""
+    match step.join:
+        case Join.ALL:
+            return all(map(is_but, step.parts))
+        case Join.ANY:
+            return any(map(is_but, step.parts))
+        case Join.NOT:
+            return not is_but(step.parts[0])
+        case Join.ASK:
+            return False
+        case _:
+            assert_never(step.join)
+
+
+def resolve(step: Step, found: Mapping[str, BitMap], universe: Universe, sizes: list[NodeSize]) -> Met:
+    """Who of `universe` meets a step; the sizes of the drawn ones are added, parents before their children.
+
+    Complements are not worked out but carried along (de Morgan): most conditions never need everybody.
+    """
     place = len(sizes)
     match step.join:
         case Join.ALL:
-            members = reduce(and_, [resolve(part, found, universe, sizes) for part in step.parts])
+            parts, others = apart(step, found, universe, sizes)
+            without = reduce(or_, others, NOBODY)
+            members = Met(reduce(and_, parts) - without) if parts else Met(without, but=True)
         case Join.ANY:
-            members = reduce(or_, [resolve(part, found, universe, sizes) for part in step.parts])
+            parts, others = apart(step, found, universe, sizes)
+            together = reduce(or_, parts, NOBODY)
+            members = Met(reduce(and_, others) - together, but=True) if others else Met(together)
         case Join.NOT:
-            members = universe - resolve(step.parts[0], found, universe, sizes)
+            inside = resolve(step.parts[0], found, universe, sizes)
+            members = Met(inside.ids, but=not inside.but)
         case Join.ASK:
-            members = found[step.key] & universe
+            answer = found[step.key]
+            members = Met(answer - universe.gone if isinstance(universe, Census) else answer & universe)
         case _:
             assert_never(step.join)
     if step.path is not None:
-        sizes.insert(place, NodeSize(step.path, len(members)))
+        sizes.insert(place, NodeSize(step.path, members.size(universe)))
     return members
+
+
+def apart(
+    step: Step, found: Mapping[str, BitMap], universe: Universe, sizes: list[NodeSize]
+) -> tuple[list[BitMap], list[BitMap]]:
+    """The ids of the parts that are those ids, and of those that are everybody but those ids."""
+    parts = [resolve(part, found, universe, sizes) for part in step.parts]
+    return [part.ids for part in parts if not part.but], [part.ids for part in parts if part.but]
+
+
+NOBODY = BitMap()
 
 
 def positive(leaf: Leaf) -> Condition:

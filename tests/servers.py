@@ -18,6 +18,9 @@ class Do(Enum):
 
     EOF = "eof"
     HANG = "hang"
+    HALF_THEN_EOF = "half, eof"
+    """The first line of a reply that has more, part of the second, and then it hangs up."""
+    HALF_THEN_HANG = "half, hang"
 
 
 Act = str | Do
@@ -169,9 +172,13 @@ class ScriptedSmtp:
         acts = self.script.get(step)
         act: Act = acts.popleft() if acts else (usual or USUAL[step])
         self.reached[step].set()
-        if act is Do.EOF:
+        if act in (Do.HALF_THEN_EOF, Do.HALF_THEN_HANG):
+            writer.write(b"250-2.0.0 one line\r\n25")
+            await writer.drain()
+        if act in (Do.EOF, Do.HALF_THEN_EOF):
+            writer.close()  # what was written still arrives
             raise ConnectionError("as the script says")
-        if act is Do.HANG:
+        if act in (Do.HANG, Do.HALF_THEN_HANG):
             if step == "body":
                 await asyncio.Event().wait()  # not reading is the point
             await reader.read()
@@ -197,3 +204,54 @@ def client_tls() -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_verify_locations(CERTIFICATE)
     return context
+
+
+class Gate:
+    """A way to another server on loopback that can be shut: connections stay, and nothing comes through any more."""
+
+    def __init__(self, to_port: int) -> None:
+        self._to_port = to_port
+        self._opened = asyncio.Event()
+        self._opened.set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> "Gate":
+        self._server = await asyncio.start_server(self._client, "127.0.0.1", 0)
+        self.port: int = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def shut(self) -> None:
+        self._opened.clear()
+
+    def open(self) -> None:
+        self._opened.set()
+
+    async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        await self._opened.wait()
+        there, back = await asyncio.open_connection("127.0.0.1", self._to_port)
+        try:
+            await asyncio.gather(self._pass_on(reader, back), self._pass_on(there, writer))
+        except (ConnectionError, asyncio.CancelledError):
+            pass  # cancelled only by __aexit__
+        finally:
+            writer.transport.abort()
+            back.transport.abort()
+            self._tasks.discard(task)
+
+    async def _pass_on(self, come: asyncio.StreamReader, go: asyncio.StreamWriter) -> None:
+        while data := await come.read(65_536):
+            await self._opened.wait()
+            go.write(data)
+            await go.drain()
+        raise ConnectionError("one side hung up")

@@ -6,8 +6,9 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
-from datetime import UTC, timedelta
+from contextlib import AsyncExitStack, suppress
+from datetime import UTC
+from functools import partial
 
 import asyncpg
 import uvloop
@@ -17,33 +18,37 @@ from arq.worker import func
 from app import logs
 from app.resources import Resources, open_resources
 from app.settings import Settings, SettingsError, load_settings
-from app.wakeups import QUEUE, connect, decode, encode
+from app.wakeups import ALIVE_WITHIN, QUEUE, connect, decode, encode
 from db.transactions import across_workspaces
 from segments.leases import Timing
 from workers.jobs import TURN_S, JobContext, deliver, evaluate
 from workers.pulsing import pulse_on
+from workers.readiness import Readiness, answering
 from workers.ticks import tick
 
 logger = logging.getLogger(__name__)
 
 MOST_JOBS = 20
 """Jobs of a process at once; what they send at once is limited by its slots, whatever their number."""
-JOB_TIMEOUT_S = 60
-"""Above a turn (25 s) and the wait for its last answers; arq starts a dead worker's jobs again after it and 10 s."""
+AFTER_TURN_S = 15.0
+"""For what a turn does after its last answer, beside MUSTER_SEND_TIMEOUT_S for that answer."""
 EVALUATE_TIMEOUT_S = Timing().longest.total_seconds() + TURN_S + 60
 """Above a turn at whose end the longest cycle begins."""
 SEEN = "SELECT worker_seen($1, $2)"
 GONE = "SELECT worker_gone($1)"
-ALIVE_WITHIN = timedelta(minutes=1)
-ANNOUNCE_EVERY_S = 15.0
 
 
 async def main(settings: Settings) -> None:
     """Work until SIGTERM or SIGINT: then nothing more is claimed, messages under way end, claims go back (R9)."""
-    async with open_resources(settings) as resources:
+    # A turn that is cut off leaves its messages in doubt: arq waits for the longest one.
+    longest_s = TURN_S + settings.send_timeout.total_seconds() + AFTER_TURN_S
+    async with open_resources(settings) as resources, AsyncExitStack() as stack:
         context = JobContext(resources=resources, under_way=set(), evaluating=set())
+        readiness = Readiness({"database": partial(announce, resources), "valkey": resources.wakeups.reach})
+        if settings.worker_port:
+            stack.enter_context(answering(readiness, host=settings.api_host, port=settings.worker_port))
         beside = [
-            asyncio.create_task(announce(resources)),
+            asyncio.create_task(readiness.look_on()),
             asyncio.create_task(tick_on(context)),
             asyncio.create_task(pulse_on(resources.sources, resources.carrier.stopping)),
         ]
@@ -55,8 +60,8 @@ async def main(settings: Settings) -> None:
             max_jobs=MOST_JOBS,
             poll_delay=0.05,  # arq's default of 0.5 s does 200 jobs a second
             keep_result=0,
-            job_timeout=JOB_TIMEOUT_S,
-            job_completion_wait=JOB_TIMEOUT_S,
+            job_timeout=longest_s,
+            job_completion_wait=int(longest_s),
             health_check_interval=10,
             retry_jobs=False,
             ctx=dict(context),
@@ -106,14 +111,13 @@ async def tick_on(context: JobContext) -> None:
 
 
 async def announce(resources: Resources) -> None:
-    """Count among the workers alive, for as long as the event loop turns."""
-    while True:
-        try:
-            async with across_workspaces() as connection:
-                await connection.fetchval(SEEN, resources.carrier.owner, ALIVE_WITHIN)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-            logger.warning("not announced: PostgreSQL is away", exc_info=True)
-        await asyncio.sleep(ANNOUNCE_EVERY_S)
+    """Count among the workers alive for the next seconds. Raises what PostgreSQL says when it cannot be reached."""
+    try:
+        async with across_workspaces() as connection:
+            await connection.fetchval(SEEN, resources.carrier.owner, ALIVE_WITHIN)
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        logger.warning("not announced: PostgreSQL is away", exc_info=True)
+        raise
 
 
 async def leave(resources: Resources) -> None:

@@ -1,14 +1,16 @@
 """The arq jobs: each takes ids, is safe to run twice, and stops by itself in under 30 s."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from time import monotonic
 from typing import TypedDict
 from uuid import UUID
 
 from app.resources import Resources
 from campaigns import sending, waiting
+from db.transactions import across_workspaces
 from segments import cycles
 
+NOW = "SELECT now()"
 TURN_S = 25.0
 """A turn of sending or evaluating: under arq's job timeout, which would cancel it."""
 
@@ -30,11 +32,21 @@ async def deliver(ctx: JobContext, workspace_id: str, campaign_id: str) -> None:
     r = ctx["resources"]
     ids = {"workspace_id": UUID(workspace_id), "campaign_id": UUID(campaign_id)}
     try:
-        more = await sending.deliver(**ids, carrier=r.carrier, now=datetime.now(UTC), until=monotonic() + TURN_S)
+        now, until = await database_now(), monotonic() + TURN_S
+        if await sending.prepare(**ids, carrier=r.carrier, now=now, until=until):
+            await r.wakeups.deliver(**ids)  # a ledger is written by one and sent by all
+        more = await sending.deliver(**ids, carrier=r.carrier, now=now, until=until)
     finally:
         ctx["under_way"].discard(campaign_id)
     if more:
         await r.wakeups.deliver_on(**ids)
+
+
+async def database_now() -> datetime:
+    """The time that all processes agree on: a worker whose clock is ahead must not let a campaign expire early."""
+    async with across_workspaces() as connection:
+        now: datetime = await connection.fetchval(NOW)
+    return now
 
 
 async def evaluate(ctx: JobContext, workspace_id: str, evaluation_id: str) -> None:

@@ -14,17 +14,16 @@ from campaigns import control, sweeping
 from db.transactions import across_workspaces
 from profiles import retention
 from segments import changes, pulse, schedule
-from workers.jobs import JobContext
+from workers.jobs import JobContext, database_now
 
 logger = logging.getLogger(__name__)
 
 MOST = 500
 """Things one look takes up; the rest follows a second later, or on the next page."""
 TICK = timedelta(seconds=0.9)
-SWEEP = timedelta(seconds=10)
+SWEEP = timedelta(seconds=4)
 FORGET = timedelta(hours=1)
 
-NOW = "SELECT now()"
 TAKE_TURN = "SELECT take_turn($1, $2)"
 DUE_SEGMENTS = "SELECT workspace_id, segment_id FROM due_segments($1, $2)"
 OPEN_EVALUATIONS = "SELECT workspace_id, evaluation_id FROM open_evaluations($1, $2)"
@@ -35,12 +34,11 @@ WORKSPACES = "SELECT workspace_id FROM workspace_ids()"
 
 
 async def tick(ctx: JobContext) -> None:
-    """Every worker calls this each second, and one of them acts: due schedules and evaluations; every ten seconds what
+    """Every worker calls this each second, and one of them acts: due schedules and evaluations; every four seconds what
     dead workers left and lost bells; every hour what is old."""
     if not await take_turn("tick", TICK):
         return
-    async with across_workspaces() as connection:
-        now: datetime = await connection.fetchval(NOW)
+    now = await database_now()
     await start_due(ctx, now)
     await evaluate_due(ctx, now)
     if await take_turn("sweep", SWEEP):
@@ -87,7 +85,8 @@ async def ring_evaluations(ctx: JobContext, *, fresh: bool) -> None:
 
 
 async def sweep(ctx: JobContext) -> None:
-    """Rows of dead workers go back or into doubt; everything with work left is rung for, once."""
+    """Rows of dead workers go back or into doubt; everything with work left is rung for, once, unless the workers are
+    behind with the bells that they have."""
     wakeups = ctx["resources"].wakeups
 
     async def release(workspace_id: UUID, claim_id: int) -> None:
@@ -97,6 +96,8 @@ async def sweep(ctx: JobContext) -> None:
         await wakeups.deliver_on(workspace_id=workspace_id, campaign_id=campaign_id)
 
     await for_each(await found(EXPIRED_CLAIMS, MOST), release)
+    if await wakeups.is_behind():
+        return
     await ring_evaluations(ctx, fresh=False)
     after = UUID(int=0)
     while page := await found(OPEN_CAMPAIGNS, after, MOST):

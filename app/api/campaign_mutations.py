@@ -15,9 +15,14 @@ from app.api.enums import CampaignClass, MissedPolicy
 from app.api.ids import Kind
 from app.api.payloads import Payload, converted, given
 from app.context import Info
-from campaigns import control, drafts, rehearsal, sending
+from campaigns import control, drafts, rehearsal, sending, sizing
 from campaigns.drafts import CampaignChanges, CampaignInput
 from profiles.keys import Scope
+
+ERROR_THRESHOLD = (
+    "Per cent of messages, 1 to 100, that may be refused, of at least 100, before it pauses by itself; null: it never"
+    " does."
+)
 
 
 @output
@@ -45,6 +50,8 @@ class CampaignCreateInput:
     time_zone: str = about("IANA name of the time zone people plan it in.", default="UTC")
     missed_policy: MissedPolicy = about("What happens when it is found late.", default=MissedPolicy.SEND)
     refresh_before: bool = about("Whether its dynamic segments are evaluated before it starts.", default=True)
+    rate_per_second: int | None = about("Messages a second at most; left out: no limit of its own.", default=None)
+    error_threshold: int | None = about(ERROR_THRESHOLD, default=drafts.DEFAULT_THRESHOLD)
 
 
 @input_type
@@ -66,6 +73,8 @@ class CampaignUpdateInput:
     time_zone: Maybe[str] = about("IANA name of the time zone people plan it in.")
     missed_policy: Maybe[MissedPolicy] = about("What happens when it is found late.")
     refresh_before: Maybe[bool] = about("Whether its dynamic segments are evaluated before it starts.")
+    rate_per_second: Maybe[int | None] = about("Messages a second at most, from the next ones on; null: no limit.")
+    error_threshold: Maybe[int | None] = about(ERROR_THRESHOLD)
 
 
 @input_type
@@ -73,7 +82,11 @@ class CampaignScheduleInput:
     """When to start a campaign."""
 
     id: ID = about("The campaign.")
-    at: datetime = about("When, in the future.")
+    at: datetime | None = about("When, in the future; either this or `wallTime`.", default=None)
+    wall_time: str | None = about(
+        "When, as clocks in the time zone show it, such as 2026-12-24T09:00; of a time that comes twice the first.",
+        default=None,
+    )
     time_zone: str | None = about("IANA name of the time zone people planned it in; left out: as before.", default=None)
     missed_policy: MissedPolicy | None = about("What happens when it is found late; left out: as before.", default=None)
     maximum_lateness_seconds: int | None = about(
@@ -233,6 +246,8 @@ def to_input(wanted: CampaignCreateInput) -> CampaignInput:
         time_zone=wanted.time_zone,
         missed_policy=wanted.missed_policy,
         refresh_before=wanted.refresh_before,
+        rate_per_s=wanted.rate_per_second,
+        error_threshold=wanted.error_threshold,
     )
 
 
@@ -257,6 +272,8 @@ def to_changes(wanted: CampaignUpdateInput) -> CampaignChanges:
         time_zone=given(wanted.time_zone),
         missed_policy=given(wanted.missed_policy),
         refresh_before=given(wanted.refresh_before),
+        rate_per_s=given(wanted.rate_per_second),
+        error_threshold=given(wanted.error_threshold),
     )
 
 
@@ -266,15 +283,24 @@ class CampaignMutations:
     async def campaign_create(self, info: Info, input: CampaignCreateInput) -> CampaignCreatePayload:
         """Make a draft."""
         with content_paths(input.content):
-            row = await drafts.create(info.context.workspace_id, to_input(input), now=info.context.now)
+            row = await drafts.create(
+                info.context.workspace_id,
+                to_input(input),
+                proofs=info.context.resources.proofs,
+                now=info.context.now,
+            )
         return CampaignCreatePayload(campaign=Campaign.of(row))
 
     @mutation(needs=Scope.CAMPAIGNS)
     async def campaign_update(self, info: Info, input: CampaignUpdateInput) -> CampaignUpdatePayload:
-        """Change a campaign; once it is being sent, only name, expiry and missed policy can change."""
+        """Change a campaign; once it is being sent, only name, expiry, missed policy, rate and threshold can."""
         with content_paths(input.content.value) if input.content is not None else nullcontext():
             row = await drafts.update(
-                info.context.workspace_id, ids.campaign_id(input.id), to_changes(input), now=info.context.now
+                info.context.workspace_id,
+                ids.campaign_id(input.id),
+                to_changes(input),
+                proofs=info.context.resources.proofs,
+                now=info.context.now,
             )
         return CampaignUpdatePayload(campaign=Campaign.of(row))
 
@@ -298,10 +324,12 @@ class CampaignMutations:
             info.context.workspace_id,
             ids.campaign_id(input.id),
             at=input.at,
+            wall_time=input.wall_time,
             now=info.context.now,
             time_zone=input.time_zone,
             missed_policy=input.missed_policy,
             maximum_lateness=None if lateness is None else timedelta(seconds=lateness),
+            limit=await sizing.ask(info.context.resources.carrier),
         )
         return CampaignSchedulePayload(campaign=Campaign.of(row))
 
@@ -314,7 +342,12 @@ class CampaignMutations:
     @mutation(needs=Scope.SEND)
     async def campaign_send(self, info: Info, input: CampaignSendInput) -> CampaignSendPayload:
         """Start sending now, or showing when it is a banner. Sending is asynchronous: follow `campaign.progress`."""
-        row = await sending.start(info.context.workspace_id, ids.campaign_id(input.id), now=info.context.now)
+        row = await sending.start(
+            info.context.workspace_id,
+            ids.campaign_id(input.id),
+            now=info.context.now,
+            limit=await sizing.ask(info.context.resources.carrier),
+        )
         await info.context.resources.wakeups.deliver(workspace_id=row.workspace_id, campaign_id=row.id)
         return CampaignSendPayload(campaign=Campaign.of(row))
 

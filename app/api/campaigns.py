@@ -11,19 +11,40 @@ from app.api import ids, paging
 from app.api.content import CampaignContent, content_of
 from app.api.declare import about, argument, output, query, resolved
 from app.api.deliveries import CampaignProgress, Delivery, DeliveryStatus, Dispatch, delivery_page
-from app.api.enums import CampaignChannel, CampaignClass, CampaignStatus, MissedPolicy
+from app.api.enums import CampaignChannel, CampaignClass, CampaignStatus, MissedPolicy, Resolution
 from app.api.ids import Kind
 from app.api.nodes import Node
 from app.api.paging import After, Connection, First
 from app.api.placements import Placement
+from app.api.responses import CampaignLink, CampaignResponses
 from app.api.segments import Segment
 from app.api.senders import Sender
 from app.api.workspaces import Brand
 from app.auth import require
 from app.context import Info
-from campaigns import counts, listing, rehearsal
+from campaigns import counts, listing, rehearsal, resolving
 from campaigns.models import Campaign as CampaignRow
+from campaigns.resolving import Resolved
 from profiles.keys import Scope
+
+
+@output
+class InDoubtResolution:
+    """Messages in doubt that a person, or the mail server's record, settled."""
+
+    resolved_as: Resolution = about("What became of them.")
+    messages: int = about("How many.")
+    resolved_by: str = about("Name and beginning of the key that was used, or what was looked at.")
+    resolved_at: datetime = about("When.")
+
+    @classmethod
+    def of(cls, row: Resolved) -> "InDoubtResolution":
+        return cls(
+            resolved_as=row.resolved_as,
+            messages=row.messages,
+            resolved_by=row.resolved_by,
+            resolved_at=row.resolved_at,
+        )
 
 
 @output
@@ -35,7 +56,10 @@ class Campaign(Node):
     name: str = about("Its name.")
     channel: CampaignChannel = about("How it reaches people; follows from its content.")
     status: CampaignStatus = about("How far it is.")
-    status_reason: str | None = about("Why it is so, for programs; null when there is nothing to say.")
+    status_reason: str | None = about(
+        "Why it is so, for programs: of a paused one BY_HAND, MISSED, SILENT, ERROR_THRESHOLD, RENDER_FAILURES or a"
+        " code of the mail server's; null when there is nothing to say."
+    )
     status_detail: str | None = about("Why it is so, for people.")
     topic: str = about("What recipients unsubscribe from, such as newsletter.")
     class_: CampaignClass = about("What kind of message it is by law.", name="class")
@@ -47,6 +71,10 @@ class Campaign(Node):
     missed_policy: MissedPolicy = about("What happens when it is found later than `maximumLatenessSeconds`.")
     maximum_lateness_seconds: int = about("How late a schedule may be found without `missedPolicy`.")
     refresh_before: bool = about("Whether its dynamic segments are evaluated before it starts.")
+    rate_per_second: int | None = about("Messages a second at most; null: as fast as the mail server takes them.")
+    error_threshold: int | None = about(
+        "Per cent of messages that may be refused, of at least 100, before it pauses by itself; null: it never does."
+    )
     created_at: datetime = about("When it was made.")
     updated_at: datetime = about("When it was last changed.")
     started_at: datetime | None = about("When it was started.")
@@ -73,6 +101,8 @@ class Campaign(Node):
             missed_policy=row.missed_policy,
             maximum_lateness_seconds=row.maximum_lateness_s,
             refresh_before=row.refresh_before,
+            rate_per_second=row.rate_per_s,
+            error_threshold=row.error_threshold,
             created_at=row.created_at,
             updated_at=row.updated_at,
             started_at=row.started_at,
@@ -123,16 +153,36 @@ class Campaign(Node):
         return CampaignProgress.of(row) if row else None
 
     @resolved
+    async def responses(self, info: Info) -> CampaignResponses | None:
+        """What people did with its mails; null before its audience is frozen, and for banners. Tests never count."""
+        if await info.context.loaders.progress.load(self.key) is None:
+            return None
+        counted = await info.context.loaders.responses.load(self.key)
+        return CampaignResponses.of(counted) if counted else None
+
+    @resolved
+    async def links(self, info: Info) -> list[CampaignLink]:
+        """The tracked links of its mails, in their order, from the first mail on; empty before. Tests never count."""
+        return [CampaignLink.of(one) for one in await info.context.loaders.links.load(self.key) or ()]
+
+    @resolved
     async def deliveries(
         self,
         info: Info,
         first: First = paging.DEFAULT_PAGE,
         after: After = None,
         status: Annotated[DeliveryStatus | None, argument("Only messages of this status.")] = None,
+        reason: Annotated[str | None, argument("Only messages with this reason, such as SUPPRESSED.")] = None,
     ) -> Connection[Delivery]:
         """What became of each message, by profile; test sends are left out."""
         require(info.context.caller, Scope.READ)
-        return await delivery_page(info, self.key, first=first, after=after, status=status)
+        return await delivery_page(info, self.key, first=first, after=after, status=status, reason=reason)
+
+    @resolved
+    async def in_doubt_resolutions(self, info: Info) -> list[InDoubtResolution]:
+        """Who settled messages in doubt, when and how many; newest first, at most 100."""
+        rows = await resolving.resolutions(info.context.workspace_id, self.key)
+        return [InDoubtResolution.of(row) for row in rows]
 
     @resolved
     async def tests(self, info: Info) -> list[Dispatch]:
@@ -212,7 +262,8 @@ class CampaignQueries:
         first: First = paging.DEFAULT_PAGE,
         after: After = None,
         status: Annotated[DeliveryStatus | None, argument("Only messages of this status.")] = None,
+        reason: Annotated[str | None, argument("Only messages with this reason, such as SUPPRESSED.")] = None,
     ) -> Connection[Delivery]:
         """What became of each message of a campaign, by profile; test sends are left out."""
         key = ids.campaign_id(campaign_id, field="campaign_id")
-        return await delivery_page(info, key, first=first, after=after, status=status)
+        return await delivery_page(info, key, first=first, after=after, status=status, reason=reason)

@@ -12,22 +12,42 @@ from app.api.declare import about, input_type, one_of, output
 from app.api.enums import CampaignChannel
 from app.api.scalars import Json
 from app.problems import ApiError, camel
-from campaigns import content
+from campaigns import content, emails
+from campaigns.proofs import Proof
 from db.errors import MusterError
 
 
 @output
+class ContentVariable:
+    """Something about recipients that a content asks for."""
+
+    name: str = about("As templates write it: profile.first_name, traits.address.city.")
+    default: Json | None = about("What is declared to stand for it where a recipient has none; null: nothing is.")
+
+
+@output
 class EmailContent:
-    """An email. All four texts are templates in a small, safe part of Jinja2."""
+    """An email. All texts are templates in a small, safe part of Jinja2."""
 
     subject: str = about("Subject line.")
     preheader: str = about("What mail programs show beside the subject.")
-    text: str = about("The plain text; when left out, made from the HTML.")
-    html: str = about("The HTML.")
+    text: str = about("The plain text; empty: it is made from the HTML.")
+    html: str = about("The HTML; empty when it is made from MJML, or in a mail of plain text.")
+    mjml: str = about("MJML, from which the HTML is made; empty when there is none.")
+    variables: list[ContentVariable] = about("What it asks about recipients, and what it declares, by name.")
 
     @classmethod
-    def of(cls, row: content.EmailContent) -> "EmailContent":
-        return cls(subject=row.subject, preheader=row.preheader, text=row.text, html=row.html)
+    def of(cls, kept: dict[str, Any]) -> "EmailContent":
+        """What a campaign's row keeps."""
+        row, proof = emails.EmailContent.from_json(kept), Proof.from_json(kept["proof"])
+        return cls(
+            subject=row.subject,
+            preheader=row.preheader,
+            text=row.text,
+            html=row.html,
+            mjml=row.mjml,
+            variables=[ContentVariable(name=one.name, default=one.default) for one in proof.variables],
+        )
 
 
 @output
@@ -73,13 +93,26 @@ CONTENT_TYPES = (EmailContent, BannerContent)
 
 
 @input_type
+class EmailVariableInput:
+    """A declared default: what a template sees where a recipient has none."""
+
+    name: str = about("A trait or field of the profile as templates write it, such as profile.first_name.")
+    default: Json = about("A text, number, boolean, list or object of at most 1 KB; not null.")
+
+
+@input_type
 class EmailContentInput:
-    """An email. All four texts are templates in a small, safe part of Jinja2, such as {{ profile.external_id }}."""
+    """An email. All texts are templates in a small, safe part of Jinja2, such as {{ profile.external_id }}."""
 
     subject: str = about("Subject line.")
     preheader: str = about("What mail programs show beside the subject.", default="")
     text: str = about("The plain text; left out: made from the HTML.", default="")
-    html: str = about("The HTML; left out: a mail of plain text.", default="")
+    html: str = about("The HTML.", default="")
+    mjml: str = about("MJML instead of HTML. With neither it is a mail of plain text.", default="")
+    variables: list[EmailVariableInput] = about(
+        "Defaults for what recipients may lack; the template's own default(...) is not needed for these.",
+        default_factory=list,
+    )
 
 
 @input_type
@@ -111,14 +144,13 @@ class CampaignContentInput:
 def content_of(channel: CampaignChannel, kept: dict[str, Any]) -> EmailContent | BannerContent:
     """A campaign's content as clients see it."""
     row = content.content_from_json(channel, kept)
-    return BannerContent.of(row) if isinstance(row, content.BannerContent) else EmailContent.of(row)
+    return BannerContent.of(row) if isinstance(row, content.BannerContent) else EmailContent.of(kept)
 
 
 def to_content(wanted: CampaignContentInput) -> content.Content:
     """The use case's content. Nothing is checked here: the rules are the domain's."""
     if wanted.email is not None:
-        email = wanted.email.value
-        return content.EmailContent(subject=email.subject, preheader=email.preheader, text=email.text, html=email.html)
+        return to_email(wanted.email.value)
     assert wanted.banner is not None  # GraphQL has made sure that exactly one is given
     banner = wanted.banner.value
     data: object = {} if banner.data is None else banner.data
@@ -135,6 +167,18 @@ def to_content(wanted: CampaignContentInput) -> content.Content:
         background_color=banner.background_color,
         text_color=banner.text_color,
         data=data,
+    )
+
+
+def to_email(email: EmailContentInput) -> emails.EmailContent:
+    """The use case's email."""
+    return emails.EmailContent(
+        subject=email.subject,
+        preheader=email.preheader,
+        text=email.text,
+        html=email.html,
+        mjml=email.mjml,
+        variables=tuple(emails.Variable(one.name, one.default) for one in email.variables),
     )
 
 

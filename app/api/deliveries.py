@@ -13,6 +13,7 @@ from app.api.ids import Kind
 from app.api.nodes import Node
 from app.api.paging import Connection, Edge
 from app.api.profiles import Profile
+from app.api.responses import DeliveryEvent
 from app.context import Info
 from campaigns import counts, deliveries
 from campaigns.counts import Progress
@@ -20,6 +21,7 @@ from campaigns.deliveries import Delivery as DeliveryRow
 from campaigns.deliveries import DeliveryKey
 from campaigns.models import DeliveryState
 from campaigns.models import Dispatch as DispatchRow
+from campaigns.reasons import explain
 
 
 class DeliveryStatus(StrEnum):
@@ -68,8 +70,40 @@ STATUSES: dict[DeliveryState, DeliveryStatus] = {
 
 
 @output
+class ReasonCount:
+    """Messages of one status that have the same reason."""
+
+    key: strawberry.Private[DeliveryKey]
+    status: DeliveryStatus = about("What became of them.")
+    reason: str = about("The reason, for programs.")
+    explanation: str = about("What the reason means.")
+    messages: int = about("How many.")
+    last_at: datetime = about("When the newest of them came to it.")
+
+    @classmethod
+    def of(cls, row: counts.ReasonCount) -> "ReasonCount":
+        return cls(
+            key=row.example,
+            status=STATUSES[row.state],
+            reason=row.reason,
+            explanation=row.explanation,
+            messages=row.messages,
+            last_at=row.last_at,
+        )
+
+    @resolved
+    async def example(self, info: Info) -> "Delivery | None":
+        """The newest of them when they were counted; its `detail` has the words of the mail server."""
+        row = await info.context.loaders.deliveries.load(self.key)
+        return Delivery.of(row) if row else None
+
+
+@output
 class CampaignProgress:
-    """Where the messages are. `audience` is `noAddress` and all states together, once `plannedAt` is set."""
+    """Where the messages are, as counted at most about a second ago, or longer for more than some 200,000 messages.
+
+    `audience` is `noAddress` and all states together, once `plannedAt` is set.
+    """
 
     audience: int = about("Profiles the audience was frozen with.")
     planned_at: datetime | None = about(
@@ -87,6 +121,13 @@ class CampaignProgress:
     failed: int = about("Messages that could not be sent.")
     in_doubt: int = about("Messages of which nobody knows whether they left.")
     finished_at: datetime | None = about("When the last message was settled; null while some are open.")
+    counted_at: datetime = about("When all this was so.")
+    messages_per_second: float = about("How many left in a second, over the last half minute.")
+    ends_at: datetime | None = about("When the last will have left, at that speed; null while nobody can tell.")
+    stalled_since: datetime | None = about("Since when nothing moves though something should; null when all is well.")
+    next_attempt_at: datetime | None = about("When the first deferred message is tried again.")
+    reasons: list[ReasonCount] = about("Messages that have a reason, by status and reason, the most frequent first.")
+    last_errors: list[ReasonCount] = about("What failed, was deferred or is in doubt, the latest first; at most 10.")
 
     @classmethod
     def of(cls, row: Progress) -> "CampaignProgress":
@@ -105,6 +146,13 @@ class CampaignProgress:
             failed=row.failed,
             in_doubt=row.in_doubt,
             finished_at=row.finished_at,
+            counted_at=row.counted_at,
+            messages_per_second=row.per_second,
+            ends_at=row.ends_at,
+            stalled_since=row.stalled_since,
+            next_attempt_at=row.next_attempt_at,
+            reasons=[ReasonCount.of(one) for one in row.reasons],
+            last_errors=[ReasonCount.of(one) for one in row.last_errors],
         )
 
 
@@ -149,9 +197,10 @@ class Dispatch(Node):
 class Delivery:
     """One message to one recipient."""
 
-    profile_key: strawberry.Private[int]
+    key: strawberry.Private[DeliveryKey]
     status: DeliveryStatus = about("What became of it.")
-    reason: str | None = about("Why it was skipped or failed, for programs.")
+    reason: str | None = about("Why it was skipped, failed, deferred or is in doubt, for programs.")
+    explanation: str | None = about("What the reason means; null without one.")
     detail: str | None = about("What the mail server said, or why in words.")
     attempts: int = about("How often it was tried.")
     not_before: datetime | None = about("Of a deferred one: when it is tried again.")
@@ -164,9 +213,10 @@ class Delivery:
     @classmethod
     def of(cls, row: DeliveryRow) -> "Delivery":
         return cls(
-            profile_key=row.profile_id,
+            key=row.key,
             status=STATUSES[row.state],
             reason=row.reason,
+            explanation=None if row.reason is None else explain(row.reason),
             detail=row.detail,
             attempts=row.attempt,
             not_before=row.not_before,
@@ -182,12 +232,23 @@ class Delivery:
         """The recipient; null when the profile was removed."""
         from app.api.profiles import Profile
 
-        row = await info.context.loaders.profiles.load(self.profile_key)
+        row = await info.context.loaders.profiles.load(self.key.profile_id)
         return Profile.of(row) if row else None
+
+    @resolved
+    async def events(self, info: Info) -> list[DeliveryEvent]:
+        """Opens and clicks, newest first; the newest 100 at most. None of a test send's messages."""
+        return [DeliveryEvent.of(row) for row in await info.context.loaders.message_events.load(self.key) or ()]
 
 
 async def delivery_page(
-    info: Info, campaign_id: UUID, *, first: int, after: str | None, status: DeliveryStatus | None
+    info: Info,
+    campaign_id: UUID,
+    *,
+    first: int,
+    after: str | None,
+    status: DeliveryStatus | None,
+    reason: str | None,
 ) -> Connection[Delivery]:
     """A page of a campaign's messages."""
     states = None if status is None else tuple(state for state, shown in STATUSES.items() if shown is status)
@@ -197,6 +258,7 @@ async def delivery_page(
         limit=paging.page_size(first) + 1,
         after=deliveries.START if after is None else delivery_key(after),
         states=states,
+        reason=reason,
     )
     edges = [
         Edge(node=Delivery.of(row), cursor=paging.cursor(row.dispatch_id, row.profile_id, row.device_id))

@@ -5,7 +5,15 @@ time, under its own name.
 """
 
 from app.api.declare import enum
-from campaigns.models import CampaignChannel, CampaignClass, CampaignStatus, DispatchKind, MissedPolicy
+from campaigns.models import (
+    CampaignChannel,
+    CampaignClass,
+    CampaignStatus,
+    DeliveryEventKind,
+    DispatchKind,
+    MissedPolicy,
+)
+from campaigns.resolving import Resolution
 from profiles.addresses import Channel
 from profiles.consent import ConsentStatus
 from profiles.devices import Platform, Provider
@@ -38,6 +46,7 @@ __all__ = [
     "ConsentDefault",
     "ConsentStatus",
     "ContextField",
+    "DeliveryEventKind",
     "Did",
     "Direction",
     "DispatchKind",
@@ -51,6 +60,7 @@ __all__ = [
     "Platform",
     "PopulateMode",
     "Provider",
+    "Resolution",
     "ScoreOf",
     "SegmentStatus",
     "SegmentType",
@@ -269,6 +279,19 @@ enum(
     SEND="It is sent late.",
     SKIP="It is cancelled.",
     HOLD="It waits for a person.",
+)
+enum(
+    DeliveryEventKind,
+    "What happened to a message after it was sent.",
+    OPEN="It was opened: its images were loaded.",
+    CLICK="A link in it was followed.",
+)
+enum(
+    Resolution,
+    "What is to become of messages in doubt.",
+    name="InDoubtOutcome",
+    SENT="They were sent: nothing more leaves.",
+    RETRY="They are sent again: whoever had one gets it twice.",
 )
 enum(DispatchKind, "What a run of a campaign was for.", SEND="The real send.", TEST="A test send.")
 enum(

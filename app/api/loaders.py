@@ -6,7 +6,7 @@ from uuid import UUID
 
 from strawberry.dataloader import DataLoader
 
-from campaigns import counts, placements, senders
+from campaigns import counts, deliveries, placements, responses, senders
 from campaigns import listing as campaign_listing
 from profiles import brands, consent, devices, profiles
 from segments import evaluation, members, references, saved_queries
@@ -57,4 +57,8 @@ class Loaders:
         self.campaigns = gathered(campaign_listing.load, workspace_id)
         self.targets = gathered(campaign_listing.load_targets, workspace_id)
         self.progress = gathered(counts.of_campaigns, workspace_id)
+        self.responses = gathered(responses.of_campaigns, workspace_id)
+        self.links = gathered(responses.of_links, workspace_id)
+        self.message_events = gathered(responses.of_messages, workspace_id)
+        self.deliveries = gathered(deliveries.load, workspace_id)
         self.dispatches = gathered(campaign_listing.load_dispatches, workspace_id)

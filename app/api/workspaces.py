@@ -25,6 +25,8 @@ class Workspace(Node):
     name: str = about("Its name.")
     time_zone: str = about("IANA name of its time zone.")
     consent_default: ConsentDefault = about("What holds for a person who never said yes or no.")
+    track_opens: bool = about("Whether mails carry an image that tells of their being opened.")
+    track_clicks: bool = about("Whether the links in mails tell of clicks.")
     created_at: datetime = about("When it was made.")
 
     @classmethod
@@ -34,6 +36,8 @@ class Workspace(Node):
             name=row.name,
             time_zone=row.time_zone,
             consent_default=row.consent_default,
+            track_opens=row.track_opens,
+            track_clicks=row.track_clicks,
             created_at=row.created_at,
         )
 
@@ -48,6 +52,25 @@ class Brand(Node):
     @classmethod
     def of(cls, row: BrandRow) -> "Brand":
         return cls(id=ids.encode(Kind.BRAND, row.id), name=row.name, created_at=row.created_at)
+
+
+@input_type
+class WorkspaceUpdateInput:
+    """What to change; what is left out stays. Mails of a campaign that was started already stay as they are."""
+
+    track_opens: bool | None = about(
+        "Whether mails carry an image that tells of their being opened; true in a new workspace.", default=None
+    )
+    track_clicks: bool | None = about(
+        "Whether the links in mails tell of clicks; true in a new workspace.", default=None
+    )
+
+
+@output
+class WorkspaceUpdatePayload(Payload):
+    """The workspace as changed."""
+
+    workspace: Workspace | None = about("The workspace; null when the change was refused.", default=None)
 
 
 @input_type
@@ -97,6 +120,14 @@ class WorkspaceQueries:
 
 @output
 class WorkspaceMutations:
+    @mutation(needs=Scope.ADMIN)
+    async def workspace_update(self, info: Info, input: WorkspaceUpdateInput) -> WorkspaceUpdatePayload:
+        """Change the workspace that the key belongs to."""
+        changes = workspaces.WorkspaceChanges(track_opens=input.track_opens, track_clicks=input.track_clicks)
+        return WorkspaceUpdatePayload(
+            workspace=Workspace.of(await workspaces.update(info.context.workspace_id, changes))
+        )
+
     @mutation(needs=Scope.ADMIN)
     async def brand_create(self, info: Info, input: BrandCreateInput) -> BrandCreatePayload:
         """Make a brand."""

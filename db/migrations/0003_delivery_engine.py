@@ -1,6 +1,8 @@
 """Paces, thresholds, tracked links, and how far a dispatch is."""
 
+from orjson import loads
 from tortoise import fields, migrations
+from tortoise.fields.data import JSON_DUMPS
 from tortoise.migrations import operations as ops
 
 from db import ddl, delivery_engine
@@ -14,7 +16,9 @@ class Migration(migrations.Migration):
     operations = [
         ops.RunSQL(
             [
+                delivery_engine.PEOPLE,
                 delivery_engine.CAMPAIGNS,
+                delivery_engine.DOUBTS,
                 delivery_engine.LINKS,
                 delivery_engine.PACE,
                 ddl.isolation(delivery_engine.TENANT_TABLES, ()),
@@ -27,5 +31,7 @@ class Migration(migrations.Migration):
         FieldOfTable("Campaign", "rate_per_s", fields.IntField(null=True)),
         FieldOfTable("Campaign", "error_threshold", fields.IntField(null=True)),
         FieldOfTable("Dispatch", "next_send_at", fields.DatetimeField(null=True, auto_now=False, auto_now_add=False)),
-        FieldOfTable("Dispatch", "progressed_at", fields.DatetimeField(null=True, auto_now=False, auto_now_add=False)),
+        FieldOfTable("Dispatch", "resumed_at", fields.DatetimeField(null=True, auto_now=False, auto_now_add=False)),
+        FieldOfTable("Dispatch", "tally", fields.JSONField(null=True, encoder=JSON_DUMPS, decoder=loads)),
+        FieldOfTable("Dispatch", "counted_at", fields.DatetimeField(null=True, auto_now=False, auto_now_add=False)),
     ]

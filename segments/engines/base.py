@@ -57,6 +57,15 @@ class Engine(Protocol):
         Living is neither merged nor erased. Raises EngineError.
         """
 
+    async def gone(self, *, workspace_id: UUID) -> BitMap:
+        """Whom `ids` may answer with and who is not of the universe: merged or erased. Raises EngineError.
+
+        Few beside the living, so that a question whose answer is small need not read the universe.
+        """
+
+    async def living(self, *, workspace_id: UUID) -> int:
+        """How many the universe of the workspace are. Raises EngineError."""
+
     async def crossed(
         self, *, workspace_id: UUID, leaves: Sequence[EngineLeaf], since: datetime, until: datetime
     ) -> BitMap:

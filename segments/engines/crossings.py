@@ -72,8 +72,9 @@ Range = tuple[list[datetime], list[datetime]]
 
 
 def ranges(edges: Iterable[timedelta], since: datetime, until: datetime) -> Range:
-    ordered = sorted(edges)
-    return [earlier(since, edge) for edge in ordered], [earlier(until, edge) for edge in ordered]
+    """Where each edge was at `since` and at `until`, in the order given."""
+    found = [(earlier(since, edge), earlier(until, edge)) for edge in edges]
+    return [first for first, _ in found], [last for _, last in found]
 
 
 def named_ranges(

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import assert_never
 
+from segments.engines import folding
 from segments.engines.comparisons import Member, member_is, number_of, text_is
 from segments.engines.queries import Query, all_of, counts, in_time, measures
 from segments.nodes import Aggregate, ContextField, Event, Operator, Total
@@ -54,6 +55,12 @@ def is_plain(event: Event) -> bool:
     """Whether to have performed it once is all that `event` asks."""
     once = event.count is None or (event.count.operator, event.count.value) in ONCE
     return once and not event.totals and event.first is None and event.last is None
+
+
+def is_folded(event: Event) -> bool:
+    """Whether the ids of its events are all that it takes, since nothing is asked but whether there are as many."""
+    counted = event.count is not None and folding.may_fold(event.count)
+    return is_plain(event) or (counted and not event.totals and event.first is None and event.last is None)
 
 
 def reads_index_only(event: Event) -> bool:

@@ -1,24 +1,27 @@
 """The engine that asks PostgreSQL."""
 
 import asyncio
+import math
 import sys
 from array import array
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
+from time import monotonic
 from typing import Any, Generic, TypeVar, cast
 from uuid import UUID
 
 from pyroaring import BitMap
 
-from db.idsets import unpack
+from db.idsets import numbers, unpack
 from db.roles import Role
 from db.transactions import Connection, transaction_apart
 from segments.canonical import key
 from segments.engines import scans
 from segments.engines.base import Ranks
 from segments.engines.crossings import CROSSED, edges_of
+from segments.engines.folding import as_often
 from segments.engines.looked_at import looked_at
 from segments.engines.queries import Query, Statement, packed
 from segments.engines.ranks import ranked
@@ -50,6 +53,22 @@ READ_IN_ORDER = """
 SELECT set_config('enable_bitmapscan', 'off', true), set_config('enable_indexscan', 'off', true)
 FROM pg_class WHERE oid = 'profile'::regclass AND reltuples < 4 * $1::bigint
 """
+
+# An index of each kind: profile_merged, profile_erased.
+GONE = """
+SELECT string_agg(int4send(id), ''::bytea) FROM (
+  SELECT id FROM profile WHERE workspace_id = $1 AND merged_into IS NOT NULL
+  UNION ALL SELECT id FROM profile WHERE workspace_id = $1 AND erased_at IS NOT NULL) AS gone
+"""
+LIVING = "SELECT count(*) FROM profile WHERE workspace_id = $1 AND merged_into IS NULL AND erased_at IS NULL"
+
+COUNTED_FOR_S = 600
+"""How long the size of a workspace is good enough to choose plans by."""
+NEVER = (0, -math.inf)
+
+HALVED_FROM = 200
+"""People about whom two connections are asked at once, half of them each."""
+NOBODY = BitMap()
 
 MOST_EXPLAINED = 50
 """Leaves in one statement: each is a scalar of its own there."""
@@ -87,8 +106,8 @@ class PostgresEngine:
     def __init__(self, *, statement_timeout: timedelta = timedelta(seconds=60), work_memory: str = "64MB") -> None:
         self.statement_timeout = statement_timeout
         self.work_memory = work_memory
-        self.living: dict[UUID, int] = {}
-        """How many people each workspace had when it was last counted here, for the choice of plans."""
+        self.counted: dict[UUID, tuple[int, float]] = {}
+        """How many people each workspace had when it was last counted here, and when, for the choice of plans."""
         self.of_everybody = Remembered(scans.of_everybody)
         self.of_some = Remembered(scans.of_some)
 
@@ -103,8 +122,8 @@ class PostgresEngine:
     ) -> list[BitMap]:
         """See engines/base.py.
 
-        A few statements: about some people in one transaction, about everybody in two at once. Grouping is done by one
-        process, so that a second one may do another meanwhile.
+        A few statements, in two transactions at once where there is much to do: about everybody grouping is done by one
+        process, so that a second one may do another meanwhile, and some people are asked about by halves.
         """
         if only is not None and len(only) > MOST_LOOKED_UP:
             answers = await self.ids(workspace_id=workspace_id, leaves=leaves, now=now)
@@ -112,25 +131,33 @@ class PostgresEngine:
         if not leaves or (only is not None and not only):
             return [BitMap() for _ in leaves]
         asked = self.of_everybody.of(leaves) if only is None else self.of_some.of(leaves)
-        if only is None and workspace_id not in self.living:
-            await self.universe(workspace_id=workspace_id)
+        if only is None and monotonic() > self.counted.get(workspace_id, NEVER)[1] + COUNTED_FOR_S:
+            await self.living(workspace_id=workspace_id)
         found: dict[int, BitMap] = {}
-        waiting = iter(asked)
+        folding: dict[int, asyncio.Future[BitMap]] = {}
+        waiting = iter([(scan, some) for some in halves(only) for scan in asked])
+        loop = asyncio.get_running_loop()
 
         async def answer(began: asyncio.Event) -> None:
             async with self.reading(workspace_id, planning=self.planning(workspace_id, only)) as connection:
                 began.set()
-                for scan in waiting:
+                for scan, some in waiting:
                     if scan.of_all_profiles:
-                        await connection.execute(READ_IN_ORDER, self.living[workspace_id])
-                    values = scan.statement.values(workspace_id, now=now, only=only)
+                        await connection.execute(READ_IN_ORDER, self.size(workspace_id))
+                    values = scan.statement.values(workspace_id, now=now, only=some)
                     row = await only_row(connection, scan.statement, values)
-                    found.update(zip(scan.places, map(unpack, row), strict=True))
+                    for place, ids, amount in zip(scan.places, row, scan.amounts, strict=True):
+                        if amount is None:
+                            found[place] = found.get(place, NOBODY) | unpack(ids)
+                        else:
+                            folding[place] = loop.run_in_executor(None, as_often, numbers(ids), amount)
 
-        if len(asked) > 1 and self.planning(workspace_id, only) is ABOUT_MANY:
+        some_at_once = only is not None and len(only) >= HALVED_FROM
+        if some_at_once or (len(asked) > 1 and self.planning(workspace_id, only) is ABOUT_MANY):
             await side_by_side(answer, answer)
         else:
             await answer(asyncio.Event())
+        found |= {place: await folded for place, folded in folding.items()}
         return [found[place] for place in range(len(leaves))]
 
     async def universe(self, *, workspace_id: UUID, brand_id: UUID | None = None, only: BitMap | None = None) -> BitMap:
@@ -142,8 +169,20 @@ class PostgresEngine:
             (ids,) = await only_row(connection, statement, statement.values(workspace_id, only=only))
         found = unpack(ids)
         if brand_id is None and only is None:
-            self.living[workspace_id] = len(found)
+            self.counted[workspace_id] = len(found), monotonic()
         return found
+
+    async def gone(self, *, workspace_id: UUID) -> BitMap:
+        """See engines/base.py. An index of nobody else."""
+        async with self.reading(workspace_id, planning=ABOUT_SOME) as connection:
+            return unpack(await connection.fetchval(GONE, workspace_id))
+
+    async def living(self, *, workspace_id: UUID) -> int:
+        """See engines/base.py. Kept for the choice of plans."""
+        async with self.reading(workspace_id, planning=self.planning(workspace_id, None)) as connection:
+            ((living,),) = await connection.fetch(LIVING, workspace_id)
+        self.counted[workspace_id] = living, monotonic()
+        return int(living)
 
     async def crossed(
         self, *, workspace_id: UUID, leaves: Sequence[EngineLeaf], since: datetime, until: datetime
@@ -182,7 +221,11 @@ class PostgresEngine:
         """How questions about these people are planned; None: about everybody."""
         if only is not None:
             return ABOUT_SOME
-        return ABOUT_MANY if self.living.get(workspace_id, 0) > MOST_LOOKED_UP else ABOUT_ALL
+        return ABOUT_MANY if self.size(workspace_id) > MOST_LOOKED_UP else ABOUT_ALL
+
+    def size(self, workspace_id: UUID) -> int:
+        """How many people the workspace had when it was last counted; 0 when it never was."""
+        return self.counted.get(workspace_id, NEVER)[0]
 
     @asynccontextmanager
     async def reading(self, workspace_id: UUID, *, planning: Mapping[str, str]) -> AsyncIterator[Connection]:
@@ -199,18 +242,29 @@ class PostgresEngine:
                 yield connection
 
 
-async def side_by_side(*works: Callable[[asyncio.Event], Awaitable[None]]) -> None:
-    """Do `works` at once until one has ended and all others that set their event; what one raises is raised.
+def halves(only: BitMap | None) -> list[BitMap | None]:
+    """The people to ask about, in two parts where they are many."""
+    if only is None or len(only) < HALVED_FROM:
+        return [only]
+    middle = len(only) // 2
+    return [only[:middle], only[middle:]]
 
-    One that waits for a connection still when another has done everything is not waited for.
+
+async def side_by_side(*works: Callable[[asyncio.Event], Awaitable[None]]) -> None:
+    """Do `works` at once until one that set its event has ended, and all others that set theirs; what one of these
+    raises is raised.
+
+    One that waits for a connection still when another has done everything is not waited for, and one that failed to
+    get any leaves all to the others.
     """
     events = [asyncio.Event() for _ in works]
-    tasks = [asyncio.ensure_future(work(event)) for work, event in zip(works, events, strict=True)]
+    tasks = {asyncio.ensure_future(work(event)): event for work, event in zip(works, events, strict=True)}
+    ended, waiting = set[asyncio.Future[None]](), set(tasks)
     try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task, event in zip(tasks, events, strict=True):
-            if task in done or event.is_set():
-                await task
+        while waiting and not any(tasks[task].is_set() for task in ended):
+            ended, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for task in [task for task in tasks if tasks[task].is_set()] or tasks:
+            await task
     finally:
         for task in tasks:
             task.cancel()

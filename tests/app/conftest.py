@@ -18,7 +18,7 @@ from profiles.addresses import AddressHasher
 from profiles.keys import Scope
 from profiles.models import KeyKind
 from tests.app.caller import Caller
-from tests.campaigns.factories import ScriptedChannel, carrier
+from tests.campaigns.factories import ReadHere, ScriptedChannel, carrier
 from tests.conftest import Database
 
 ENVIRON = {
@@ -56,6 +56,7 @@ async def resources_of(settings: Settings) -> AsyncIterator[Resources]:
             signer=Signer(settings.token_key.get_secret_value().encode()),
             sources=segment_sources(),
             carrier=carrier(ScriptedChannel()),
+            proofs=ReadHere(),
         )
     finally:
         await wakeups.close()

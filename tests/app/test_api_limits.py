@@ -212,7 +212,7 @@ async def test_paths_that_are_not_there_are_answered_in_json(http: httpx2.AsyncC
 async def test_health_says_what_is_missing_and_readiness_is_honest(
     http: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert (await http.get("/healthz")).json() == {"status": "ok", "degraded": []}
+    assert (await http.get("/healthz")).json() == {"status": "ok", "degraded": ["workers"]}
     assert (await http.get("/readyz")).json() == {"ready": True, "missing": []}
 
     async def away(self: object) -> bool:
@@ -220,6 +220,6 @@ async def test_health_says_what_is_missing_and_readiness_is_honest(
 
     monkeypatch.setattr("app.wakeups.Wakeups.is_reachable", away)
     alive = await http.get("/healthz")
-    assert (alive.status_code, alive.json()["degraded"]) == (200, ["valkey"])
+    assert (alive.status_code, alive.json()["degraded"]) == (200, ["valkey", "workers"])
     ready = await http.get("/readyz")
     assert (ready.status_code, ready.json()) == (503, {"ready": False, "missing": ["valkey"]})

@@ -6,6 +6,7 @@ inside the same process would not notice.
 
 import asyncio
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -23,6 +24,7 @@ from profiles.models import KeyKind
 from tests.app.caller import Caller
 
 PATIENCE_S = 60.0
+TOOK = re.compile(r"app;dur=[0-9]+\.[0-9]{2}")
 
 
 @pytest.fixture
@@ -69,6 +71,8 @@ async def test_requests_work_on_a_real_server_one_by_one_and_at_once(server: str
         events = {"events": [{"messageId": "m", "name": "visit", "externalId": "ada"}]}
         response = await http.post("/v1/events", json=events, headers=console.all_headers())
         assert (response.status_code, response.json()["accepted"]) == (202, 1)
+        assert TOOK.fullmatch(response.headers["server-timing"])
+        assert TOOK.fullmatch((await http.get("/nowhere")).headers["server-timing"])
 
 
 async def test_a_body_without_length_is_cut_off_at_the_limit(server: str, workspace: UUID) -> None:

@@ -95,6 +95,7 @@ async def test_no_mutation_touches_a_foreign_thing(console: Caller, foreigner: C
             "CampaignReactivate", "CampaignDuplicate", "CampaignDelete",
         )),
         ("CampaignTestSend", {"id": campaign, "externalIds": ["ada"]}),
+        ("InDoubtResolve", {"campaignId": campaign, "as": "SENT"}),
         ("PlacementUpdate", {"id": theirs["placement"], "name": "x"}),
         (
             "ConsentUpdate",

@@ -1,8 +1,11 @@
 """The whole of Muster as processes: API, worker and mail sink, from a mutation to a mail that arrived."""
 
+import asyncio
 import os
+import re
 import signal
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -14,6 +17,7 @@ import redis.asyncio
 from app.administration import make_key, open_database_of
 from app.settings import load_settings
 from app.stack import Stack
+from campaigns.machines import QUICK
 from segments import everyone
 from tests.app.caller import Caller
 from tests.blast.running import child_of, until
@@ -27,6 +31,9 @@ SENDER = {
 }
 HTML = """<p>Hello {{ profile.external_id }}</p>
 <p>{{ sender.postal_address }} <a href="{{ unsubscribe_url }}">Unsubscribe</a></p>"""
+
+LINKS = '<a href="https://shop.example/sale?a=1&amp;b=2">Sale</a> <a href="https://blog.example/">Blog</a>'
+BROWSER = "Mozilla/5.0 (X11; Linux x86_64; rv:144.0) Gecko/20100101 Firefox/144.0"
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +61,7 @@ async def console(stack: Stack, request: pytest.FixtureRequest) -> AsyncIterator
         yield Caller(http, workspace_id, key)
 
 
-async def campaign_to_everyone(console: Caller, people: int) -> str:
+async def campaign_to_everyone(console: Caller, people: int, *, html: str = HTML) -> str:
     """A draft to everybody in a workspace with so many people."""
     for start in range(0, people, 100):
         batch = [
@@ -67,7 +74,7 @@ async def campaign_to_everyone(console: Caller, people: int) -> str:
         "CampaignCreate",
         input={
             "name": "News",
-            "content": {"email": {"subject": "News", "html": HTML}},
+            "content": {"email": {"subject": "News", "html": html}},
             "segmentIds": [segments["edges"][0]["node"]["id"]],
             "senderId": sender["sender"]["id"],
         },
@@ -116,6 +123,68 @@ async def test_a_mail_arrives_with_everything_it_needs_and_one_click_unsubscribe
         assert done.status_code == 200
     dry = await console.data("CampaignDryRun", id=campaign_id)
     assert (dry["reachable"], dry["skipped"]) == (0, [{"reason": "UNSUBSCRIBED", "messages": 1}])
+
+
+async def mails_of(stack: Stack, campaign_id: str) -> dict[str, str]:
+    """The HTML of a campaign's mails by recipient, as the sink has them."""
+    async with httpx2.AsyncClient(base_url=stack.mailbox_url) as mailbox:
+        listed = (await mailbox.get("/api/messages", params={"limit": 50})).json()["messages"]
+        mine = [one for one in listed if one["campaign"] == str(UUID(campaign_id.removeprefix("cmp_")))]
+        return {one["to"][0]: (await mailbox.get(f"/api/messages/{one['id']}")).json()["html"] for one in mine}
+
+
+async def test_whoever_clicks_enters_a_live_segment_and_no_machine_does(stack: Stack, console: Caller) -> None:
+    """S3-18, S3-27, S4-02: from a mail that arrived, over its links and image, to events, counts and members."""
+    campaign_id = await campaign_to_everyone(console, 3, html=LINKS + HTML)
+    made = await console.data(
+        "SegmentCreate",
+        input={
+            "name": "Clicked",
+            "type": "DYNAMIC",
+            "definition": {"campaign": {"did": "CLICKED", "campaignId": campaign_id}},
+        },
+    )
+    segment_id = made["segment"]["id"]
+    await console.data("SegmentActivate", input={"id": segment_id})
+    await console.data("CampaignSend", input={"id": campaign_id})
+    await ended(console, campaign_id)
+    mails, names = await mails_of(stack, campaign_id), [f"p{n:05}" for n in range(3)]
+    links = {name: re.findall(r'(?:href|src)="([^"]+/[to]/[^"]+)"', mails[f"{name}@example.com"]) for name in names}
+    assert [len(found) for found in links.values()] == [3, 3, 3]
+
+    async def nobody_is_too_quick() -> bool:
+        page = await console.data("Deliveries", campaignId=campaign_id)
+        sent = [datetime.fromisoformat(edge["node"]["sentAt"]) for edge in page["edges"]]
+        return max(sent) + QUICK < datetime.now(UTC)
+
+    await until("a time when a person could have read the mail", nobody_is_too_quick)
+    async with httpx2.AsyncClient(headers={"User-Agent": BROWSER}) as browser:
+        # One filter follows everything at once, another says what it is; then comes a person.
+        await asyncio.gather(*(browser.get(link) for link in links["p00001"][:2]))
+        await browser.head(links["p00002"][0])
+        assert (await browser.get(links["p00000"][0])).headers["location"] == "https://shop.example/sale?a=1&b=2"
+        assert (await browser.get(links["p00000"][2])).headers["content-type"] == "image/gif"
+
+    async def is_the_member() -> bool:
+        found = await console.data("SegmentMembers", id=segment_id, first=10)
+        return [edge["node"]["externalId"] for edge in found["members"]["edges"]] == ["p00000"]
+
+    await until("the one who clicked to enter", is_the_member)
+    shown = await console.data("CampaignResponses", id=campaign_id)
+    assert shown["responses"] == {"opens": 1, "uniqueOpens": 1, "clicks": 1, "uniqueClicks": 1}
+    assert shown["links"] == [
+        {"url": "https://shop.example/sale?a=1&b=2", "clicks": 1, "uniqueClicks": 1},
+        {"url": "https://blog.example/", "clicks": 0, "uniqueClicks": 0},
+    ]
+    page = await console.data("Deliveries", campaignId=campaign_id)
+    assert {
+        edge["node"]["profile"]["externalId"]: [(one["kind"], one["byMachine"]) for one in edge["node"]["events"]]
+        for edge in page["edges"]
+    } == {
+        "p00000": [("OPEN", False), ("CLICK", False)],
+        "p00001": [("CLICK", True), ("CLICK", True)],
+        "p00002": [("CLICK", True)],
+    }
 
 
 async def test_a_killed_worker_loses_nothing_and_mails_nobody_twice(stack: Stack, console: Caller) -> None:

@@ -12,7 +12,7 @@ from campaigns.errors import CampaignError, IllegalMove
 from campaigns.listing import get
 from campaigns.models import Campaign, CampaignStatus, MissedPolicy
 from campaigns.placements import PlacementInput
-from tests.campaigns.factories import make_campaign
+from tests.campaigns.factories import ReadHere, make_campaign
 
 S = CampaignStatus
 HOUR = timedelta(hours=1)
@@ -88,7 +88,7 @@ async def test_a_campaign_that_expired_before_its_start_has_failed(workspace: UU
 async def test_what_stands_in_the_way_of_a_due_start_is_written_on_the_campaign(workspace: UUID, now: datetime) -> None:
     campaign = await make_campaign(workspace, now=now)
     await control.schedule(workspace, campaign.id, at=now + HOUR, now=now)
-    await drafts.update(workspace, campaign.id, CampaignChanges(sender_id=None), now=now)
+    await drafts.update(workspace, campaign.id, CampaignChanges(sender_id=None), proofs=ReadHere(), now=now)
     found = await control.act_on_time(workspace, campaign.id, now=now + HOUR)
     assert found is not None
     assert (found.status, found.status_reason) == (S.FAILED, "SENDER_MISSING")
@@ -121,9 +121,9 @@ async def test_content_is_frozen_once_sending_has_begun(workspace: UUID, now: da
     campaign = await make_campaign(workspace, now=now)
     await sending.start(workspace, campaign.id, now=now)
     with pytest.raises(CampaignError) as refusal:
-        await drafts.update(workspace, campaign.id, CampaignChanges(topic="other"), now=now)
+        await drafts.update(workspace, campaign.id, CampaignChanges(topic="other"), proofs=ReadHere(), now=now)
     assert (refusal.value.code, refusal.value.field) == ("FROZEN", ("topic",))
-    renamed = await drafts.update(workspace, campaign.id, CampaignChanges(name="Renamed"), now=now)
+    renamed = await drafts.update(workspace, campaign.id, CampaignChanges(name="Renamed"), proofs=ReadHere(), now=now)
     assert renamed.name == "Renamed"
 
 

@@ -25,8 +25,9 @@ def test_no_campaign_is_stuck(table: dict[S, frozenset[S]]) -> None:
     assert reaches == table.keys()
 
 
-def test_a_sent_campaign_never_moves_again() -> None:
-    assert MESSAGE_MOVES[S.SENT] == frozenset()
+def test_a_sent_campaign_only_goes_on_sending_for_what_was_in_doubt() -> None:
+    """docs/adr/0012."""
+    assert MESSAGE_MOVES[S.SENT] == {S.SENDING}
 
 
 def test_only_a_banner_comes_back_from_cancelled() -> None:

@@ -13,11 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from campaigns.content import CompiledEmail, EmailContent, Recipient, compile_email
+from campaigns.emails import CompiledEmail, EmailContent, Recipient, compile_email
 from campaigns.errors import RenderError
-from campaigns.mime import encoded_words, mailbox_header, quoted, quoted_html, quoted_text, subject_header
-from campaigns.models import CampaignClass
-from campaigns.senders import SenderInfo
+from campaigns.mime import SenderInfo, encoded_words, mailbox_header, quoted, quoted_html, quoted_text, subject_header
 
 SENDER = SenderInfo("Shop", "news@shop.example", "help@shop.example", "1 High St, Köln")
 SENT_AT = datetime(2026, 11, 22, 10, 30, tzinfo=UTC)
@@ -31,9 +29,11 @@ CONTENT = EmailContent(
 
 
 def compiled(
-    content: EmailContent = CONTENT, sender: SenderInfo = SENDER, class_: CampaignClass = CampaignClass.MARKETING
+    content: EmailContent = CONTENT, sender: SenderInfo = SENDER, *, list_unsubscribe: bool = True
 ) -> CompiledEmail:
-    return compile_email(content, sender=sender, class_=class_, campaign_id=UUID(int=7), campaign_name="Spring")
+    return compile_email(
+        content, sender=sender, list_unsubscribe=list_unsubscribe, campaign_id=UUID(int=7), campaign_name="Spring"
+    )
 
 
 COMPILED = compiled()
@@ -177,7 +177,7 @@ def test_a_mail_has_the_headers_of_bulk_mail() -> None:
 
 
 def test_transactional_mail_offers_no_unsubscribing() -> None:
-    message = parsed(made(by=compiled(class_=CampaignClass.TRANSACTIONAL)))
+    message = parsed(made(by=compiled(list_unsubscribe=False)))
     assert "List-Unsubscribe" not in message
     assert "List-Unsubscribe-Post" not in message
 

@@ -320,7 +320,7 @@ def test_a_program_knows_what_it_reads_and_what_it_always_prints() -> None:
     )
     program = compile_template(source, field=FIELD, limit=10_000, encoding=PLAIN)
     assert program.always == {"unsubscribe_url", "traits.site"}
-    assert program.names == {
+    assert set(program.reads) == {
         "traits.a", "traits.b", "traits.c", "sender.name", "sender.address", "unsubscribe_url", "traits.site",
         "campaign.name",
     }  # fmt: skip

@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from campaigns.tokens import Signer, UnsubscribeClaim, read_unsubscribe_token, unsubscribe_token
+from campaigns.tokens import (
+    MailLink,
+    MailLinkTokens,
+    Signer,
+    UnsubscribeClaim,
+    read_unsubscribe_token,
+    unsubscribe_token,
+)
 
 SIGNER = Signer(b"a key of at least thirty-two bytes")
 CLAIM = UnsubscribeClaim(UUID(int=1), 2_147_483_647, UUID(int=2**128 - 1))
@@ -59,3 +66,31 @@ def test_a_payload_of_another_length_is_no_unsubscribe_claim() -> None:
 
 def test_the_key_stands_in_no_repr() -> None:
     assert "thirty-two" not in repr(SIGNER)
+
+
+CLICKS = MailLinkTokens(SIGNER, "click")
+
+
+@given(st.integers(1, 2**63 - 1), st.integers(1, 2**31 - 1))
+def test_a_mails_link_is_32_letters_that_only_one_purpose_and_key_can_read(link_id: int, profile_id: int) -> None:
+    token = CLICKS.make(link_id, profile_id).decode()
+    assert (len(token), token.isascii(), token.replace("-", "").replace("_", "").isalnum()) == (32, True, True)
+    assert CLICKS.read(token) == MailLink(link_id, profile_id)
+    assert MailLinkTokens(SIGNER, "open").read(token) is None
+    assert MailLinkTokens(Signer(b"another key of thirty-two bytes!!!"), "click").read(token) is None
+
+
+@given(st.data())
+def test_a_mails_link_with_any_one_letter_changed_is_none_of_ours(data: st.DataObject) -> None:
+    """T-24. Also `+` for `-` and `/` for `_`, which say the same in another base64."""
+    token = CLICKS.make(data.draw(st.integers(1, 2**63 - 1)), 7).decode()
+    place = data.draw(st.integers(0, len(token) - 1))
+    changes = st.characters() | st.just({"-": "+", "_": "/"}.get(token[place], "A"))
+    letter = data.draw(changes.filter(lambda one: one != token[place]))
+    assert CLICKS.read(token[:place] + letter + token[place + 1 :]) is None
+
+
+@given(st.text(max_size=100))
+def test_made_up_mail_links_are_none_of_ours(token: str) -> None:
+    """T-24."""
+    assert CLICKS.read(token) is None

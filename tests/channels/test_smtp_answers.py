@@ -76,7 +76,8 @@ def test_silence_is_in_doubt_after_the_final_dot_and_definite_before(phase: Phas
     ],
 )
 def test_a_wait_in_words_is_understood(text: str, wait: timedelta | None) -> None:
-    assert classify(Phase.RCPT, 450, text).retry_after == wait
+    for phase, code in ((Phase.RCPT, 450), (Phase.RCPT, 421), (Phase.BANNER, 421), (Phase.EHLO, 450)):
+        assert classify(phase, code, text).retry_after == wait
 
 
 @pytest.mark.parametrize(

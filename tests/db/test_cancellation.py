@@ -6,7 +6,6 @@ from uuid import UUID
 
 import pytest
 from tortoise import connections
-from tortoise.backends.asyncpg.client import TransactionWrapper
 
 from db import transactions
 from db.roles import Role
@@ -38,14 +37,14 @@ async def name_of(workspace_id: UUID) -> str:
 async def test_what_a_task_does_after_an_interrupted_transaction_is_kept(
     workspace: UUID, monkeypatch: pytest.MonkeyPatch, while_it: str
 ) -> None:
-    begin = TransactionWrapper.begin
+    begin = transactions.Client.begin
 
-    async def begin_and_hang(self: TransactionWrapper) -> None:
+    async def begin_and_hang(self: transactions.Client) -> None:
         await begin(self)
         await asyncio.Event().wait()
 
     if while_it == "begins":
-        monkeypatch.setattr(TransactionWrapper, "begin", begin_and_hang)
+        monkeypatch.setattr(transactions.Client, "begin", begin_and_hang)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.05):
             await rename(workspace, "interrupted", seconds=60)
@@ -88,3 +87,15 @@ async def test_nobody_waits_for_a_second_connection_for_ever(workspace: UUID, mo
                 pass
     assert await name_of(workspace)
     assert connections_in_use() == 0
+
+
+async def test_only_a_transaction_of_the_send_path_is_ended_when_it_stands_still(workspace: UUID) -> None:
+    """T-6: the locks of a worker that was stopped in the middle of one would hold up its rows for ever.
+
+    Others may wait for an engine meanwhile, which can take longer.
+    """
+    async with transaction(workspace, generic_plans=True) as connection:
+        sending = await connection.fetchval("SHOW idle_in_transaction_session_timeout")
+    async with transaction(workspace) as connection:
+        others = await connection.fetchval("SHOW idle_in_transaction_session_timeout")
+    assert (sending, others) == ("10s", "0")

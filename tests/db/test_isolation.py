@@ -2,14 +2,15 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from uuid import UUID
+from typing import Any
+from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
 
 from db import ddl, delivery_engine, live_segments
 from db.roles import Role
-from db.transactions import Connection, across_workspaces, transaction
+from db.transactions import Connection, across_workspaces, entry, transaction
 from tests.conftest import Database
 
 # One row of each table, made by the owner for the workspace $1. Named children of it get ids of their own.
@@ -21,7 +22,7 @@ ROWS = {
     "profile_brand": "INSERT INTO profile_brand (workspace_id, brand_id, profile_id)"
     " SELECT $1, b.id, p.id FROM brand b, profile p WHERE b.workspace_id = $1 AND p.workspace_id = $1",
     "profile_alias": "INSERT INTO profile_alias (workspace_id, anonymous_id, profile_id) VALUES ($1, 'a', 1)",
-    "profile_change": "INSERT INTO profile_change (workspace_id, profile_id, kind) VALUES ($1, 1, 'touched')",
+    "profile_change": "INSERT INTO profile_change (workspace_id, profile_ids, kind) VALUES ($1, '{1}', 'touched')",
     "device": "INSERT INTO device (workspace_id, profile_id, provider, token, platform)"
     " VALUES ($1, 1, 'FCM', 't', 'ANDROID')",
     "consent": "INSERT INTO consent (workspace_id, profile_id, channel, topic, status, source)"
@@ -69,6 +70,8 @@ ROWS = {
     "pulse": "INSERT INTO pulse (workspace_id, at, evaluated) VALUES ($1, now(), '')",
     "link": "INSERT INTO link (workspace_id, campaign_id, dispatch_id, place, url)"
     " SELECT $1, campaign_id, id, 0, 'https://example.com' FROM dispatch WHERE workspace_id = $1",
+    "in_doubt_resolution": "INSERT INTO in_doubt_resolution (workspace_id, campaign_id, resolved_as, messages,"
+    " resolved_by, resolved_at) SELECT $1, id, 'SENT', 1, 'k', now() FROM campaign WHERE workspace_id = $1",
 }
 TABLES = ddl.TENANT_TABLES + live_segments.TENANT_TABLES + delivery_engine.TENANT_TABLES
 LEAF_TABLES = ddl.LEAF_TABLES + live_segments.LEAF_TABLES
@@ -186,3 +189,23 @@ async def test_the_next_transaction_of_a_pooled_connection_starts_clean(
     with pytest.raises(asyncpg.InvalidTextRepresentationError):
         async with across_workspaces() as connection:
             await connection.fetch("SELECT * FROM profile")
+
+
+@pytest.mark.parametrize(
+    ("role", "workspace_id"),
+    [("muster_app", uuid4()), (Role.APP, "0'; RESET ROLE; --"), (Role.APP, str(uuid4())), (Role.APP, 0)],
+)
+def test_only_a_role_and_a_uuid_enter_a_transaction(role: Any, workspace_id: Any) -> None:
+    """Both become part of a statement's text."""
+    with pytest.raises(TypeError):
+        entry(role, workspace_id)
+
+
+def test_a_uuid_enters_as_what_it_is_whatever_it_says() -> None:
+    class Odd(UUID):
+        def __str__(self) -> str:
+            return "'; RESET ROLE; --"
+
+    assert entry(Role.LEAF, Odd(int=1)) == (
+        "SET LOCAL ROLE muster_leaf; SET LOCAL muster.workspace_id = '00000000-0000-0000-0000-000000000001'"
+    )

@@ -21,7 +21,7 @@ OWNERS = {
     },
     "campaigns": {
         "sender", "placement", "campaign", "campaign_segment", "dispatch", "delivery", "claim", "delivery_event",
-        "link",
+        "link", "in_doubt_resolution",
     },
 }  # fmt: skip
 OWNER = {table: package for package, tables in OWNERS.items() for table in tables}

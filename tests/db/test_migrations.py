@@ -10,7 +10,7 @@ from tortoise import Tortoise
 from tortoise.migrations.autodetector import MigrationAutodetector
 
 from app.tables import MODEL_MODULES
-from db import ddl, live_segments
+from db import ddl, delivery_engine, live_segments
 from db.transactions import APP_LABEL, across_workspaces, tortoise_config, transaction
 from tests.conftest import Database, Servers, database_url, on_server
 
@@ -109,7 +109,11 @@ async def test_every_tenant_table_is_listed(database: Database) -> None:
         )
     finally:
         await owner.close()
-    assert {row["relname"] for row in rows} == {*ddl.TENANT_TABLES, *live_segments.TENANT_TABLES}
+    assert {row["relname"] for row in rows} == {
+        *ddl.TENANT_TABLES,
+        *live_segments.TENANT_TABLES,
+        *delivery_engine.TENANT_TABLES,
+    }
 
 
 ROWS_OF_NOW = """

@@ -11,7 +11,7 @@ from profiles.profiles import Profile, ProfileInput, UpsertOutcome
 
 MERGE = "UPDATE profile SET merged_into = $2 WHERE id = $1"
 ERASE = "UPDATE profile SET erased_at = now() WHERE id = $1"
-TOUCHED = "SELECT profile_id FROM profile_change WHERE kind = 'touched' ORDER BY seq"
+TOUCHED = "SELECT unnest(profile_ids) FROM profile_change WHERE kind = 'touched' ORDER BY seq"
 
 Refusal = tuple[str, tuple[str, ...]]
 """Code and field."""

@@ -21,7 +21,9 @@ from tests.profiles import people
 DAY = timedelta(days=1)
 EVENTS = "SELECT profile_id, message_id FROM event ORDER BY message_id"
 ALIASES = "SELECT anonymous_id, profile_id FROM profile_alias ORDER BY anonymous_id"
-CHANGES = "SELECT kind, profile_id, other_id FROM profile_change ORDER BY seq"
+CHANGES = """
+SELECT kind, unnest(coalesce(profile_ids, ARRAY[profile_id])), other_id FROM profile_change ORDER BY seq
+"""
 CONSENTS = "SELECT profile_id, topic, status, source FROM consent ORDER BY topic"
 DATES = "SELECT profile_id, key, at FROM profile_date ORDER BY key"
 DEVICES = "SELECT profile_id, token FROM device ORDER BY token"

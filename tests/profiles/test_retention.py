@@ -13,7 +13,7 @@ from tests.profiles import people
 
 KEYS = "SELECT message_id FROM event_key ORDER BY message_id"
 EVENTS = "SELECT count(*) FROM event"
-CHANGES = "SELECT kind, profile_id FROM profile_change ORDER BY seq"
+CHANGES = "SELECT kind, unnest(coalesce(profile_ids, ARRAY[profile_id])) FROM profile_change ORDER BY seq"
 ERASED = "INSERT INTO profile_change (workspace_id, profile_id, kind, changed_at) VALUES ($1, $2, 'erased', $3)"
 SECOND = timedelta(seconds=1)
 OLD_KEYS, OLD_CHANGES = retention.EVENT_KEYS_KEPT, retention.CHANGES_KEPT
@@ -56,7 +56,8 @@ async def test_much_is_forgotten_in_batches_until_none_is_left(
     workspace: UUID, now: datetime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch = [EventInput(f"m{at}", "seen", external_id=f"p{at}") for at in range(25)]
-    await events.track(workspace, batch, now=now - OLD_KEYS - SECOND)
+    for event in batch:
+        await events.track(workspace, [event], now=now - OLD_KEYS - SECOND)
     monkeypatch.setattr(retention, "BATCH", 10)
     monkeypatch.setattr(retention, "MOST_BATCHES", 2)
     assert await retention.forget(workspace, now=now) == Forgotten(event_keys=20, profile_changes=20)

@@ -37,7 +37,10 @@ WRITE_ERASED = """
 WITH erased AS (UPDATE profile SET erased_at = $3, traits = '{}' WHERE workspace_id = $1 AND id = $2)
 INSERT INTO profile_change (workspace_id, profile_id, kind, changed_at) VALUES ($1, $2, 'erased', $3)
 """
-WAITING = "SELECT kind, profile_id FROM profile_change WHERE workspace_id = $1 ORDER BY seq"
+WAITING = """
+SELECT kind, unnest(coalesce(profile_ids, ARRAY[profile_id])) AS profile_id FROM profile_change
+WHERE workspace_id = $1 ORDER BY seq
+"""
 PULSES = "SELECT evaluated FROM pulse WHERE workspace_id = $1 ORDER BY id"
 CLOCK = "SELECT through FROM pulse_clock WHERE workspace_id = $1"
 EVALUATIONS = """

@@ -93,6 +93,12 @@ class OracleEngine:
             living &= BitMap(row["profile_id"] for row in rows)
         return living if only is None else living & only
 
+    async def gone(self, *, workspace_id: UUID) -> BitMap:
+        return BitMap((await read_population(workspace_id)).dead)
+
+    async def living(self, *, workspace_id: UUID) -> int:
+        return len(await self.universe(workspace_id=workspace_id))
+
     async def crossed(
         self, *, workspace_id: UUID, leaves: Sequence[EngineLeaf], since: datetime, until: datetime
     ) -> BitMap:

@@ -100,6 +100,24 @@ async def test_all_edges_are_followed_together(engine: Engine, workspace: UUID) 
     assert together == BitMap.union(*apart) <= BitMap(ids)
 
 
+async def test_each_name_has_edges_of_its_own(engine: Engine, workspace: UUID) -> None:
+    """S2-21: of events and of dates, whatever other names are followed with them."""
+    days = {"a": 30, "b": 1, "c": 7}
+    windows = [parse({"event": {"name": name, "within": {"days": back}}}) for name, back in days.items()]
+    dated: list[Json] = [
+        {"trait": {"key": name, "operator": "MORE_THAN_AGO", "value": {"days": back}}} for name, back in days.items()
+    ]
+    gone = NOW - SECOND / 2
+    people = [
+        *(Person(events=[Happened(name, gone - back * DAY)]) for name, back in days.items()),
+        *(Person(traits={name: (gone - back * DAY).isoformat()}) for name, back in days.items()),
+    ]
+    ids = await make_people(workspace, *people)
+    leaves = cast(list[EngineLeaf], [*windows, *map(parse, dated)])
+    crossed = await engine.crossed(workspace_id=workspace, leaves=leaves, since=NOW - SECOND, until=NOW)
+    assert crossed == BitMap(ids)
+
+
 # --- ranks --------------------------------------------------------------------------------------------------------
 
 RANKED = (

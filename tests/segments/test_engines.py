@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from fractions import Fraction
+from itertools import product
 from typing import Any, cast
 from uuid import UUID, uuid4
 
@@ -12,7 +14,8 @@ from segments import tree
 from segments.conditions import parse
 from segments.engines.base import Engine
 from segments.engines.postgres import PostgresEngine
-from segments.nodes import ByTrait, EngineLeaf
+from segments.nodes import Amount, ByTrait, EngineLeaf, Operator
+from tests.segments import oracle
 from tests.segments.oracle_engine import OracleEngine
 from tests.segments.people import Happened, Person, bought, erase, make_brand, make_people, merge
 
@@ -501,6 +504,8 @@ async def test_nobody_is_found_where_nobody_is(engine: Engine, workspace: UUID) 
     for leaf in leaves:
         assert await found(engine, workspace, leaf) == set()
     assert await engine.universe(workspace_id=workspace) == BitMap()
+    assert await engine.gone(workspace_id=workspace) == BitMap()
+    assert await engine.living(workspace_id=workspace) == 0
     assert await engine.ids(workspace_id=workspace, leaves=[], now=NOW) == []
     assert await engine.crossed(workspace_id=workspace, leaves=[], since=NOW, until=NOW) == BitMap()
     ranks = await engine.ranks(workspace_id=workspace, by=ByTrait("k"), now=NOW)
@@ -534,6 +539,41 @@ async def test_the_universe_is_the_living_of_the_workspace_or_of_a_brand(engine:
     assert set(await engine.universe(workspace_id=workspace, brand_id=brand)) == {ids[1]}
     assert set(await engine.universe(workspace_id=workspace, brand_id=brand, only=BitMap(ids[:1]))) == set()
     assert set(await engine.universe(workspace_id=workspace, brand_id=uuid4())) == set()
+
+
+async def test_those_who_are_gone_are_told_and_the_living_counted(
+    engine: Engine, workspace: UUID, other_workspace: UUID
+) -> None:
+    ids = await make_people(workspace, *[Person()] * 5)
+    (foreign,) = await make_people(other_workspace, Person())
+    await erase(workspace, ids[2])
+    await merge(workspace, loser=ids[3], winner=ids[1])
+    assert set(await engine.gone(workspace_id=workspace)) == {ids[2], ids[3]}
+    assert await engine.living(workspace_id=workspace) == 3
+    await erase(other_workspace, foreign)
+    assert set(await engine.gone(workspace_id=other_workspace)) == {foreign}
+    assert await engine.living(workspace_id=other_workspace) == 0
+
+
+async def test_counts_are_right_on_both_sides_of_where_they_are_counted_here_or_there(
+    engine: Engine, workspace: UUID
+) -> None:
+    """Small counts are folded out of the ids of the events, large ones and those beside sums are grouped."""
+    people = [Person(events=[bought(NOW - timedelta(hours=n), value=1) for n in range(times)]) for times in range(11)]
+    ids = await make_people(workspace, *people)
+    for operator, value in product(
+        (Operator.GREATER_OR_EQUAL, Operator.GREATER_THAN, Operator.EQUALS), (1, 2, 7, 8, 9)
+    ):
+        count = {"operator": operator.value, "value": value}
+        amount = Amount(operator, value)
+        expected = {id for times, id in enumerate(ids) if times and oracle.measures(Fraction(times), amount)}
+        assert await found(engine, workspace, event(count=count)) == expected, count
+        within = event(count=count, within={"days": 3})
+        assert await found(engine, workspace, within) == expected, count
+        filtered = event(count=count, where=[{"property": "value", "operator": "EQUALS", "value": 1}])
+        assert await found(engine, workspace, filtered) == expected, count
+        beside = event(count=count, sum={"property": "value", "operator": "GREATER_THAN", "value": 0})
+        assert await found(engine, workspace, beside) == expected, count
 
 
 async def test_another_tenants_people_are_never_found(engine: Engine, workspace: UUID, other_workspace: UUID) -> None:

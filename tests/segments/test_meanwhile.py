@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import datetime
+from time import monotonic
 from typing import Any
 from uuid import UUID
 
@@ -11,11 +12,14 @@ from pyroaring import BitMap
 
 from db.transactions import transaction
 from segments import concluding, cycles, following, lifecycle, membership, pulse
+from segments.concluding import Again, Result
 from segments.engines.base import EngineError
 from segments.engines.postgres import PostgresEngine
 from segments.engines.refusals import as_engine_errors
+from segments.leases import Claimed, Instant
 from segments.lifecycle import SegmentChanges
 from segments.models import EvaluationStatus, Segment
+from segments.nodes import Ranking
 from segments.pulse import Beat
 from segments.sources import Sources
 from tests.segments.beats import (
@@ -48,15 +52,23 @@ class LivingEngine(PostgresEngine):
 
     def __init__(self, workspace_id: UUID, gate: Gate) -> None:
         super().__init__()
-        self.living[workspace_id] = 0  # counted already: otherwise that comes first
+        self.counted[workspace_id] = 0, monotonic()  # otherwise that comes first
         self.gate: Gate | None = gate
 
     async def universe(self, **asked: Any) -> BitMap:
         found = await super().universe(**asked)
+        await self.wait()
+        return found
+
+    async def gone(self, **asked: Any) -> BitMap:
+        found = await super().gone(**asked)
+        await self.wait()
+        return found
+
+    async def wait(self) -> None:
         if self.gate is not None:
             gate, self.gate = self.gate, None
             await gate.wait()
-        return found
 
 
 async def at_rest(workspace: UUID, definition: object, *, now: datetime) -> Segment:
@@ -140,6 +152,39 @@ async def test_a_live_segment_whose_evaluation_failed_beats_on_and_is_evaluated_
     assert await asked_for(workspace) == [(buyers.id, "BACKLOG")]
 
 
+async def test_a_cycle_keeps_up_with_the_pulse_before_it_locks_the_next_segment(
+    workspace: UUID, now: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whom beats evaluated between two segments is not asked about under the lock of the second, which stops beats."""
+    monkeypatch.setattr(cycles, "MOST_LATE", 0)
+    first = await make_dynamic(workspace, PREMIUM, now=now, name="first")
+    second = await make_dynamic(workspace, BOUGHT, now=now, name="second")
+    [ann] = await named(workspace, "ann", now=now)
+    await settled(workspace, now=now)
+    for segment in (first, second):
+        await request(segment, now)
+    conclude, concluded = concluding.conclude, list[UUID]()
+
+    async def never(only: BitMap, instant: Instant) -> Result:
+        raise AssertionError(f"asked about {list(only)} under the lock")
+
+    async def conclude_and_beat(
+        workspace_id: UUID, claimed: Claimed, result: Result, *, order: Ranking | None, again: Again
+    ) -> bool | None:
+        done = await conclude(workspace_id, claimed, result, order=order, again=never)
+        concluded.append(claimed.segment_id)
+        if len(concluded) == 1:
+            await track(workspace, "purchase", "ann", at=now)
+            await beat(workspace, now=now)
+        return done
+
+    monkeypatch.setattr(concluding, "conclude", conclude_and_beat)
+    assert await run_all(workspace, now=now) == concluded
+    assert set(concluded) == {first.id, second.id}
+    assert [(await newest(one)).status for one in (first, second)] == [EvaluationStatus.SUCCEEDED] * 2
+    assert (await members_of(second), await membership.verify(workspace)) == ({ann}, [])
+
+
 async def test_an_evaluation_is_not_begun_while_what_it_names_is_being_changed_by_many(
     workspace: UUID, now: datetime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -201,7 +246,8 @@ async def test_a_backlog_is_dropped_a_part_at_a_time(
     monkeypatch.setattr(pulse, "MOST_DROPPED", 3)
     premium = await make_dynamic(workspace, PREMIUM, now=now)
     await settled(workspace, now=now)
-    await named(workspace, "a", "b", "c", "d", now=now)
+    await named(workspace, "a", "b", "c", now=now)
+    await named(workspace, "d", now=now)
     assert await beat(workspace, now=now + SECOND) == Beat(evaluated=3, more=True)
     assert (await asked_for(workspace), len(await waiting(workspace))) == ([(premium.id, "BACKLOG")], 1)
     assert await beat(workspace, now=now + SECOND) == Beat(evaluated=1)

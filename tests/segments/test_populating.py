@@ -131,8 +131,8 @@ async def test_live_segments_that_name_it_follow_every_change_by_hand(segment: S
 
     async def told() -> set[int]:
         async with transaction(w) as connection:
-            rows = await connection.fetch("DELETE FROM profile_change RETURNING profile_id")
-        return {row["profile_id"] for row in rows}
+            rows = await connection.fetch("DELETE FROM profile_change RETURNING profile_ids")
+        return {profile_id for row in rows for profile_id in row["profile_ids"]}
 
     await told()
     await static.add_members(w, segment.id, external_ids=["bob"], now=now)

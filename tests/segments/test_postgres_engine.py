@@ -159,7 +159,7 @@ def test_leaves_share_a_scan_when_they_read_the_same_rows() -> None:
         Trait("renewal", Operator.WITHIN_LAST, Span(1, Unit.DAYS)),
     ]
     everybody = {scan.places for scan in scans.of_everybody(leaves)}
-    assert everybody == {(0,), (1, 2), (3,), (4, 5), (6,), (7, 8), (9,), (10,)}
+    assert everybody == {(0, 1, 2), (3,), (4,), (5,), (6,), (7, 8), (9,), (10,)}
     assert {scan.places for scan in scans.of_some(leaves)} == {(0, 1, 2, 3, 4, 5, 6), (7, 8, 9), (10,)}
 
 
@@ -346,3 +346,25 @@ async def test_work_that_began_is_waited_for_and_its_failure_is_raised() -> None
 
     with pytest.raises(EngineError):
         await side_by_side(fails_later, ends_first)
+
+
+async def test_work_that_fails_to_get_a_connection_leaves_all_to_the_other() -> None:
+    """A pool that stays full for longer than anybody waits costs the second connection, not the answer."""
+    done: list[str] = []
+    failed = asyncio.Event()
+
+    async def gets_none(began: asyncio.Event) -> None:
+        failed.set()
+        raise EngineError("ENGINE_UNAVAILABLE", "no connection became free")
+
+    async def does_all(began: asyncio.Event) -> None:
+        began.set()
+        await failed.wait()
+        for _ in range(3):  # the other is seen to have failed
+            await asyncio.sleep(0)
+        done.append("all")
+
+    await side_by_side(gets_none, does_all)
+    assert done == ["all"]
+    with pytest.raises(EngineError):
+        await side_by_side(gets_none, gets_none)

@@ -15,6 +15,7 @@ from segments.lifecycle import SegmentChanges
 from segments.pulse import Beat
 from tests.segments.beats import (
     BOUGHT,
+    DAY,
     HOUR,
     MINUTE,
     ON_PREMIUM,
@@ -32,6 +33,7 @@ from tests.segments.beats import (
     named,
     settled,
     static_with,
+    track,
     trait,
     upsert,
     waiting,
@@ -132,6 +134,24 @@ async def test_changes_are_taken_a_batch_at_a_time_oldest_first(workspace: UUID,
     assert await members_of(premium) == {ann, bob}
     assert await beat(workspace, now=now + 2 * SECOND, batch=2) == Beat(evaluated=1, entered=1)
     assert await members_of(premium) == {ann, bob, cas}
+
+
+async def test_a_backlog_is_asked_about_once_though_its_events_came_over_the_edge_that_is_now(
+    workspace: UUID, now: datetime
+) -> None:
+    """Who waits for his turn is left out until then; whom time alone moves is not."""
+    buyers = await make_dynamic(workspace, BOUGHT, now=now)
+    ids = await named(workspace, "ann", "bob", "eve", now=now)
+    await track(workspace, "purchase", "eve", at=now - 30 * DAY + SECOND)
+    await settled(workspace, now=now)
+    for name in ("ann", "bob"):
+        await track(workspace, "purchase", name, at=now + SECOND)
+    later = now + 2 * SECOND
+    assert await beat(workspace, now=later, batch=1) == Beat(evaluated=2, entered=1, exited=1, more=True)
+    assert (await evaluated(workspace))[-1] == {ids[0], ids[2]}
+    assert await beat(workspace, now=later, batch=1) == Beat(evaluated=1, entered=1, more=True)
+    assert await beat(workspace, now=later, batch=1) == Beat()
+    assert await members_of(buyers) == {ids[0], ids[1]}
 
 
 # --- too many, too much -------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from segments.nodes import (
     Sessions,
     Total,
 )
-from segments.tree import NodeSize
+from segments.tree import Census, NodeSize
 from tests.segments import oracle, strategies
 from tests.segments.people import Happened, Person
 from tests.segments.strategies import NOW
@@ -160,6 +160,39 @@ def test_members_are_of_the_universe_only() -> None:
     condition = parse({"any": [{"trait": {"key": "plan", "operator": "EXISTS"}}, {"not": {"identified": True}}]})
     assert set(tree.combine(condition, answers(condition), BitMap([2, 4]))[0]) == {2}
     assert set(tree.combine(parse({"identified": True}), answers(parse({"identified": True})), BitMap())[0]) == set()
+
+
+@settings(max_examples=500, deadline=None)
+@given(strategies.conditions, st.lists(strategies.people, max_size=4), st.sets(st.sampled_from(sorted(PEOPLE))))
+def test_a_counted_universe_gives_what_a_listed_one_gives(
+    condition: Condition, others: list[Person], gone: set[int]
+) -> None:
+    """But for whoever is everybody but some: that takes the list, and the plan says so."""
+    people = PEOPLE | dict(enumerate(others, start=7))
+    universe = BitMap(people.keys() - gone)
+    plan = tree.plan(condition)
+    listed = plan.combine(answers(condition, people), universe)
+    assert set(listed[0]) == meant(condition, people) - gone
+    if not plan.lists_everybody:
+        size = len(universe) if plan.counts_everybody else 0
+        assert plan.combine(answers(condition, people), Census(BitMap(gone), size)) == listed
+
+
+def test_everybody_is_listed_or_counted_for_those_conditions_only_that_say_so() -> None:
+    bought = {"event": {"name": "buy"}}
+    rarely = {"event": {"name": "buy", "count": {"operator": "LESS_THAN", "value": 3}}}
+    for definition, listed, counted in (
+        (bought, False, False),
+        ({"all": [bought, {"identified": True}]}, False, False),
+        ({"all": [bought, {"not": {"identified": True}}]}, False, True),
+        ({"all": [bought, rarely]}, False, True),
+        ({"any": [bought, rarely]}, True, True),
+        ({"not": {"not": bought}}, False, True),
+        ({"not": {"any": [bought, {"not": {"identified": True}}]}}, False, True),
+        ({"all": [{"not": bought}, {"not": {"identified": True}}]}, True, True),
+    ):
+        plan = tree.plan(parse(definition))
+        assert (plan.lists_everybody, plan.counts_everybody) == (listed, counted), definition
 
 
 def test_the_size_of_every_node_is_told_in_reading_order() -> None:

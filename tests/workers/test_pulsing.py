@@ -18,11 +18,12 @@ from segments.settling import SMALL_BATCH
 from tests.segments.beats import ON_PREMIUM, Gate, settled, upsert
 from tests.segments.factories import PREMIUM, SOURCES, make_dynamic, members_of
 from workers import pulsing
-from workers.pulsing import AT_ONCE, BeatOnce, Heart, beat_for, live_workspaces, pulse_on
+from workers.pulsing import AT_ONCE, Again, BeatOnce, Heart, beat_for, live_workspaces, pulse_on
 
 SOON_S = 0.001
 NOTHING = Beat()
 MORE = Beat(evaluated=5, more=True)
+FEW = Beat(evaluated=5)
 
 
 class Beats:
@@ -79,6 +80,24 @@ async def test_a_beat_follows_at_once_while_others_wait() -> None:
     heart = Heart(workspace_id)
     await heart.beat_on(beats, asyncio.Semaphore(1), asyncio.Event())
     assert beats.asked == [(workspace_id, BATCH)] * 3
+
+
+async def test_a_beat_follows_soon_as_long_as_people_change() -> None:
+    """And then only when the loop comes by: a beat that finds nobody is not repeated."""
+    workspace_id = uuid4()
+    beats = Beats(FEW, FEW, NOTHING)
+    await Heart(workspace_id).beat_on(beats, asyncio.Semaphore(1), asyncio.Event(), soon_s=SOON_S)
+    assert beats.asked == [(workspace_id, BATCH)] * 3
+
+
+async def test_whoever_waits_for_the_next_beat_is_woken_to_end() -> None:
+    stopping = asyncio.Event()
+    beats = Beats(FEW)
+    task = asyncio.create_task(Heart(uuid4()).beat_on(beats, asyncio.Semaphore(1), stopping, soon_s=3600.0))
+    await beats.until(1)
+    stopping.set()
+    await task
+    assert len(beats.asked) == 1
 
 
 async def test_a_workspace_with_much_to_do_takes_turns_with_others() -> None:
@@ -143,11 +162,11 @@ async def test_a_failure_is_logged_once_and_the_workspace_rests_ever_longer(
     beats = Beats(*(RuntimeError("broken") for _ in range(3)))
     rests = []
     for _ in range(3):
-        assert not await heart.beat_once(beats)
+        assert Again.LATER is await heart.beat_once(beats)
         rests.append(heart.rests_until)
     assert rests == sorted(rests)
     assert caplog.text.count("no pulse") == 1
-    assert not await heart.beat_once(beats)
+    assert await heart.beat_once(beats) is Again.LATER
     assert heart.failures == 0
 
 
@@ -174,13 +193,13 @@ async def test_what_takes_too_long_is_tried_with_smaller_batches_and_then_the_wh
     slow = EngineError("CONDITION_TOO_SLOW", "Took too long.")
     beats = Beats(slow, TimeoutError(), MORE, NOTHING)
     await heart.beat_on(beats, asyncio.Semaphore(1), asyncio.Event())
-    assert [batch for _, batch in beats.asked] == [BATCH, BATCH // 4, SMALL_BATCH, SMALL_BATCH]
+    assert [batch for _, batch in beats.asked] == [BATCH, BATCH // 2, SMALL_BATCH, SMALL_BATCH]
     assert (heart.batch, heart.failures) == (BATCH, 0)
 
 
 async def test_what_takes_too_long_even_for_few_rests() -> None:
     heart = Heart(uuid4(), batch=SMALL_BATCH)
-    assert not await heart.beat_once(Beats(TimeoutError()))
+    assert Again.LATER is await heart.beat_once(Beats(TimeoutError()))
     assert heart.failures == 1
 
 

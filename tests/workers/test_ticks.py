@@ -5,6 +5,7 @@ from uuid import UUID
 
 import pytest
 
+from app.wakeups import Wakeups
 from campaigns import control, sending
 from campaigns.listing import get
 from campaigns.models import CampaignStatus
@@ -15,8 +16,9 @@ from segments import evaluation, lifecycle
 from segments.lifecycle import SegmentInput
 from segments.models import Cadence, EvaluationCause, EvaluationStatus, SegmentType
 from tests.campaigns.factories import ScriptedChannel, make_campaign, make_people
+from tests.conftest import Database
 from tests.segments.interrupted import killed_worker
-from tests.workers.worker import Worker
+from tests.workers.worker import RecordedBells, Worker
 from workers import jobs, ticks
 
 HOUR = timedelta(hours=1)
@@ -48,6 +50,24 @@ async def test_a_campaign_whose_bell_was_lost_is_rung_for_again(workspace: UUID,
     worker = Worker()
     await ticks.sweep(worker.context)
     assert worker.wakeups.delivered == [campaign.id]
+
+
+async def test_a_queue_that_is_long_already_gets_no_more_bells(
+    workspace: UUID, database: Database, now: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else campaigns that are under way for long fill it, every 4 s anew, and whoever comes new waits behind them."""
+    campaign = await make_campaign(workspace, now=now)
+    await sending.start(workspace, campaign.id, now=now)
+    monkeypatch.setattr("app.wakeups.MOST_WAITING", 2)
+    wakeups, behind = Wakeups(database.redis_url), []
+    for _ in range(3):
+        behind.append(await wakeups.is_behind())
+        await wakeups.deliver_on(workspace_id=workspace, campaign_id=campaign.id)
+    await wakeups.close()
+    assert behind == [False, False, True]
+    worker = Worker(RecordedBells(behind=True))
+    await ticks.sweep(worker.context)
+    assert worker.wakeups.delivered == []
 
 
 async def test_rows_of_a_dead_worker_are_swept(workspace: UUID, now: datetime, hasher: AddressHasher) -> None:

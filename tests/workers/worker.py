@@ -7,7 +7,7 @@ from uuid import UUID
 
 from app.resources import Resources, segment_sources
 from app.settings import Settings, load_settings
-from campaigns.transmission import Carrier
+from campaigns.carrier import Carrier
 from db.transactions import across_workspaces
 from segments.sources import Sources
 from tests.campaigns.factories import ScriptedChannel, carrier
@@ -29,6 +29,10 @@ class RecordedBells:
 
     delivered: list[UUID] = field(default_factory=list)
     evaluated: list[UUID] = field(default_factory=list)
+    behind: bool = False
+
+    async def is_behind(self) -> bool:
+        return self.behind
 
     async def deliver(self, *, workspace_id: UUID, campaign_id: UUID) -> None:
         self.delivered.append(campaign_id)

@@ -1,0 +1,35 @@
+"""Waiting no longer than one means to, also for what takes its time to be cancelled."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+Answer = TypeVar("Answer")
+
+LINGERING: set[asyncio.Task[Any]] = set()
+"""Given up and not ended yet; the event loop itself holds tasks weakly."""
+
+
+async def within(seconds: float, step: Coroutine[Any, Any, Answer]) -> Answer:
+    """What `step` answers; raises TimeoutError after so long, whatever `step` does about being cancelled.
+
+    asyncio.timeout waits for the end of what it cancels. A transaction ends with a ROLLBACK, and a server that hangs
+    does not answer that either: a health check would hang with it.
+    """
+    task = asyncio.create_task(step)
+    LINGERING.add(task)
+    task.add_done_callback(forget)
+    try:
+        done, _ = await asyncio.wait({task}, timeout=seconds)
+    finally:
+        task.cancel()  # does nothing to one that has ended
+    if not done:
+        raise TimeoutError
+    return task.result()
+
+
+def forget(task: asyncio.Task[Any]) -> None:
+    """Its end is nobody's business any more, an error neither."""
+    LINGERING.discard(task)
+    if not task.cancelled():
+        task.exception()

@@ -1,0 +1,68 @@
+"""A dispatch made ready to be sent: its frozen content compiled, its links written, once a process."""
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+from uuid import UUID
+
+from campaigns import emails, links
+from campaigns.breaker import Breaker
+from campaigns.carrier import Carrier, Run
+from campaigns.emails import EmailContent
+from campaigns.mime import SenderInfo
+from campaigns.models import Campaign, CampaignClass, Dispatch, DispatchKind
+from campaigns.tracking import Tracking
+from db.transactions import Connection, transaction
+
+RESUMED_AT = "SELECT resumed_at FROM dispatch WHERE workspace_id = $1 AND id = $2"
+
+
+async def prepare(workspace_id: UUID, dispatch_id: UUID, *, carrier: Carrier) -> Run:
+    """A dispatch ready to send; its content never changes, so it is compiled once and kept. Raises CampaignError."""
+    if kept := carrier.runs.find(dispatch_id):
+        return kept
+    async with transaction(workspace_id):
+        dispatch = await Dispatch.get(workspace_id=workspace_id, id=dispatch_id)
+        campaign = await Campaign.get(workspace_id=workspace_id, id=dispatch.campaign_id)
+    # In a thread: a large mail takes some 100 ms, in which heartbeats and answers come between.
+    run = await asyncio.to_thread(compiled, campaign, dispatch)
+    async with transaction(workspace_id) as connection:
+        made = await links.write_links(
+            connection,
+            workspace_id=workspace_id,
+            campaign_id=campaign.id,
+            dispatch_id=dispatch_id,
+            urls=run.content.tracked_urls,
+        )
+    return carrier.runs.keep(dispatch_id, replace(run, links=made))
+
+
+def compiled(campaign: Campaign, dispatch: Dispatch) -> Run:
+    """The frozen content of a dispatch, parsed and pre-encoded. Raises CampaignError."""
+    frozen: dict[str, Any] = dispatch.content
+    sender = SenderInfo.from_json(frozen["sender"])
+    test = dispatch.kind is DispatchKind.TEST
+    return Run(
+        workspace_id=dispatch.workspace_id,
+        campaign_id=dispatch.campaign_id,
+        dispatch_id=dispatch.id,
+        content=emails.compile_email(
+            EmailContent.from_json(frozen["email"]),
+            sender=sender,
+            list_unsubscribe=campaign.class_ is CampaignClass.MARKETING,
+            campaign_id=campaign.id,
+            campaign_name=frozen["campaign_name"],
+            tracking=Tracking.from_json(frozen.get("tracking")),
+        ),
+        envelope_sender=sender.from_address,
+        message_id_domain=sender.from_address.rpartition("@")[2],
+        consent_matters=campaign.class_ is CampaignClass.MARKETING and not test,
+        test=test,
+    )
+
+
+async def watch(connection: Connection, run: Run, *, carrier: Carrier) -> Breaker:
+    """What this process saw of the dispatch since it was started or last resumed."""
+    since = await connection.fetchval(RESUMED_AT, run.workspace_id, run.dispatch_id)
+    kept = carrier.breakers.find(run.dispatch_id)
+    return kept if kept and kept.since == since else carrier.breakers.keep(run.dispatch_id, Breaker(since))

@@ -1,0 +1,509 @@
+"""A model of the ledger: what every commit must have changed, row by row, and what may never happen (R1 to R7).
+
+Each step is one commit of the real functions on a real PostgreSQL, and ends as it should, rolled back, or committed
+with nobody told. In the end everybody dies, and one healthy worker must bring the campaign to its end.
+"""
+
+import sys
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from time import monotonic
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from campaigns import control, counts, ledger, lifecycle, planning, resolving, sending, sweeping
+from campaigns.ledger import Intent, Result
+from campaigns.models import CampaignStatus, DeliveryState
+from campaigns.resolving import Resolution
+from db.transactions import Connection
+from profiles import consent, merging
+from profiles.addresses import Channel
+from tests.campaigns.ledger_hands import (
+    ACCEPTED,
+    FAR,
+    Hands,
+    Held,
+    News,
+    Reply,
+    endings,
+    living,
+    places,
+    replies,
+    workers,
+)
+from tests.campaigns.ledger_world import Ending, Person, Row, Stage, World
+from tests.contract.test_docs import between_states, drawn, section
+
+LEASE = timedelta(hours=1)
+"""Ends when a step says so, never by itself."""
+S = CampaignStatus
+OPEN = {"pending", "claimed", "sending", "deferred"}
+MOVES = between_states(drawn(section("Delivery")))
+"""What docs/states.md draws."""
+
+TIME_PASSES = "UPDATE delivery SET not_before = now() WHERE dispatch_id = $1 AND state = 'deferred'"
+MOVE_HOUSE = """
+UPDATE profile SET email = 'new.' || email, email_hash = sha256(email_hash) WHERE id = $1 AND email IS NOT NULL
+"""
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """Two workers, the sweeper, people and the campaign's owner, one commit after the other."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self.world = world
+        self.stage: Stage = world.begin()
+        self.hands = [Hands(), Hands()]
+        self.before: dict[int, Row] = {}
+        self.perhaps_arrived: set[int] = set()
+        """Given to the provider, and the ledger holds no word of its not having been accepted."""
+        self.accepted: list[tuple[int, int]] = []
+        """Profile, and how often a person had said before that it is to be tried again."""
+        self.retried: Counter[int] = Counter()
+        self.round_of: dict[Held, tuple[int, int]] = {}
+        """What an acceptance of a message under this fence is counted as."""
+
+    # --- looking -------------------------------------------------------------------------------------------------
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def remember(self) -> None:
+        self.before = self.stage.rows
+
+    def must_have_become(self, expected: dict[int, str], ending: Ending = Ending.DONE) -> None:
+        """These rows have these states now, and no other row has changed in any way."""
+        if ending is Ending.LOST:
+            expected = {}
+        changed = {id: row.state for id, row in self.stage.rows.items() if row != self.before.get(id)}
+        assert changed == expected
+
+    @invariant()
+    def every_row_keeps_the_rules(self) -> None:
+        for id, row in self.stage.rows.items():
+            old = self.before.get(id, row)
+            assert row.state == old.state or (old.state, row.state) in MOVES
+            assert row.fence - old.fence == ((old.state, row.state) == ("pending", "claimed"))
+            assert old.message_id in (None, row.message_id)
+            assert old.first_attempt_at in (None, row.first_attempt_at)
+            assert (row.claim_id is not None) == (row.state in ("claimed", "sending"))
+            if id in self.perhaps_arrived:
+                assert row.state in ("sending", "in_doubt", "sent", "failed")
+            if row.state == "sent":
+                assert id in self.believed_sent()
+        assert self.before.keys() <= self.stage.rows.keys()
+        assert len(self.accepted) == len(set(self.accepted))
+
+    def believed_sent(self) -> set[int]:
+        return {id for id, _ in self.accepted}
+
+    @invariant()
+    def the_dispatch_keeps_the_rules(self) -> None:
+        now = self.stage.standing
+        states = [row.state for row in self.stage.rows.values()]
+        if now.planned and now.status != S.CANCELLED:  # which may come before all is written
+            assert len(states) + now.no_address == len(self.stage.people)
+        if now.finished:
+            assert not OPEN & set(states)
+            assert now.dirty or now.counts == {state: states.count(state) for state in set(states)}
+        if now.status == S.SENT:
+            assert now.finished
+
+    # --- where it begins -----------------------------------------------------------------------------------------
+
+    @initialize(begun=st.sampled_from([True, True, True, False]))
+    def begin(self, begun: bool) -> None:
+        while begun and self.stage.standing.status == S.PREPARING:
+            self.plans(Ending.DONE)
+
+    @precondition(lambda self: self.stage.standing.status == S.PREPARING)
+    @rule(ending=endings)
+    def plans(self, ending: Ending) -> None:
+        """The next chunk; or, after the last, the first moment of sending."""
+        self.remember()
+        was = self.stage.standing
+        if was.planned:
+            self.stage.commit(self.begin_sending, ending)
+            assert self.stage.standing.status == (S.PREPARING if ending is Ending.LOST else S.SENDING)
+            self.must_have_become({})
+            return
+        self.stage.commit(lambda c: planning.plan_chunk(c, **self.stage.ids), ending)
+        new = self.stage.rows.keys() - self.before.keys()
+        assert all(self.stage.rows[id].state in ("pending", "skipped") for id in new)
+        assert all(id > max(self.before, default=0) for id in new)
+        assert not new or ending is not Ending.LOST
+
+    async def begin_sending(self, connection: Connection) -> None:
+        """What `sending.begin_sending` does, without content to compile."""
+        campaign = await lifecycle.get_locked(*self.stage.path[:2])
+        await lifecycle.move(connection, campaign, S.SENDING, now=self.now())
+
+    # --- a worker ------------------------------------------------------------------------------------------------
+
+    @rule(worker=workers, steps=st.lists(st.tuples(endings, replies), min_size=1, max_size=8))
+    def works(self, worker: int, steps: list[tuple[Ending, Reply]]) -> None:
+        """What a worker does next, some steps long: open, claim, intend, hand over, hear, record."""
+        for ending, reply in steps:
+            hands = self.hands[worker]
+            if hands.answered.keys() - hands.written:
+                self.records(worker, ending)
+            elif hands.away:
+                self.is_answered(worker, reply)
+            elif hands.leaving:
+                self.hands_over(worker)
+            elif hands.claimed.keys() - hands.intended:
+                self.intends(worker, ending)
+            elif hands.claim_id is None:
+                self.opens_a_claim(worker, ending)
+            elif not self.claims(worker, 3, ending):
+                return
+            self.every_row_keeps_the_rules()
+            self.the_dispatch_keeps_the_rules()
+
+    @rule(worker=workers)
+    def dies(self, worker: int) -> None:
+        self.hands[worker] = Hands()
+
+    def opens_a_claim(self, worker: int, ending: Ending) -> None:
+        self.remember()
+        owner = self.stage.dispatch_id
+        opened = self.stage.commit(lambda c: ledger.open_claim(c, **self.stage.ids, owner=owner, lease=LEASE), ending)
+        self.hands[worker].claim_id = opened
+        self.must_have_become({})
+
+    @rule(worker=workers, ending=endings)
+    def prolongs_its_lease(self, worker: int, ending: Ending) -> None:
+        self.remember()
+        claim_id = self.hands[worker].claim_id or 0
+        alive = self.stage.claims.get(claim_id, False)
+        extended = self.stage.commit(
+            lambda c: ledger.extend_claim(c, workspace_id=self.world.workspace_id, claim_id=claim_id, lease=LEASE),
+            ending,
+        )
+        assert extended in (None, alive)
+        assert self.stage.claims.get(claim_id, False) is alive
+        self.must_have_become({})
+
+    def claims(self, worker: int, most: int, ending: Ending) -> bool:
+        """Whether there was something to claim."""
+        self.remember()
+        hands = self.hands[worker]
+        claim_id = hands.claim_id or 0
+        may = self.stage.claims.get(claim_id, False) and self.stage.standing.status == S.SENDING
+        pending = [id for id, row in self.stage.rows.items() if row.state == "pending"]
+        taken = pending[:most] if may and not self.stage.standing.expired else []
+        found = self.stage.commit(lambda c: ledger.claim(c, **self.stage.ids, claim_id=claim_id, limit=most), ending)
+        self.must_have_become(dict.fromkeys(taken, "claimed"), ending)
+        if found is not None:
+            assert [one.profile_id for one in found] == taken
+            hands.claimed |= {(one.profile_id, one.fence): one for one in found}
+        return bool(taken)
+
+    @precondition(lambda self: self.hands[0].claimed)
+    @rule(ending=endings)
+    def cannot_render(self, ending: Ending) -> None:
+        """One person's message cannot be made."""
+        self.remember()
+        id, fence = min(self.hands[0].claimed)
+        result = Result(id, 0, fence, DeliveryState.FAILED, "RENDER")
+        self.stage.commit(
+            lambda c: ledger.record(
+                c,
+                workspace_id=self.world.workspace_id,
+                dispatch_id=self.stage.dispatch_id,
+                results=[result],
+                found_in=ledger.BEFORE_INTENT,
+            ),
+            ending,
+        )
+        row = self.before[id]
+        mine = row.state == "claimed" and row.fence == fence
+        self.must_have_become({id: "failed"} if mine else {}, ending)
+
+    @rule(worker=workers, ending=endings)
+    def intends(self, worker: int, ending: Ending) -> None:
+        """All that it ever claimed, again and again."""
+        self.remember()
+        hands = self.hands[worker]
+        if not hands.claimed:
+            return
+        hands.intended |= hands.claimed.keys()
+        claim_id = hands.claim_id or 0
+        ready = [
+            Intent(
+                one.profile_id,
+                0,
+                one.fence,
+                one.message_id or f"<{one.profile_id}.{one.fence}@example.com>",
+                one.first_attempt_at or self.now(),
+                one.email_hash,
+            )
+            for one in hands.claimed.values()
+        ]
+        people = self.world.run(self.stage.find_people())
+        may = self.stage.claims.get(claim_id, False)
+        expected = {one.profile_id: self.decide(one, people) for one in ready if may and self.is_claimed(one)}
+        found = self.stage.commit(
+            lambda c: ledger.intend(
+                c, **self.stage.ids, claim_id=claim_id, ready=ready, consent_matters=True, test=False
+            ),
+            ending,
+        )
+        decided = {id: self.stage.rows[id].state for id in expected}
+        self.must_have_become(decided, ending)
+        if ending is not Ending.LOST:
+            assert all(state in expected[id] for id, state in decided.items())
+            leaving = {id for id, state in decided.items() if state == "sending"}
+            self.nobody_gets_two(leaving, people)
+            assert found in (None, {(id, 0) for id in leaving})
+        hands.leaving |= {(id, self.before[id].fence) for id, _ in found or ()}
+
+    def is_claimed(self, intent: Intent) -> bool:
+        row = self.before[intent.profile_id]
+        return row.state == "claimed" and row.fence == intent.fence
+
+    def decide(self, intent: Intent, people: dict[int, Person]) -> set[str]:
+        """The last look, told once more: what may become of a message about to leave."""
+        campaign, person = self.stage.standing, living(people, intent.profile_id)
+        if campaign.expired or campaign.status == S.CANCELLED:
+            return {"skipped"}
+        if campaign.status != S.SENDING:
+            return {"pending"}
+        if person.suppressed or person.unsubscribed:
+            return {"skipped"}
+        if [living(people, id) for id in self.before].count(person) > 1:
+            return {"sending", "pending", "skipped"}  # one of those who are one by now gets it
+        return {"sending"} if person.email_hash == intent.email_hash else {"pending"}
+
+    def nobody_gets_two(self, leaving: set[int], people: dict[int, Person]) -> None:
+        """Of profiles that are one person by now only one gets the message, and no mailbox gets it twice."""
+        on_its_way = {id for id, row in self.before.items() if row.state in ("sending", "sent", "in_doubt")}
+        persons = [living(people, id).id for id in leaving]
+        assert len(set(persons)) == len(persons)
+        assert not set(persons) & {living(people, id).id for id in on_its_way}
+        mailboxes = [living(people, id).email_hash for id in leaving]
+        assert len(set(mailboxes)) == len(mailboxes)
+        assert not set(mailboxes) & {self.before[id].address_hash for id in on_its_way}
+
+    def hands_over(self, worker: int) -> None:
+        """Bytes leave: nobody whom an earlier message may have reached gets another."""
+        self.remember()
+        hands = self.hands[worker]
+        for held in hands.leaving:
+            assert held[0] not in self.perhaps_arrived
+            self.round_of[held] = (held[0], self.retried[held[0]])
+            assert self.round_of[held] not in self.accepted
+            self.perhaps_arrived.add(held[0])
+        hands.away |= hands.leaving
+        hands.leaving = set()
+
+    def is_answered(self, worker: int, reply: Reply) -> None:
+        """Of half of what is away. Of an answer lost on the way the worker knows nothing, whatever it was."""
+        self.remember()
+        hands = self.hands[worker]
+        for held in sorted(hands.away)[: (len(hands.away) + 1) // 2]:
+            hands.away.remove(held)
+            hands.answered[held] = reply.result(held)
+            if reply.accepted:
+                self.accepted.append(self.round_of[held])
+
+    @rule(worker=workers, ending=endings)
+    def records(self, worker: int, ending: Ending) -> None:
+        """All answers it ever had, again and again: R4 must make the old ones harmless."""
+        self.remember()
+        hands = self.hands[worker]
+        if not hands.answered:
+            return
+        results = list(hands.answered.values())
+        expected: dict[int, str] = {}
+        for one in results:
+            row = self.before[one.profile_id]
+            if row.state in ("sending", "in_doubt") and row.fence == one.fence:
+                expected[one.profile_id] = self.written(one)
+        changing = {id: state for id, state in expected.items() if self.before[id].state != state}
+        workspace_id, _, dispatch_id = self.stage.path
+        written = self.stage.commit(
+            lambda c: ledger.record(c, workspace_id=workspace_id, dispatch_id=dispatch_id, results=results), ending
+        )
+        assert written in (None, len(expected))
+        if written is not None:
+            hands.written |= hands.answered.keys()
+        assert {id: row.state for id, row in self.stage.rows.items() if row.state != self.before[id].state} == (
+            changing if ending is not Ending.LOST else {}
+        )
+        untouched = self.before.keys() - expected.keys()
+        assert all(self.stage.rows[id] == self.before[id] for id in untouched)
+        self.perhaps_arrived -= {id for id in changing if self.stage.rows[id].state == "deferred"}
+
+    def written(self, one: Result) -> str:
+        if one.state is DeliveryState.DEFERRED and self.stage.standing.finished:
+            return "in_doubt"
+        return "failed" if one.state is DeliveryState.DEFERRED and one.retry_in == FAR else one.state.value
+
+    @rule(worker=workers, ending=endings)
+    def gives_back(self, worker: int, ending: Ending) -> None:
+        self.remember()
+        claim_id = self.hands[worker].claim_id or 0
+        mine = [id for id, row in self.before.items() if row.claim_id == claim_id and row.state == "claimed"]
+        busy = any(row.claim_id == claim_id and row.state == "sending" for row in self.before.values())
+        was = self.stage.claims.keys()
+        self.stage.commit(lambda c: ledger.close_claim(c, **self.stage.ids, claim_id=claim_id), ending)
+        self.must_have_become(dict.fromkeys(mine, "pending"), ending)
+        gone = set() if busy or ending is Ending.LOST else {claim_id} & was
+        assert self.stage.claims.keys() == was - gone
+
+    # --- time, and the sweeper -----------------------------------------------------------------------------------
+
+    @precondition(lambda self: True in self.stage.claims.values())
+    @rule(first=st.booleans())
+    def a_lease_ends(self, first: bool) -> None:
+        """Before that the sweeper takes nothing."""
+        self.remember()
+        alive = sorted(id for id, runs in self.stage.claims.items() if runs)
+        claim_id = alive[0 if first else -1]
+        assert not self.stage.commit(lambda c: sweeping.release(self.world.workspace_id, claim_id))
+        self.must_have_become({})
+        self.stage.change("UPDATE claim SET lease_until = now() - interval '1 s' WHERE id = $1", claim_id)
+
+    @precondition(lambda self: False in self.stage.claims.values())
+    @rule(ending=endings)
+    def sweeps(self, ending: Ending) -> None:
+        self.remember()
+        claim_id = min(id for id, alive in self.stage.claims.items() if not alive)
+        after = {"claimed": "pending", "sending": "in_doubt"}
+        expected = {id: after[row.state] for id, row in self.before.items() if row.claim_id == claim_id}
+        self.stage.commit(lambda c: sweeping.release(self.world.workspace_id, claim_id), ending)
+        self.must_have_become(expected, ending)
+
+    @precondition(lambda self: any(row.due for row in self.stage.rows.values()))
+    @rule(ending=endings)
+    def wakes_deferred(self, ending: Ending) -> None:
+        self.remember()
+        due = [id for id, row in self.before.items() if row.state == "deferred" and row.due]
+        self.stage.commit(lambda c: ledger.wake_deferred(c, **self.stage.ids, limit=10), ending)
+        self.must_have_become(dict.fromkeys(due, "pending"), ending)
+
+    @precondition(lambda self: self.stage.standing.status == S.CANCELLED or self.stage.standing.expired)
+    @rule(ending=endings)
+    def closes_the_rest(self, ending: Ending) -> None:
+        self.remember()
+        now = self.stage.standing
+        until = monotonic() + 60
+        self.stage.commit(
+            lambda c: sending.close_rest(*self.stage.path, test=False, now=self.now(), until=until), ending
+        )
+        after = {"pending": "skipped", "deferred": "failed"}
+        over = now.status == S.CANCELLED or (now.expired and now.status != S.PAUSED)
+        closed = {id: after[row.state] for id, row in self.before.items() if row.state in after}
+        self.must_have_become(closed if over else {}, ending)
+
+    @rule(ending=endings)
+    def finishes(self, ending: Ending) -> None:
+        self.remember()
+        was = self.stage.standing
+        done = self.stage.commit(lambda c: sending.finish(*self.stage.path), ending)
+        has_open = any(row.state in OPEN for row in self.before.values())
+        may = (was.status == S.SENDING and was.planned) or was.status == S.CANCELLED
+        finished = was.finished or (may and not has_open)
+        assert done in (None, finished)
+        if ending is not Ending.LOST:
+            assert self.stage.standing.finished is finished
+        self.must_have_become({})
+
+    # --- people, and the campaign's owner ------------------------------------------------------------------------
+
+    @rule(what=st.sampled_from(News), place=places, other=places)
+    def somebody(self, what: News, place: int, other: int) -> None:
+        self.remember()
+        workspace_id, person = self.world.workspace_id, self.stage.people[place]
+        if what is News.UNSUBSCRIBED:
+            said = {"profile_id": person, "channel": Channel.EMAIL, "topic": "marketing", "source": "test"}
+            self.stage.commit(lambda c: consent.unsubscribe(workspace_id, now=self.now(), **said))  # type: ignore[arg-type]
+        elif what is News.SUPPRESSED:
+            why = consent.SuppressionReason.MANUAL
+            ids = {"workspace_id": workspace_id, "profile_ids": [person]}
+            self.stage.commit(lambda c: consent.suppress_profiles(c, reason=why, **ids))  # type: ignore[arg-type]
+        elif what is News.MOVED:
+            self.stage.change(MOVE_HOUSE, person)
+        elif place != other:
+            both = {"loser_id": person, "winner_id": self.stage.people[other]}
+            self.stage.commit(lambda c: merging.merge(workspace_id, now=self.now(), **both))
+        self.must_have_become({})
+
+    @precondition(lambda self: self.stage.standing.status in (S.PREPARING, S.SENDING))
+    @rule(ending=endings)
+    def pauses(self, ending: Ending) -> None:
+        self.remember()
+        self.stage.commit(lambda c: control.pause(*self.stage.path[:2], now=self.now()), ending)
+
+    @precondition(lambda self: self.stage.standing.status == S.PAUSED)
+    @rule(ending=endings)
+    def resumes(self, ending: Ending) -> None:
+        self.remember()
+        self.stage.commit(lambda c: control.resume(*self.stage.path[:2], now=self.now()), ending)
+
+    @precondition(lambda self: self.stage.standing.status in (S.PREPARING, S.SENDING, S.PAUSED))
+    @rule(ending=endings, how=st.integers(0, 7))
+    def is_stopped(self, ending: Ending, how: int) -> None:
+        """Rarely: little happens afterwards."""
+        self.remember()
+        if how == 0:
+            self.stage.commit(lambda c: control.cancel(*self.stage.path[:2], now=self.now()), ending)
+        elif how == 1:
+            self.stage.change("UPDATE campaign SET expires_at = now() WHERE id = $1", self.stage.campaign_id)
+
+    @precondition(lambda self: any(row.state == "in_doubt" for row in self.stage.rows.values()))
+    @precondition(lambda self: self.stage.standing.status in (S.SENDING, S.PAUSED, S.SENT))
+    @precondition(lambda self: not self.stage.standing.expired)
+    @rule(ending=endings, again=st.booleans())
+    def settles_doubts(self, ending: Ending, again: bool) -> None:
+        """On a person's word, which may be wrong: who had it may get it twice then, and no other way."""
+        self.remember()
+        doubts = [id for id, row in self.before.items() if row.state == "in_doubt"]
+        said = Resolution.RETRY if again else Resolution.SENT
+        ids = self.stage.path[:2]
+        self.stage.commit(lambda c: resolving.resolve(*ids, resolved_as=said, key_id=None, now=self.now()), ending)
+        self.must_have_become(dict.fromkeys(doubts, "pending" if again else "sent"), ending)
+        if ending is Ending.LOST:
+            return
+        if again:
+            self.perhaps_arrived -= set(doubts)
+            self.retried.update(doubts)
+        else:
+            self.accepted += [(id, self.retried[id]) for id in doubts if (id, self.retried[id]) not in self.accepted]
+
+    # --- the end -------------------------------------------------------------------------------------------------
+
+    def teardown(self) -> None:
+        """Everybody dies, one healthy worker comes: the campaign ends, and nobody is lost or counted wrong."""
+        if sys.exc_info()[0] is not None:
+            return  # a step has failed already
+        self.hands = [Hands(), Hands()]
+        self.stage.change("UPDATE claim SET lease_until = now() - interval '1 s'")
+        while self.stage.claims:
+            self.sweeps(Ending.DONE)
+        if self.stage.standing.status == S.PAUSED:
+            self.resumes(Ending.DONE)
+        self.begin(True)
+        while any(row.state in OPEN for row in self.stage.rows.values()):
+            if self.stage.standing.status == S.CANCELLED or self.stage.standing.expired:
+                self.closes_the_rest(Ending.DONE)
+            self.stage.change(TIME_PASSES, self.stage.dispatch_id)
+            self.wakes_deferred(Ending.DONE)
+            self.works(0, [(Ending.DONE, ACCEPTED)] * 8)
+        self.finishes(Ending.DONE)
+        self.remember()
+        self.every_row_keeps_the_rules()
+        self.the_dispatch_keeps_the_rules()
+        assert self.stage.standing.finished
+        assert self.stage.standing.status in (S.SENT, S.CANCELLED)
+        for id, row in self.stage.rows.items():
+            if not self.retried[id]:
+                ends = ("sent", "in_doubt") if id in self.believed_sent() else ("in_doubt", "skipped", "failed")
+                assert row.state in ends
+        self.world.run(counts.recount(self.world.workspace_id, self.stage.campaign_id))
+        self.world.run(self.stage.look())
+        assert not self.stage.standing.dirty
+        self.the_dispatch_keeps_the_rules()

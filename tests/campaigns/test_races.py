@@ -1,0 +1,291 @@
+"""What changes about people, segments and schedules while a campaign is under way, one test each (R1, R3, R11)."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from time import monotonic
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from campaigns import control, drafts, sending
+from campaigns.drafts import CampaignChanges
+from campaigns.errors import CampaignError, TargetError
+from campaigns.listing import get
+from campaigns.models import CampaignStatus, DeliveryState
+from campaigns.senders import SenderInput, create
+from db.transactions import apart, transaction
+from profiles import brands, merging, profiles
+from profiles.addresses import AddressHasher
+from profiles.patches import ProfileInput
+from segments import lifecycle as segment_lifecycle
+from segments.lifecycle import SegmentInput
+from segments.models import SegmentType
+from tests.campaigns.factories import ReadHere, ScriptedChannel, carrier, make_campaign, make_people
+from tests.campaigns.test_sending import deliver_all, states
+from tests.segments.factories import PREMIUM
+
+SENT = (DeliveryState.SENT, None)
+ERASE = """
+UPDATE profile SET erased_at = now(), external_id = NULL, email = NULL, email_hash = NULL, traits = '{}' WHERE id = $1
+"""
+DUPLICATE = (DeliveryState.SKIPPED, "DUPLICATE_ADDRESS")
+Change = Callable[[], Awaitable[Any]]
+
+
+async def held_up(
+    workspace_id: UUID, campaign_id: UUID, change: Change, *, now: datetime, after: int = 1
+) -> ScriptedChannel:
+    """Send one message at a time; once `after` have come and the others are claimed, `change` something, then go on."""
+    channel = ScriptedChannel()
+    channel.go.clear()
+    job = asyncio.create_task(
+        sending.deliver(
+            workspace_id, campaign_id, carrier=carrier(channel, concurrency=1), now=now, until=monotonic() + 60
+        )
+    )
+    await channel.until_received(after)
+    await change()
+    channel.go.set()
+    await job
+    await deliver_all(workspace_id, campaign_id, channel, now)
+    return channel
+
+
+async def move(workspace_id: UUID, name: str, email: str, *, hasher: AddressHasher, now: datetime) -> None:
+    await profiles.upsert(workspace_id, [ProfileInput(external_id=name, email=email)], hasher=hasher, now=now)
+
+
+async def merge(workspace_id: UUID, loser: int, winner: int, *, now: datetime) -> None:
+    await merging.merge(workspace_id, loser_id=loser, winner_id=winner, now=now)
+
+
+async def test_who_is_merged_after_the_freeze_gets_it_as_the_profile_they_are_now(
+    workspace: UUID, now: datetime, hasher: AddressHasher
+) -> None:
+    """R1: resolved at intent too. The winner came after the freeze and has no message of its own."""
+    people = await make_people(workspace, ["ada", "bob"], hasher=hasher, now=now)
+    campaign = await make_campaign(workspace, now=now)
+    await sending.start(workspace, campaign.id, now=now)
+
+    async def change() -> None:
+        new = await make_people(workspace, ["new"], hasher=hasher, now=now)
+        await merge(workspace, people["bob"], new["new"], now=now)
+
+    channel = await held_up(workspace, campaign.id, change, now=now)
+    assert channel.recipients == ["ada@example.com", "new@example.com"]
+    assert b"Hello new" in channel.received[1].data
+    assert await states(workspace, campaign.id) == {people["ada"]: SENT, people["bob"]: SENT}
+
+
+@pytest.mark.parametrize(("loser", "winner"), [("bob", "cyd"), ("cyd", "bob")])
+async def test_two_who_are_merged_before_their_turn_get_one_message(
+    workspace: UUID, now: datetime, hasher: AddressHasher, loser: str, winner: str
+) -> None:
+    people = await make_people(workspace, ["ada", "bob", "cyd"], hasher=hasher, now=now)
+    campaign = await make_campaign(workspace, now=now)
+    await sending.start(workspace, campaign.id, now=now)
+    channel = await held_up(
+        workspace, campaign.id, lambda: merge(workspace, people[loser], people[winner], now=now), now=now
+    )
+    assert channel.recipients == sorted(["ada@example.com", f"{winner}@example.com"])
+    assert await states(workspace, campaign.id) == {
+        people["ada"]: SENT,
+        people[winner]: SENT,
+        people[loser]: DUPLICATE,
+    }
+
+
+async def test_who_is_merged_with_somebody_already_served_gets_no_second_message(
+    workspace: UUID, now: datetime, hasher: AddressHasher
+) -> None:
+    people = await make_people(workspace, ["ada", "bob"], hasher=hasher, now=now)
+    campaign = await make_campaign(workspace, now=now)
+    await sending.start(workspace, campaign.id, now=now)
+    channel = await held_up(
+        workspace, campaign.id, lambda: merge(workspace, people["ada"], people["bob"], now=now), now=now
+    )
+    assert channel.recipients == ["ada@example.com"]
+    assert (await states(workspace, campaign.id))[people["bob"]] == DUPLICATE
+
+
+async def test_two_merged_into_one_who_came_later_get_one_message(
+    workspace: UUID, now: datetime, hasher: AddressHasher
+) -> None:
+    people = await make_people(workspace, ["ada", "bob", "cyd"], hasher=hasher, now=now)
+    campaign = await make_campaign(workspace, now=now)
+    await sending.start(workspace, campaign.id, now=now)
+
+    async def change() -> None:
+        new = await make_people(workspace, ["new"], hasher=hasher, now=now)
+        await merge(workspace, people["bob"], new["new"], now=now)
+        await merge(workspace, people["cyd"], new["new"], now=now)
+
+    channel = await held_up(workspace, campaign.id, change, now=now)
+    assert channel.recipients == ["ada@example.com", "new@example.com"]
+    assert (await states(workspace, campaign.id))[people["cyd"]] == DUPLICATE
+
+
+async def test_who_is_erased_before_their_turn_gets_nothing(
+    workspace: UUID, now: datetime, hasher: AddressHasher
+) -> None:
+    """T-9."""
+    people = await make_people(workspace, ["ada", "bob", "cyd"], hasher=hasher, now=now)
+    campaign = await make_campaign(workspace, now=now)
+    await sending.start(workspace, campaign.id, now=now)
+
+    async def erase() -> None:
+        async with transaction(workspace) as connection:
+            await connection.execute(ERASE, people["cyd"])
+
+    channel = await held_up(workspace, campaign.id, erase, now=now)
+    assert channel.recipients == ["ada@example.com", "bob@example.com"]
+    assert (await states(workspace, campaign.id))[people["cyd"]] == (DeliveryState.SKIPPED, "ERASED")
+
+
+async def test_who_moves_before_their_turn_gets_it_at_the_new_address_only(
+    workspace: UUID, now: datetime, hasher: AddressHasher
+) -> None:
+    """S3-21: the address is the one of the moment it leaves."""
+    people = await make_people(workspace, ["ada", "bob"], hasher=hasher, now=now)
+    campaign = await make_campaign(workspace, now=now)
+    await sending.start(workspace, campaign.id, now=now)
+    channel = await held_up(
+        workspace, campaign.id, lambda: move(workspace, "bob", "new@x.example", hasher=hasher, now=now), now=now
+    )
+    assert channel.recipients == ["ada@example.com", "new@x.example"]
+    assert await states(workspace, campaign.id) == dict.fromkeys(people.values(), SENT)
+
+
+@pytest.mark.parametrize("mailbox", ["ada@example.com", "cyd@example.com"])
+async def test_who_moves_to_the_mailbox_of_another_recipient_leaves_it_one_message(
+    workspace: UUID, now: datetime, hasher: AddressHasher, mailbox: str
+) -> None:
+    """S3-17, whether the other had theirs already or not."""
+    people = await make_people(workspace, ["ada", "bob", "cyd"], hasher=hasher, now=now)
+    campaign = await make_campaign(workspace, now=now)
+    await sending.start(workspace, campaign.id, now=now)
+    channel = await held_up(
+        workspace, campaign.id, lambda: move(workspace, "bob", mailbox, hasher=hasher, now=now), now=now
+    )
+    assert channel.recipients == ["ada@example.com", "cyd@example.com"]
+    assert (await states(workspace, campaign.id))[people["bob"]] == DUPLICATE
+
+
+async def test_two_who_move_to_the_same_new_mailbox_get_one_message(
+    workspace: UUID, now: datetime, hasher: AddressHasher
+) -> None:
+    people = await make_people(workspace, ["ada", "bob", "cyd"], hasher=hasher, now=now)
+    campaign = await make_campaign(workspace, now=now)
+    await sending.start(workspace, campaign.id, now=now)
+
+    async def change() -> None:
+        await move(workspace, "bob", "both@x.example", hasher=hasher, now=now)
+        await move(workspace, "cyd", "both@x.example", hasher=hasher, now=now)
+
+    channel = await held_up(workspace, campaign.id, change, now=now)
+    assert channel.recipients == ["ada@example.com", "both@x.example"]
+    assert (await states(workspace, campaign.id))[people["cyd"]] == DUPLICATE
+
+
+async def test_what_expires_while_it_is_sent_is_skipped_from_that_instant(
+    workspace: UUID, now: datetime, hasher: AddressHasher
+) -> None:
+    """S3-25."""
+    people = await make_people(workspace, ["ada", "bob", "cyd"], hasher=hasher, now=now)
+    campaign = await make_campaign(workspace, now=now, expires_at=now + timedelta(days=1))
+    await sending.start(workspace, campaign.id, now=now)
+
+    async def change() -> None:
+        async with transaction(workspace) as connection:
+            await connection.execute("UPDATE campaign SET expires_at = now()")
+
+    channel = await held_up(workspace, campaign.id, change, now=now)
+    await deliver_all(workspace, campaign.id, channel, now + timedelta(days=2))
+    assert channel.recipients == ["ada@example.com"]
+    skipped = (DeliveryState.SKIPPED, "EXPIRED")
+    assert await states(workspace, campaign.id) == {
+        people["ada"]: SENT, people["bob"]: skipped, people["cyd"]: skipped,
+    }  # fmt: skip
+    assert (await get(workspace, campaign.id)).status is CampaignStatus.SENT
+
+
+WAITING = """
+SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+WHERE NOT l.granted AND a.datname = current_database()
+"""
+
+
+async def test_a_schedule_that_is_moved_while_the_clock_looks_at_it_does_not_start(
+    workspace: UUID, now: datetime
+) -> None:
+    """The tick found it due and waits for the row, which an edit holds."""
+    campaign = await make_campaign(workspace, now=now)
+    due, later = now + timedelta(hours=1), now + timedelta(hours=5)
+    await control.schedule(workspace, campaign.id, at=due, now=now)
+    async with transaction(workspace):
+        await control.schedule(workspace, campaign.id, at=later, now=now)
+        with apart():
+            tick = asyncio.create_task(control.act_on_time(workspace, campaign.id, now=due))
+            while not await somebody_waits(workspace):
+                pass
+    assert await tick is None
+    found = await get(workspace, campaign.id)
+    assert (found.status, found.scheduled_at) == (CampaignStatus.SCHEDULED, later)
+
+
+async def somebody_waits(workspace_id: UUID) -> bool:
+    """Whether a transaction of this database waits for a lock."""
+    async with transaction(workspace_id) as connection:
+        return bool(await connection.fetchval(WAITING))
+
+
+async def test_an_excluded_segment_that_was_never_evaluated_stops_the_start(
+    workspace: UUID, now: datetime, hasher: AddressHasher
+) -> None:
+    """R1: else the very people to spare would be mailed."""
+    await make_people(workspace, ["ada"], hasher=hasher, now=now)
+    spared = await segment_lifecycle.create(
+        workspace,
+        SegmentInput(name="spared", type=SegmentType.DYNAMIC, definition=PREMIUM),
+        now=now,
+    )
+    await segment_lifecycle.activate(workspace, spared.id, now=now)
+    campaign = await make_campaign(workspace, now=now, excluded_segment_ids=(spared.id,), refresh_before=False)
+    with pytest.raises(TargetError) as refusal:
+        await sending.start(workspace, campaign.id, now=now)
+    assert (refusal.value.code, refusal.value.field) == ("SEGMENT_NOT_EVALUATED", ("excluded_segment_ids", "0"))
+    assert (await get(workspace, campaign.id)).status is CampaignStatus.DRAFT
+
+
+async def test_a_brands_campaign_goes_to_its_people_from_its_senders_and_segments(
+    workspace: UUID, now: datetime, hasher: AddressHasher
+) -> None:
+    mine, other = await brands.create(workspace, "Mine"), await brands.create(workspace, "Other")
+    people = await make_people(workspace, ["ada", "bob"], hasher=hasher, now=now)
+    async with transaction(workspace) as connection:
+        await connection.execute(
+            "INSERT INTO profile_brand (workspace_id, brand_id, profile_id) VALUES ($1, $2, $3)",
+            workspace, mine.id, people["ada"],
+        )  # fmt: skip
+    foreign = await create(
+        workspace,
+        SenderInput(from_name="O", from_address="o@other.example", postal_address="2 Main St", brand_id=other.id),
+    )
+    segment = await segment_lifecycle.create(
+        workspace, SegmentInput(name="theirs", type=SegmentType.STATIC, brand_id=other.id), now=now
+    )
+    campaign = await make_campaign(workspace, now=now, brand_id=mine.id)
+    for changes, field in (
+        (CampaignChanges(sender_id=foreign.id), ("sender_id",)),
+        (CampaignChanges(segment_ids=(segment.id,)), ("segment_ids", "0")),
+        (CampaignChanges(excluded_segment_ids=(segment.id,)), ("excluded_segment_ids", "0")),
+    ):
+        with pytest.raises(CampaignError) as refusal:
+            await drafts.update(workspace, campaign.id, changes, proofs=ReadHere(), now=now)
+        assert (refusal.value.code, refusal.value.field) == ("OTHER_BRAND", field)
+    await sending.start(workspace, campaign.id, now=now)
+    channel = ScriptedChannel()
+    await deliver_all(workspace, campaign.id, channel, now)
+    assert channel.recipients == ["ada@example.com"]

@@ -1,0 +1,217 @@
+"""What a turn of sending holds, slots and claims, when something goes wrong and when it is not alone (R3 to R5)."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from time import monotonic
+from uuid import UUID, uuid4
+
+import pytest
+
+from campaigns import control, ledger, sending
+from campaigns.carrier import Slots
+from campaigns.listing import get
+from campaigns.models import CampaignStatus, DeliveryState
+from campaigns.transmission import Answer, Ready, Turn
+from channels.base import EmailMessage, Outcome, OutcomeKind
+from db.transactions import apart, transaction
+from profiles.addresses import AddressHasher
+from tests.campaigns.factories import ACCEPTED, ScriptedChannel, carrier, make_campaign, make_people
+from tests.campaigns.test_races import somebody_waits
+from tests.campaigns.test_sending import deliver_all, states
+
+NAMES = [f"p{place:02}" for place in range(20)]
+SENDING = "SELECT count(*) FROM delivery WHERE state = 'sending'"
+
+
+async def test_a_commit_whose_answer_was_lost_frees_no_slot_before_its_rows_are_settled(
+    workspace: UUID, now: datetime, hasher: AddressHasher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R3: a kill at that moment, with another turn in the process, leaves no more in doubt than there are slots."""
+    await make_people(workspace, NAMES, hasher=hasher, now=now)
+    campaign = await make_campaign(workspace, now=now)
+    await sending.start(workspace, campaign.id, now=now)
+    channel = ScriptedChannel()
+    sender = carrier(channel, concurrency=4)
+    write = Turn.write
+    seen: list[tuple[int, int]] = []
+
+    async def unheard(turn: Turn, answers: Sequence[Answer], group: Sequence[Ready]) -> list[Ready]:
+        leaving = await write(turn, answers, group)
+        if group and not seen:
+            raise ConnectionResetError
+        return leaving
+
+    async def look(turn: Turn, trouble: BaseException) -> None:
+        async with transaction(workspace) as connection:
+            seen.append((await connection.fetchval(SENDING), sender.slots.free))
+
+    monkeypatch.setattr(Turn, "write", unheard)
+    monkeypatch.setattr(Turn, "be_patient", look)
+    await sending.deliver(workspace, campaign.id, carrier=sender, now=now, until=monotonic() + 60)
+    assert seen == [(4, 0)]
+    assert sender.slots.free == 4
+    await deliver_all(workspace, campaign.id, channel, now)
+    assert channel.recipients == [f"{name}@example.com" for name in NAMES]
+
+
+async def test_a_channel_that_lets_itself_be_cancelled_costs_no_slot(
+    workspace: UUID, now: datetime, hasher: AddressHasher
+) -> None:
+    people = await make_people(workspace, NAMES[:6], hasher=hasher, now=now)
+    campaign = await make_campaign(workspace, now=now)
+    await sending.start(workspace, campaign.id, now=now)
+
+    def answer(message: EmailMessage) -> Outcome:
+        if message.recipient.startswith("p00"):
+            raise asyncio.CancelledError
+        return ACCEPTED
+
+    sender = carrier(ScriptedChannel(answer), concurrency=2)
+    await sending.deliver(workspace, campaign.id, carrier=sender, now=now, until=monotonic() + 60)
+    assert sender.slots.free == 2
+    assert (await states(workspace, campaign.id))[people["p00"]] == (DeliveryState.IN_DOUBT, "CHANNEL_FAILED")
+
+
+async def test_what_a_server_calls_a_message_cannot_spoil_the_outcomes_of_others(
+    workspace: UUID, now: datetime, hasher: AddressHasher
+) -> None:
+    people = await make_people(workspace, NAMES[:6], hasher=hasher, now=now)
+    campaign = await make_campaign(workspace, now=now)
+    await sending.start(workspace, campaign.id, now=now)
+    strange = Outcome(OutcomeKind.ACCEPTED, "ACCEPTED", "FINAL", provider_id="4f\0a\ud800")
+    await deliver_all(workspace, campaign.id, ScriptedChannel(lambda message: strange), now)
+    assert await states(workspace, campaign.id) == dict.fromkeys(people.values(), (DeliveryState.SENT, None))
+
+
+async def test_a_turn_that_hands_its_slots_on_leaves_one_to_a_turn_without_any(
+    workspace: UUID, now: datetime, hasher: AddressHasher
+) -> None:
+    """Somebody waits for a test send while a blast of the same process is under way."""
+    await make_people(workspace, NAMES, hasher=hasher, now=now)
+    blast = await make_campaign(workspace, now=now, name="blast")
+    other = await make_campaign(workspace, now=now, name="other")
+    for campaign in (blast, other):
+        await sending.start(workspace, campaign.id, now=now)
+    channel = ScriptedChannel()
+    sender = carrier(channel, concurrency=2)
+    channel.go.clear()
+    until = monotonic() + 60
+    first = asyncio.create_task(sending.deliver(workspace, blast.id, carrier=sender, now=now, until=until))
+    await channel.until_received(2)
+    second = asyncio.create_task(sending.deliver(workspace, other.id, carrier=sender, now=now, until=until))
+    while not await is_claimed(workspace, other.id):
+        pass
+    channel.go.set()
+    await asyncio.gather(first, second)
+    async with transaction(workspace) as connection:
+        of_other = await connection.fetchval("SELECT id FROM dispatch WHERE campaign_id = $1", other.id)
+    places = [place for place, message in enumerate(channel.received) if message.key.startswith(of_other.hex)]
+    assert len(places) == 20
+    assert places[0] < 8
+    assert sender.slots.free == 2
+    assert sender.slots.waiting == set()
+
+
+async def is_claimed(workspace_id: UUID, campaign_id: UUID) -> bool:
+    """Whether messages of a campaign are claimed."""
+    async with transaction(workspace_id) as connection:
+        claimed: bool = await connection.fetchval(
+            "SELECT EXISTS (SELECT 1 FROM delivery d JOIN dispatch r ON r.id = d.dispatch_id"
+            " WHERE r.campaign_id = $1 AND d.state = 'claimed')",
+            campaign_id,
+        )
+    return claimed
+
+
+def test_slots_are_owed_to_who_has_none_until_they_have_some() -> None:
+    slots, rich, poor = Slots(2), asyncio.Event(), asyncio.Event()
+    with slots.heard_by(rich):
+        with slots.heard_by(poor):
+            assert not slots.are_owed_to_others(rich)
+            slots.wait_for_one(poor)
+            assert (slots.are_owed_to_others(rich), slots.are_owed_to_others(poor)) == (True, False)
+            slots.stop_waiting(poor)
+            assert not slots.are_owed_to_others(rich)
+            assert rich.is_set()
+            slots.wait_for_one(poor)
+        assert not slots.are_owed_to_others(rich)
+
+
+async def test_a_turn_without_a_slot_takes_nothing_of_a_rate_that_others_could_use(
+    workspace: UUID, now: datetime, hasher: AddressHasher
+) -> None:
+    """What is reserved and lapses is lost to all workers."""
+    await make_people(workspace, NAMES[:4], hasher=hasher, now=now)
+    campaign = await make_campaign(workspace, now=now, rate_per_s=10)
+    await sending.start(workspace, campaign.id, now=now)
+    sender = carrier(ScriptedChannel(), concurrency=2)
+    sender.slots.take(2)
+    job = asyncio.create_task(sending.deliver(workspace, campaign.id, carrier=sender, now=now, until=monotonic() + 60))
+    while not sender.slots.waiting and not await is_reserved(workspace):
+        pass
+    assert not await is_reserved(workspace)
+    sender.slots.give_back(2)
+    await job
+    assert await is_reserved(workspace)
+
+
+async def is_reserved(workspace_id: UUID) -> bool:
+    async with transaction(workspace_id) as connection:
+        return bool(await connection.fetchval("SELECT next_send_at IS NOT NULL FROM dispatch"))
+
+
+async def test_what_is_claimed_while_the_claim_is_closed_is_not_left_behind(
+    workspace: UUID, now: datetime, hasher: AddressHasher
+) -> None:
+    """A claiming whose answer was lost may be committed after the turn has given back what it knew of. Under a claim
+    that is gone its rows would be claimed for ever, and the campaign never SENT."""
+    await make_people(workspace, NAMES[:4], hasher=hasher, now=now)
+    campaign = await make_campaign(workspace, now=now)
+    await sending.start(workspace, campaign.id, now=now)
+    stopped = carrier(ScriptedChannel())
+    await sending.prepare(workspace, campaign.id, carrier=stopped, now=now, until=monotonic() + 60)
+    async with transaction(workspace) as connection:
+        dispatch_id = await connection.fetchval("SELECT id FROM dispatch")
+        ids = {"workspace_id": workspace, "dispatch_id": dispatch_id}
+        claim_id = await ledger.open_claim(connection, **ids, owner=uuid4(), lease=timedelta(seconds=30))
+
+    async def close() -> None:
+        async with transaction(workspace) as connection:
+            await ledger.close_claim(connection, **ids, claim_id=claim_id)
+
+    async with transaction(workspace) as connection:
+        assert len(await ledger.claim(connection, **ids, claim_id=claim_id, limit=10)) == 4
+        with apart():
+            closing = asyncio.create_task(close())
+            while not await somebody_waits(workspace):
+                pass
+    await closing
+    async with transaction(workspace) as connection:
+        left = await connection.fetch("SELECT state, claim_id FROM delivery")
+        assert await connection.fetchval("SELECT count(*) FROM claim") == 0
+    assert [tuple(row) for row in left] == [("pending", None)] * 4
+
+
+async def test_a_cancelled_campaign_whose_content_is_refused_by_now_ends_too(
+    workspace: UUID, now: datetime, hasher: AddressHasher
+) -> None:
+    """A newer version may refuse what an older one froze: nothing leaves, and the sweeper must not ring for ever."""
+    people = await make_people(workspace, NAMES[:2], hasher=hasher, now=now)
+    campaign = await make_campaign(workspace, now=now)
+    await sending.start(workspace, campaign.id, now=now)
+    channel = ScriptedChannel()
+    await sending.prepare(workspace, campaign.id, carrier=carrier(channel), now=now, until=monotonic() + 60)
+    async with transaction(workspace) as connection:
+        await connection.execute(
+            "UPDATE dispatch SET content = jsonb_set(content, '{email,subject}', '\"{{ nothing.of.ours( }}\"')"
+        )
+    await deliver_all(workspace, campaign.id, channel, now)
+    assert (await get(workspace, campaign.id)).status is CampaignStatus.PAUSED
+    await control.cancel(workspace, campaign.id, now=now)
+    await deliver_all(workspace, campaign.id, channel, now)
+    skipped = (DeliveryState.SKIPPED, "CANCELLED")
+    assert await states(workspace, campaign.id) == dict.fromkeys(people.values(), skipped)
+    async with transaction(workspace) as connection:
+        assert await connection.fetchval("SELECT finished_at IS NOT NULL FROM dispatch")
+    assert channel.received == []
