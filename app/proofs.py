@@ -11,11 +11,13 @@ import socket
 import struct
 import subprocess
 import sys
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import orjson
 
@@ -45,6 +47,8 @@ class Limits:
     """At once, in one process of ours."""
     waiting: int = 32
     """Requests that wait for a child; more are refused."""
+    of_one: int = 16
+    """Requests of one workspace at a time, so that others have room to wait too."""
 
 
 class Lost(Exception):
@@ -136,29 +140,28 @@ class Proofreaders:
         self.busy: set[Child] = set()
         self.turns = asyncio.Semaphore(limits.children)
         self.waiting = 0
+        self.asking: Counter[UUID] = Counter()
+        """Requests under way, by workspace; none of those that have none."""
         self.is_closed = False
 
-    async def prove(self, content: EmailContent) -> Proof:
-        return Proof.from_json(await self.ask("prove", content))
+    async def prove(self, content: EmailContent, *, workspace_id: UUID) -> Proof:
+        return Proof.from_json(await self.ask("prove", content, workspace_id))
 
-    async def preview(self, trial: Trial) -> Preview:
-        return Preview.from_json(await self.ask("preview", trial))
+    async def preview(self, trial: Trial, *, workspace_id: UUID) -> Preview:
+        return Preview.from_json(await self.ask("preview", trial, workspace_id))
 
-    async def ask(self, what: str, subject: EmailContent | Trial) -> dict[str, Any]:
+    async def ask(self, what: str, subject: EmailContent | Trial, workspace_id: UUID) -> dict[str, Any]:
         """The value a child makes of `subject`. Raises CampaignError: its refusal, or why there is none."""
         request = orjson.dumps({"do": what, "of": subject})
-        if self.turns.locked() and self.waiting >= self.limits.waiting:
+        is_full = self.turns.locked() and self.waiting >= self.limits.waiting
+        if is_full or self.asking[workspace_id] >= self.limits.of_one:
             message = "Too many contents are being read at this moment; try again in a few seconds."
             raise CampaignError("BUSY", message, field=("content",))
-        self.waiting += 1
+        self.asking[workspace_id] += 1
         try:
-            await self.turns.acquire()
+            answer = await self.in_turn(request)
         finally:
-            self.waiting -= 1
-        try:
-            answer = await self.ask_a_child(request)
-        finally:
-            self.turns.release()
+            self.asking -= Counter((workspace_id,))  # which leaves nothing where nothing is left
         if refusal := answer.get("refusal"):
             raise CampaignError(refusal["code"], refusal["message"], field=tuple(refusal["field"]))
         if "fault" in answer:
@@ -167,9 +170,21 @@ class Proofreaders:
         value: dict[str, Any] = answer["value"]
         return value
 
+    async def in_turn(self, request: bytes) -> dict[str, Any]:
+        """What a child answers, once it is this request's turn."""
+        self.waiting += 1
+        try:
+            await self.turns.acquire()
+        finally:
+            self.waiting -= 1
+        try:
+            return await self.ask_a_child(request)
+        finally:
+            self.turns.release()
+
     async def ask_a_child(self, request: bytes) -> dict[str, Any]:
         """A child's answer; the child is kept unless it is used up, and killed whenever it does not answer."""
-        spare = self.spares.pop(0) if self.spares else self.started()
+        spare = self.taken()
         try:
             child = await asyncio.shield(spare)
         except asyncio.CancelledError:
@@ -190,11 +205,24 @@ class Proofreaders:
             # Also when whoever asked has gone: this child's next answer would be to a question nobody remembers.
             self.busy.discard(child)
             is_usable = answer is not None and "last" not in answer and child.answers < ANSWERS_OF_A_CHILD
-            if not is_usable:
+            if not is_usable or self.is_closed:
                 child.kill()
             if not self.is_closed:
                 self.spares.append(spare if is_usable else self.started())
         return answer
+
+    def taken(self) -> "asyncio.Task[Child]":
+        """A spare that lives, else a child on its way. One that ended while nobody asked it anything, the machine being
+        short of memory, says nothing about what is asked now."""
+        while self.spares:
+            spare = self.spares.pop(0)
+            if not spare.done():
+                return spare
+            if spare.exception() is None:
+                if spare.result().process.poll() is None:
+                    return spare
+                spare.result().kill()
+        return self.started()
 
     def started(self) -> "asyncio.Task[Child]":
         """A child on its way."""

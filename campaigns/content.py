@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, assert_never
+from uuid import UUID
 
 import orjson
 
@@ -40,7 +41,7 @@ class BannerContent:
 Content = EmailContent | BannerContent
 
 
-async def proved(content: Content, proofs: Proofs) -> dict[str, Any]:
+async def proved(content: Content, proofs: Proofs, *, workspace_id: UUID) -> dict[str, Any]:
     """What a campaign's row keeps of a content, found fit to be kept.
 
     Raises CampaignError for the first thing wrong with it, naming its field, such as ("content", "html").
@@ -48,7 +49,7 @@ async def proved(content: Content, proofs: Proofs) -> dict[str, Any]:
     if isinstance(content, BannerContent):
         check_banner(content)
         return asdict(content)
-    return asdict(content) | {"proof": asdict(await proofs.prove(content))}
+    return asdict(content) | {"proof": asdict(await proofs.prove(content, workspace_id=workspace_id))}
 
 
 def require_sendable(kept: dict[str, Any], *, channel: CampaignChannel, class_: CampaignClass) -> None:

@@ -38,8 +38,8 @@ WHERE d.workspace_id = $1 AND d.campaign_id = ANY($2) AND d.kind = $3
 # A lock of its own, not the row's: heartbeats, paces and plans must not wait for half a second of counting.
 TRY_TO_COUNT = "SELECT pg_try_advisory_xact_lock(hashtextextended('count ' || $1::uuid::text, 0))"
 WAIT_TO_COUNT = "SELECT pg_advisory_xact_lock(hashtextextended('count ' || $1::uuid::text, 0))"
-# All that is to be known of a dispatch in one look. `newest` is an example for each reason. What was sent before a pause
-# says nothing of the speed after it.
+# All that is to be known of a dispatch in one look. `newest` is an example for each reason. What was sent before a
+# pause says nothing of the speed after it.
 COUNT = """
 SELECT d.dispatch_id, d.state, d.reason, count(*) AS messages, max(d.updated_at) AS changed_at,
   count(*) FILTER (WHERE d.sent_at > greatest(now() - $3::interval,
@@ -48,11 +48,12 @@ SELECT d.dispatch_id, d.state, d.reason, count(*) AS messages, max(d.updated_at)
   max((d.updated_at, d.profile_id, d.device_id)) FILTER (WHERE d.reason IS NOT NULL) AS newest
 FROM delivery d WHERE d.workspace_id = $1 AND d.dispatch_id = $2 GROUP BY d.dispatch_id, d.state, d.reason
 """
-# A count that began before the dispatch was finished comes too late to be kept.
+# A count that began before the dispatch was finished comes too late to be kept, unless there is none: it was finished
+# before counts were kept.
 KEEP = """
 UPDATE dispatch SET tally = $3, counted_at = $4, count_took = $5,
   counts = CASE WHEN $6 THEN $7 ELSE counts END, dirty = dirty AND NOT $6
-WHERE workspace_id = $1 AND id = $2 AND ($6 OR finished_at IS NULL OR dirty)
+WHERE workspace_id = $1 AND id = $2 AND ($6 OR finished_at IS NULL OR dirty OR tally IS NULL)
 """
 # Locked, so that evidence which comes in between waits and marks the dispatch again.
 DIRTY = """
@@ -188,7 +189,7 @@ class Progress:
     finished_at: datetime | None
     counted_at: datetime
     per_second: float
-    """Messages sent in a second, over the last half minute; 0 when nothing leaves."""
+    """Messages sent in a second, over the last half minute or since it went on; 0 when nothing leaves."""
     ends_at: datetime | None
     """When the last message will have left, at this speed; None when nobody can tell."""
     stalled_since: datetime | None

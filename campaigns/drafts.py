@@ -129,7 +129,8 @@ async def create(workspace_id: UUID, wanted: CampaignInput, *, proofs: Proofs, n
 
     Raises CampaignError naming the field.
     """
-    return await insert(workspace_id, wanted, await content.proved(wanted.content, proofs), now=now)
+    proved = await content.proved(wanted.content, proofs, workspace_id=workspace_id)
+    return await insert(workspace_id, wanted, proved, now=now)
 
 
 async def insert(workspace_id: UUID, wanted: CampaignInput, kept: dict[str, Any], *, now: datetime) -> Campaign:
@@ -173,7 +174,9 @@ async def update(
     """
     given = changes.given()
     # Before the transaction: a child may read in it for two seconds, and the campaign is not locked meanwhile.
-    fresh = await content.proved(given["content"], proofs) if "content" in given else None
+    fresh = None
+    if "content" in given:
+        fresh = await content.proved(given["content"], proofs, workspace_id=workspace_id)
     async with transaction(workspace_id) as connection:
         campaign = await lifecycle.get_locked(workspace_id, campaign_id)
         if campaign.channel is not CampaignChannel.BANNER and campaign.status in lifecycle.FROZEN:
@@ -285,6 +288,9 @@ async def check(
     if expiry_changed and wanted.expires_at and wanted.expires_at <= now:
         message = f"{wanted.expires_at.isoformat()} is in the past; choose a later end, or leave it out."
         raise CampaignError("IN_THE_PAST", message, field=("expires_at",))
+    if wanted.error_threshold is not None and not 1 <= wanted.error_threshold <= 100:
+        message = "An error threshold is 1 to 100 per cent; null sets none."
+        raise CampaignError("OUT_OF_RANGE", message, field=("error_threshold",))
     content.require_sendable(kept, channel=channel_of(wanted.content), class_=wanted.class_)
     if wanted.brand_id and not await connection.fetchval(BRAND_EXISTS, workspace_id, wanted.brand_id):
         raise CampaignError("NOT_FOUND", "There is no such brand in this workspace.", field=("brand_id",))
@@ -309,16 +315,13 @@ async def check_brands_of_segments(workspace_id: UUID, wanted: CampaignInput) ->
 
 
 async def check_email(workspace_id: UUID, wanted: CampaignInput) -> None:
-    """A sender of its brand or of all; a rate and a threshold that mean something."""
+    """A sender of its brand or of all; a rate that means something."""
     if wanted.placement_id or wanted.weight is not None:
         message = "Placement and weight belong to banners."
         raise CampaignError("NOT_FOR_THIS_CHANNEL", message, field=("placement_id",))
     if wanted.rate_per_s is not None and not 1 <= wanted.rate_per_s <= FASTEST:
         message = f"A rate is 1 to {FASTEST:,} messages a second; null sets none."
         raise CampaignError("OUT_OF_RANGE", message, field=("rate_per_second",))
-    if wanted.error_threshold is not None and not 1 <= wanted.error_threshold <= 100:
-        message = "An error threshold is 1 to 100 per cent; null sets none."
-        raise CampaignError("OUT_OF_RANGE", message, field=("error_threshold",))
     if wanted.sender_id is None:
         return
     sender = await Sender.filter(workspace_id=workspace_id, id=wanted.sender_id).first()

@@ -4,10 +4,10 @@ RECEIVED is a message that a provider accepted and that did not bounce (states s
 `sent_at`; OPENED and CLICKED are rows of delivery_event at their `occurred_at`, those of machines left out. Test sends
 count for nothing. What was written to a profile that was merged later counts for its winner.
 
-Whoever writes such rows (`campaigns.responses`) says so, or live segments learn of them no sooner than at their next
-full evaluation: `profiles.identities.write_touched` for the profiles, in the transaction that writes an open, a click,
-or the state of a message that was sent before (bounced, complained). A message that is sent needs no such row, of which
-a campaign would write a million: `crossed` finds it by its time.
+Whoever writes such rows (`campaigns.responses`, `campaigns.resolving`) says so, or live segments learn of them no
+sooner than at their next full evaluation: `profiles.identities.write_touched` for the profiles, in the transaction that
+writes an open, a click, or the state of a message that was sent before (bounced, complained, no more in doubt). A
+message that is sent needs no such row, of which a campaign would write a million: `crossed` finds it by its time.
 """
 
 from collections.abc import AsyncIterator, Iterable, Sequence

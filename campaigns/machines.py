@@ -26,9 +26,9 @@ PROXIES = re.compile(r"GoogleImageProxy|YahooMailProxy", re.IGNORECASE)
 """They hide who asks but ask when somebody reads, and keep the image afterwards: people
 (wordtothewise.com/2013/12/gmail-deploys-image-proxy-servers)."""
 PROGRAMS = re.compile(
-    r"(?<!cu)bot\b|bots\b|crawl|spider|scan|preview|prefetch|headless|monitor|validator|linkcheck|curl/|wget/|python|httpx"
-    r"|aiohttp|okhttp|java/|go-http-client|libwww|axios|node-fetch|barracuda|proofpoint|mimecast|ironport|trendmicro"
-    r"|symantec|fortinet|sophos|safelinks",
+    r"(?<!cu)bot\b|bots\b|crawl|spider|scan|preview|prefetch|headless|monitor|validator|linkcheck|curl/|wget/|python"
+    r"|httpx|aiohttp|okhttp|java/|go-http-client|libwww|axios|node-fetch|barracuda|proofpoint|mimecast|ironport"
+    r"|trendmicro|symantec|fortinet|sophos|safelinks",
     re.IGNORECASE,
 )
 """What programs call themselves; Cubot makes telephones. MSOffice is missing on purpose: so Outlook calls itself when

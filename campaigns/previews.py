@@ -5,7 +5,7 @@ from datetime import datetime
 from uuid import UUID
 
 from campaigns.emails import EmailContent, Recipient
-from campaigns.errors import CampaignError, CampaignNotFound
+from campaigns.errors import CampaignError
 from campaigns.mime import SenderInfo
 from campaigns.models import Campaign, CampaignChannel, CampaignClass, Sender
 from campaigns.proofs import Preview, Proofs, Trial
@@ -45,7 +45,8 @@ async def preview(
         if wanted.campaign_id is not None:
             campaign = await Campaign.filter(workspace_id=workspace_id, id=wanted.campaign_id).first()
             if campaign is None:
-                raise CampaignNotFound()
+                message = "There is no such campaign in this workspace."
+                raise CampaignError("NOT_FOUND", message, field=("campaign_id",))
         content = wanted.content or content_of(campaign)
         sender = await sender_of(workspace_id, wanted.sender_id or (campaign.sender_id if campaign else None))
     class_ = wanted.class_ or (campaign.class_ if campaign else CampaignClass.MARKETING)
@@ -58,7 +59,7 @@ async def preview(
         unsubscribe_url=unsubscribe_url,
         now=now,
     )
-    return await proofs.preview(trial)
+    return await proofs.preview(trial, workspace_id=workspace_id)
 
 
 def content_of(campaign: Campaign | None) -> EmailContent:

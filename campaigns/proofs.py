@@ -143,11 +143,11 @@ class Preview:
 class Proofs(Protocol):
     """Who reads what people write, at no risk to the process that asks."""
 
-    async def prove(self, content: EmailContent) -> Proof:
-        """What is known of a content. Raises CampaignError naming the field: what is wrong, or that reading it took
-        too long or too much memory."""
+    async def prove(self, content: EmailContent, *, workspace_id: UUID) -> Proof:
+        """What is known of a content. Raises CampaignError naming the field: what is wrong, that reading it took too
+        long or too much memory, or BUSY. `workspace_id` is who asks: nobody takes all turns."""
 
-    async def preview(self, trial: Trial) -> Preview:
+    async def preview(self, trial: Trial, *, workspace_id: UUID) -> Preview:
         """A mail as its recipient would get it. Raises CampaignError like `prove`."""
 
 

@@ -13,6 +13,7 @@ from campaigns import lifecycle, reasons
 from campaigns.errors import CampaignError
 from campaigns.models import Campaign, CampaignStatus, DeliveryState
 from db.transactions import Connection, transaction
+from profiles.identities import write_touched
 
 S = CampaignStatus
 
@@ -40,7 +41,7 @@ FIND_DISPATCH = (
 )
 # $4: the rows meant, by profile and fence, or null for all; one that its own worker settles meanwhile is left alone.
 # The fence stays: an answer of the worker that was lost finds the row in another state, and after the next claim under
-# another fence. A message is taken to have left when it came into doubt.
+# another fence. A message is taken to have left when it came into doubt. Answers who they were for, a row a message.
 SETTLE = """
 WITH meant AS (SELECT m.* FROM unnest($4::int[], $5::bigint[], $6::int[]) AS m (profile_id, device_id, fence)),
 settled AS (
@@ -49,8 +50,9 @@ settled AS (
   WHERE d.workspace_id = $1 AND d.dispatch_id = $2 AND d.state = 'in_doubt' AND ($4::int[] IS NULL OR EXISTS (
     SELECT 1 FROM meant WHERE meant.profile_id = d.profile_id AND meant.device_id = d.device_id
       AND meant.fence = d.fence))
-  RETURNING 1)
-SELECT count(*) FROM settled
+  RETURNING d.profile_id)
+SELECT coalesce(p.merged_into, p.id) AS person_id
+FROM settled JOIN profile p ON p.workspace_id = $1 AND p.id = settled.profile_id
 """
 RECOUNT = "UPDATE dispatch SET dirty = true WHERE workspace_id = $1 AND id = $2 AND finished_at IS NOT NULL"
 # A finished one goes on like one that was paused: its rest was no silence, and what went wrong before counts no more.
@@ -122,7 +124,7 @@ async def settle(
     """Move rows in doubt of a locked campaign (`meant`, or all) and what depends on them; answers how many."""
     dispatch_id = await connection.fetchval(FIND_DISPATCH, campaign.workspace_id, campaign.id)
     sent = resolved_as is Resolution.SENT
-    messages: int = await connection.fetchval(
+    rows = await connection.fetch(
         SETTLE,
         campaign.workspace_id,
         dispatch_id,
@@ -133,15 +135,18 @@ async def settle(
         reason if sent else None,
         reasons.explain(reason) if sent else None,
     )
-    if not messages:
+    if not rows:
         return 0
     if sent:
         await connection.execute(RECOUNT, campaign.workspace_id, dispatch_id)
-        return messages
+        # Live segments look for what was sent in the last moments, and this was sent before.
+        people = {row["person_id"] for row in rows}
+        await write_touched(connection, workspace_id=campaign.workspace_id, profile_ids=people, now=now)
+        return len(rows)
     await connection.execute(REOPEN, campaign.workspace_id, dispatch_id)
     if campaign.status is S.SENT:
         await lifecycle.move(connection, campaign, S.SENDING, now=now)
-    return messages
+    return len(rows)
 
 
 async def note(

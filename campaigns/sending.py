@@ -61,9 +61,8 @@ WITH alive AS (
   RETURNING id)
 SELECT EXISTS (SELECT 1 FROM alive)
 """
-FINISH_DISPATCH = """
-UPDATE dispatch SET finished_at = $3, planned_at = coalesce(planned_at, $3) WHERE workspace_id = $1 AND id = $2
-"""
+# One that was cancelled before all was written stays unplanned: its rows are not everybody.
+FINISH_DISPATCH = "UPDATE dispatch SET finished_at = $3 WHERE workspace_id = $1 AND id = $2"
 
 
 # --- starting -----------------------------------------------------------------------------------------------------

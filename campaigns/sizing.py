@@ -26,8 +26,8 @@ SELECT p.id, p.external_id, p.email, p.traits, p.locale, p.time_zone, p.country,
 WHERE p.workspace_id = $1 AND p.id = ANY($2::int[]) AND p.email IS NOT NULL
 ORDER BY pg_column_size(p.traits) DESC, p.id LIMIT $3
 """
-LONG_LINK_ID = 2**62
-"""So that a link's token is as long as any."""
+ANY_LINK_ID = 1
+"""Of links that have no row yet: their tokens are equally long, whatever they name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ async def require_fits(connection: Connection, run: Run, audience: BitMap, limit
 
 def largest_of(run: Run, people: Sequence[Any], carrier: Carrier, now: datetime) -> tuple[int, int]:
     """Bytes of the largest message to one of `people` (rows of HEAVIEST), and whose it is; 0 without anybody."""
-    links = run.links or tuple(TrackedLink(LONG_LINK_ID, url is None) for url in run.content.tracked_urls)
+    links = run.links or tuple(TrackedLink(ANY_LINK_ID, url is None) for url in run.content.tracked_urls)
     sizes = [(0, 0)]
     for one in people:
         person = dict(one)

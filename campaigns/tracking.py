@@ -12,7 +12,9 @@ from campaigns.markup import ATTRIBUTE, CLOSE, OPEN, end_of_tag, markup_spans, m
 from campaigns.templates import TRACKED_URLS
 
 MOST_LINKS = 200
-"""Of one mail, at a few microseconds each; further ones stay as they are."""
+"""Different addresses of one mail, at a few microseconds each; further ones stay as they are."""
+MOST_PLACES = 500
+"""Where they may stand. campaigns/templates.py reads the tags of so many, and what was proved must compile."""
 LONGEST_ADDRESS = 2_048
 LINK_TAG = re.compile(r"<(?:a|area)[\s/]", re.IGNORECASE)
 # In an attribute a name without its semicolon is text before a letter, a digit or "=" (HTML Living Standard 13.2.5.73,
@@ -67,7 +69,7 @@ def tracked(html: str, tracking: Tracking) -> TrackedHtml:
     for start, _ in markup_spans(masked.html):
         if BODY_ENDS.match(masked.html, start):
             body_ends = start
-        if not tracking.clicks or not LINK_TAG.match(masked.html, start):
+        if not tracking.clicks or len(parts) == 2 * MOST_PLACES or not LINK_TAG.match(masked.html, start):
             continue
         span = href(masked.html, start)
         url = address(masked.html[span[0] : span[1]]) if span else None

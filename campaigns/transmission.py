@@ -10,14 +10,14 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import datetime
 from time import monotonic
-from typing import assert_never
 
 import asyncpg
 
 from campaigns import ledger
+from campaigns.answers import Answer, Ready, not_begun, settle, unsent
 from campaigns.breaker import Breaker, Pause
 from campaigns.carrier import Carrier, Run
 from campaigns.emails import Recipient
@@ -26,7 +26,6 @@ from campaigns.ledger import Claimed, Intent, Result
 from campaigns.models import CampaignChannel, DeliveryState
 from campaigns.pacing import Pace
 from campaigns.reasons import SkipReason
-from campaigns.retrying import retry_wait
 from channels.base import EmailMessage, Outcome, OutcomeKind, OutcomeScope
 from db.transactions import transaction
 from profiles import consent
@@ -40,28 +39,6 @@ LULL_S = 0.005
 LOOK_AGAIN_S = 0.25
 FIRST_PATIENCE_S, LONGEST_PATIENCE_S = 0.1, 5.0
 """Between attempts to write while PostgreSQL is away."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """A message that is made and may leave."""
-
-    claimed: Claimed
-    intent: Intent
-    address: str
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What became of a message, until it is written."""
-
-    result: Result
-    bad_address: bytes | None = None
-    """To be suppressed with it."""
-    holds_slot: bool = True
-    """False for one that was to leave in the slot of an answer before it."""
-    came_at: float = field(default_factory=monotonic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,8 +214,8 @@ class Turn:
             # The commit may have come through though its answer did not. None of the group has left, and that is
             # written where the intent stands; the answers are written again, which changes nothing where they stand.
             # Until then the slots stay taken: by its rows the group may be under way.
-            unsent = [Answer(not_begun(one, "NOT_BEGUN"), holds_slot=place < more) for place, one in enumerate(group)]
-            self.answers = [*answers, *unsent, *self.answers]
+            stayed = [Answer(not_begun(one, "NOT_BEGUN"), holds_slot=place < more) for place, one in enumerate(group)]
+            self.answers = [*answers, *stayed, *self.answers]
             if not is_passing(trouble):
                 raise
             await self.be_patient(trouble)
@@ -339,7 +316,7 @@ class Turn:
                 await asyncio.sleep(0)  # 50 messages are about 3 ms; heartbeats and answers come between
             if one.email is None:
                 reason = SkipReason.ERASED if one.erased else SkipReason.NO_ADDRESS
-                settled.append(result(one, DeliveryState.SKIPPED, reason))
+                settled.append(unsent(one, DeliveryState.SKIPPED, reason))
                 continue
             sent_at = one.first_attempt_at or now.replace(microsecond=0)
             message_id = one.message_id or f"<{self.key_of(one)}@{self.run.message_id_domain}>"
@@ -356,7 +333,7 @@ class Turn:
                     test=self.run.test,
                 )
             except RenderError as refusal:
-                settled.append(result(one, DeliveryState.FAILED, refusal.code, refusal.message))
+                settled.append(unsent(one, DeliveryState.FAILED, refusal.code, refusal.message))
                 unmade.append((one.profile_id, refusal))
                 continue
             intent = Intent(one.profile_id, one.device_id, one.fence, message_id, sent_at, one.email_hash)
@@ -457,51 +434,3 @@ def is_passing(trouble: BaseException) -> bool:
         return state[:2] in ("08", "40", "53", "57") or state == "25P03"
     # asyncpg's InterfaceError of a value that it cannot send is a ValueError too.
     return isinstance(trouble, OSError | asyncpg.InterfaceError) and not isinstance(trouble, ValueError)
-
-
-def not_begun(ready: Ready, reason: str) -> Result:
-    """A message of which not one byte left: it is tried again at once, and the attempt does not count."""
-    one = ready.intent
-    return Result(
-        one.profile_id, one.device_id, one.fence, DeliveryState.DEFERRED, reason, retry_in=timedelta(0), counts=False
-    )
-
-
-def result(one: Claimed, state: DeliveryState, reason: str, detail: str | None = None) -> Result:
-    """An outcome that needed no sending."""
-    return Result(one.profile_id, one.device_id, one.fence, state, reason, detail)
-
-
-def settle(one: Claimed, outcome: Outcome) -> Result:
-    """What the ledger says of an answer. Only what was definitely not accepted is tried again (R7)."""
-    retry_in: timedelta | None = None
-    provider_id = None if outcome.provider_id is None else storable(outcome.provider_id)
-    match outcome.kind:
-        case OutcomeKind.ACCEPTED:
-            return Result(one.profile_id, one.device_id, one.fence, DeliveryState.SENT, provider_id=provider_id)
-        case OutcomeKind.REFUSED:
-            state = DeliveryState.FAILED
-        case OutcomeKind.IN_DOUBT:
-            state = DeliveryState.IN_DOUBT
-        case OutcomeKind.DEFERRED:
-            state = DeliveryState.DEFERRED
-            retry_in = retry_wait(one.attempt + 1, outcome.retry_after)
-        case _:
-            assert_never(outcome.kind)
-    return Result(
-        one.profile_id,
-        one.device_id,
-        one.fence,
-        state,
-        outcome.code,
-        storable(outcome.detail),
-        provider_id,
-        retry_in,
-        counts=retry_in is None or outcome.scope is OutcomeScope.RECIPIENT,
-    )
-
-
-def storable(said: str) -> str:
-    """What a server has said without NUL and halves of surrogate pairs: PostgreSQL takes neither, and would refuse the
-    outcomes of the whole group."""
-    return said.replace("\0", "").encode("utf-8", "replace").decode()

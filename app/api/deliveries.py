@@ -122,7 +122,7 @@ class CampaignProgress:
     in_doubt: int = about("Messages of which nobody knows whether they left.")
     finished_at: datetime | None = about("When the last message was settled; null while some are open.")
     counted_at: datetime = about("When all this was so.")
-    messages_per_second: float = about("How many left in a second, over the last half minute.")
+    messages_per_second: float = about("How many left in a second, over the last half minute or since it went on.")
     ends_at: datetime | None = about("When the last will have left, at that speed; null while nobody can tell.")
     stalled_since: datetime | None = about("Since when nothing moves though something should; null when all is well.")
     next_attempt_at: datetime | None = about("When the first deferred message is tried again.")

@@ -82,7 +82,9 @@ class CampaignPreview:
     preheader: str | None = about("What mail programs show beside the subject.")
     text: str | None = about("The plain text.")
     html: str | None = about("The HTML; empty for a mail of plain text.")
-    size_bytes: int | None = about("Bytes of the whole message as it would be sent; null when it cannot be made.")
+    size_bytes: int | None = about(
+        "Bytes of the whole message with this preview's addresses in it; null when it cannot be made."
+    )
     variables: list[PreviewVariable] = about("What the content asks about the recipient, by name.")
     problems: list[PreviewNote] = about("Why this recipient would get no mail; empty when all is well.")
     warnings: list[PreviewNote] = about("What is allowed and may not be meant.")

@@ -259,7 +259,7 @@ async def side_by_side(*works: Callable[[asyncio.Event], Awaitable[None]]) -> No
     """
     events = [asyncio.Event() for _ in works]
     tasks = {asyncio.ensure_future(work(event)): event for work, event in zip(works, events, strict=True)}
-    ended, waiting = set[asyncio.Future[None]](), set(tasks)
+    ended, waiting = set[asyncio.Task[None]](), set(tasks)
     try:
         while waiting and not any(tasks[task].is_set() for task in ended):
             ended, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)

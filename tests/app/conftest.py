@@ -19,7 +19,7 @@ from profiles.keys import Scope
 from profiles.models import KeyKind
 from tests.app.caller import Caller
 from tests.campaigns.factories import ReadHere, ScriptedChannel, carrier
-from tests.conftest import Database
+from tests.conftest import Database, on_server
 
 ENVIRON = {
     "MUSTER_ADDRESS_KEY": "an address key of the tests, 32+ bytes",
@@ -84,6 +84,21 @@ async def http(settings: Settings) -> AsyncIterator[httpx2.AsyncClient]:
     """A client of the API, in production."""
     async with client_of(settings) as client:
         yield client
+
+
+@asynccontextmanager
+async def without_database(database: Database) -> AsyncIterator[None]:
+    """A time in which the database lets nobody in, and whoever was in is out."""
+    server_url, _, name = database.owner_url.rpartition("/")
+    await on_server(
+        f"{server_url}/postgres",
+        f"ALTER DATABASE {name} ALLOW_CONNECTIONS false",
+        f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'",
+    )
+    try:
+        yield
+    finally:
+        await on_server(f"{server_url}/postgres", f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
 
 
 MakeCaller = Callable[..., Awaitable[Caller]]

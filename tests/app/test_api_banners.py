@@ -205,6 +205,8 @@ WRONG_BANNERS: list[tuple[dict[str, Any], str, str]] = [
     ({"weight": 101}, "OUT_OF_RANGE", "weight"),
     ({"weight": -1}, "OUT_OF_RANGE", "weight"),
     ({"weight": None}, "OUT_OF_RANGE", "weight"),
+    ({"errorThreshold": 0}, "OUT_OF_RANGE", "errorThreshold"),
+    ({"errorThreshold": 40_000}, "OUT_OF_RANGE", "errorThreshold"),
     ({"placementId": "plc_" + "0" * 32}, "NOT_FOUND", "placementId"),
     ({"placementId": "brd_" + "0" * 32}, "INVALID_ID", "placementId"),
 ]

@@ -107,3 +107,20 @@ async def test_no_text_of_a_template_becomes_a_header(console: Caller) -> None:
             await sent(console, campaign, server)
             (received,) = server.received
             assert headers_of(received.data) == HEADERS, name
+
+
+async def test_headers_are_ascii_whatever_the_domain_of_the_sender(console: Caller) -> None:
+    """RFC 5322 2.2: other letters in a header need SMTPUTF8, which few servers take."""
+    await console.data("ProfileUpsert", input={"externalId": "ada", "email": "ada@bücher.example", "traits": {}})
+    sender = await console.data(
+        "SenderCreate",
+        input={"fromName": "Bücher", "fromAddress": "news@bücher.example", "postalAddress": "1 Main Street"},
+    )
+    content = {"email": {"subject": "Grüße", "text": "{{ sender.postal_address }} {{ unsubscribe_url }}"}}
+    campaign = await make(console, content=content, senderId=sender["sender"]["id"])
+    async with ScriptedSmtp() as server:
+        await sent(console, campaign, server)
+        (received,) = server.received
+    assert received.data.isascii()
+    message = message_from_bytes(received.data, policy=default)
+    assert str(message["Message-ID"]).endswith("@xn--bcher-kva.example>")

@@ -1,5 +1,6 @@
 """The unsubscribe link of a mail: a page with a button, and one click (RFC 8058)."""
 
+import logging
 from uuid import UUID
 
 import httpx2
@@ -8,8 +9,9 @@ import pytest
 from campaigns.tokens import Signer, unsubscribe_token
 from profiles import consent
 from tests.app.caller import Caller
-from tests.app.conftest import ENVIRON
+from tests.app.conftest import ENVIRON, without_database
 from tests.app.test_api_campaigns import make, people
+from tests.conftest import Database
 
 
 async def link(console: Caller, *, topic: str = "newsletter") -> tuple[str, int]:
@@ -81,6 +83,36 @@ async def test_a_link_of_somebody_who_is_gone_is_still_answered(console: Caller,
         campaign_id=UUID(int=1),
     )
     assert (await http.post(f"/u/{token}")).status_code == 200
+
+
+async def test_a_link_of_a_campaign_that_is_gone_is_about_all_mails(console: Caller, http: httpx2.AsyncClient) -> None:
+    path, profile = await link(console)
+    (edge,) = (await console.data("Campaigns"))["edges"]
+    await console.data("CampaignDelete", input={"id": edge["node"]["id"]})
+    assert "Do you want no more mails?" in (await http.get(path)).text
+    assert "You will get no more mails." in (await http.post(path)).text
+    assert await said(console, profile) == [("*", "UNSUBSCRIBED", "unsubscribe link")]
+
+
+async def test_nobody_is_told_to_be_unsubscribed_who_is_not(
+    console: Caller, http: httpx2.AsyncClient, database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without the database the page still has its button; the answer says when to come again, and the log who came."""
+    path, profile = await link(console)
+    with caplog.at_level(logging.WARNING):
+        async with without_database(database):
+            asked, pressed = await http.get(path), await http.post(path)
+    assert (asked.status_code, pressed.status_code, pressed.headers["retry-after"]) == (200, 503, "60")
+    assert "Do you want no more of these mails?" in asked.text
+    assert "Not unsubscribed yet" in pressed.text
+    assert all('<form method="post">' in page.text for page in (asked, pressed))
+    logged = [record for record in caplog.records if record.name == "app.links"]
+    assert [record.getMessage() for record in logged] == ["topic not looked up", "not unsubscribed"]
+    assert {record.__dict__["profile_id"] for record in logged} == {profile}
+    assert path.removeprefix("/u/") not in caplog.text
+    assert await said(console, profile) == []
+    assert (await http.post(path)).status_code == 200
+    assert await said(console, profile) == [("newsletter", "UNSUBSCRIBED", "unsubscribe link")]
 
 
 async def test_a_large_body_is_refused(console: Caller, http: httpx2.AsyncClient) -> None:

@@ -140,7 +140,7 @@ async def test_a_preview_without_a_person_or_a_content_is_refused(console: Calle
         ({"recipient": {"profileId": "prf_99"}}, "NOT_FOUND", ["recipient", "profileId"]),
         ({"recipient": {"profileId": "seg_99"}}, "INVALID_ID", ["profileId"]),
         ({"recipient": {"sample": {"traits": [1]}}}, "NOT_AN_OBJECT", ["recipient", "sample", "traits"]),
-        ({"campaignId": "cmp_" + NOWHERE}, "NOT_FOUND", ["id"]),
+        ({"campaignId": "cmp_" + NOWHERE}, "NOT_FOUND", ["campaignId"]),
         ({"senderId": "snd_" + NOWHERE}, "NOT_FOUND", ["senderId"]),
         ({"content": {"subject": "{{ x }}", "text": "y"}}, "TEMPLATE_NOT_ALLOWED", ["content", "subject"]),
         ({"content": {"subject": "x", "html": "y", "mjml": "z"}}, "HTML_AND_MJML", ["content", "mjml"]),

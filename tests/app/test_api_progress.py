@@ -1,5 +1,6 @@
 """How far a campaign is and what goes wrong, through the public API; and messages in doubt, settled by people."""
 
+import asyncio
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -18,6 +19,11 @@ ANSWERS = {
     "dan": Outcome(OutcomeKind.IN_DOUBT, "TIMEOUT", "FINAL"),
     "eve": Outcome(OutcomeKind.DEFERRED, "TRY_LATER", "RCPT", "451 later", retry_after=timedelta(hours=1)),
 }
+LONG_AGO = "UPDATE dispatch SET created_at = now() - interval '1 hour', planned_at = now() - interval '1 hour'"
+WAITS_TO_COUNT = """
+SELECT EXISTS (SELECT FROM pg_locks JOIN pg_database d ON d.oid = database
+  WHERE NOT granted AND locktype = 'advisory' AND d.datname = current_database())
+"""
 
 
 def answer(message: EmailMessage) -> Outcome:
@@ -105,6 +111,31 @@ async def test_progress_tells_speed_and_end_and_when_it_stands_still(console: Ca
     assert (await progress(console, one))["stalledSince"] is None
 
 
+async def test_the_speed_after_a_pause_is_not_that_before_it(console: Caller) -> None:
+    await people(console, "ada", "bob", "cyd")
+    one = await make(console)
+    await console.data("CampaignSend", input={"id": one})
+    later = Outcome(OutcomeKind.DEFERRED, "TRY_LATER", "RCPT", "451 later", retry_after=timedelta(hours=1))
+    await work(console, one, ScriptedChannel(lambda m: later if m.recipient.startswith("cyd") else ACCEPTED))
+    assert (await progress(console, one))["messagesPerSecond"] > 0
+    await console.data("CampaignPause", input={"id": one})
+    await console.data("CampaignResume", input={"id": one})
+    found = await progress(console, one)
+    assert (found["messagesPerSecond"], found["endsAt"]) == (0.0, None)
+
+
+async def test_what_was_to_be_tried_again_and_is_not_stands_still(console: Caller) -> None:
+    """All workers gone while the last messages wait for their next attempt."""
+    one, _ = await mixed(console)
+    await execute(console, LONG_AGO)
+    await execute(console, "UPDATE delivery SET updated_at = now() - interval '30 min'")
+    waits = await progress(console, one)
+    assert (waits["deferred"], waits["pending"], waits["stalledSince"]) == (1, 0, None)
+    await execute(console, "UPDATE delivery SET not_before = now() - interval '5 min' WHERE state = 'deferred'")
+    overdue = await progress(console, one)
+    assert overdue["stalledSince"] == overdue["nextAttemptAt"]
+
+
 async def test_however_many_look_a_dispatch_is_counted_once(console: Caller) -> None:
     one, _ = await mixed(console)
     first = await progress(console, one)
@@ -113,6 +144,17 @@ async def test_however_many_look_a_dispatch_is_counted_once(console: Caller) -> 
     again = (await console.data("Campaign", id=one))["progress"]
     assert (again["inDoubt"], again["sent"]) == (first["inDoubt"], first["sent"]) == (2, 1)
     assert (await progress(console, one))["sent"] == 3
+
+
+async def test_what_was_finished_before_counts_were_kept_is_counted_once(console: Caller) -> None:
+    await people(console, "ada")
+    one = await make(console)
+    await console.data("CampaignSend", input={"id": one})
+    await work(console, one)
+    await execute(console, "UPDATE dispatch SET tally = NULL, counted_at = NULL, count_took = NULL")
+    first = (await console.data("Campaign", id=one))["progress"]
+    assert (first["sent"], first["finishedAt"] is None) == (1, False)
+    assert (await console.data("Campaign", id=one))["progress"]["countedAt"] == first["countedAt"]
 
 
 async def test_while_somebody_counts_others_are_told_what_is_kept(console: Caller) -> None:
@@ -154,12 +196,23 @@ async def test_messages_in_doubt_are_tried_again_and_a_sent_campaign_goes_on(con
     await console.data("CampaignSend", input={"id": one})
     first = await work(console, one, ScriptedChannel(answer))
     assert (await console.data("Campaign", id=one))["status"] == "SENT"
+    await execute(console, LONG_AGO)
+    await execute(console, "UPDATE delivery SET updated_at = now() - interval '30 min'")
     resolved = await console.data("InDoubtResolve", input={"campaignId": one, "as": "RETRY"})
     assert (resolved["messages"], resolved["campaign"]["status"], resolved["campaign"]["finishedAt"]) == (
         2,
         "SENDING",
         None,
     )
+    # Its rest was no standstill; and who looks first, while somebody counts, waits for a count of what it is now.
+    await execute(console, "UPDATE dispatch SET counted_at = NULL")
+    async with transaction(console.workspace_id) as connection:
+        assert await connection.fetchval(counts.TRY_TO_COUNT, await connection.fetchval("SELECT id FROM dispatch"))
+        with apart():
+            looking = asyncio.create_task(console.data("Campaign", id=one))
+            while not await connection.fetchval(WAITS_TO_COUNT):
+                assert not looking.done()
+    assert ((await looking)["progress"]["pending"], (await looking)["progress"]["stalledSince"]) == (2, None)
     second = await work(console, one)
     assert second.recipients == ["cyd@example.com", "dan@example.com"]
     again = {m.recipient: m.data for m in first.received if m.recipient in second.recipients}

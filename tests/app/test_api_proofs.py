@@ -4,6 +4,8 @@ import asyncio
 import os
 import re
 import signal
+import socket
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,7 +19,7 @@ import httpx2
 import pytest
 
 from app.main import create_app
-from app.proofs import Child, Limits, Proofreaders
+from app.proofs import Child, Limits, Lost, Proofreaders, launch
 from app.resources import Resources
 from app.settings import Settings
 from campaigns.emails import EmailContent
@@ -32,6 +34,7 @@ from tests.campaigns.hostile import CONTENTS, TEMPLATES
 PLAIN = {"email": {"subject": "x", "text": "{{ sender.postal_address }} {{ unsubscribe_url }}"}}
 PATIENT = Limits(children=1, wall=timedelta(minutes=5))
 """One child, that nobody ends for being slow."""
+OURS, THEIRS = UUID(int=1), UUID(int=2)
 
 
 class Watched(Proofreaders):
@@ -141,6 +144,40 @@ async def test_a_child_that_hangs_is_killed_when_its_time_is_up(settings: Settin
         assert (await children(proofs))[0] is not child
 
 
+async def test_a_child_that_died_while_nobody_asked_is_replaced_without_a_word() -> None:
+    """Whoever asks next wrote nothing that costs too much; and nothing is left of what could not be started."""
+    proofs = Proofreaders(PATIENT)
+    try:
+        proofs.spares = [asyncio.create_task(Child.start(PATIENT)), asyncio.create_task(never_started())]
+        child = await proofs.spares[0]
+        child.process.kill()
+        await asyncio.to_thread(os.waitid, os.P_PID, child.process.pid, os.WEXITED | os.WNOWAIT)
+        await asyncio.wait(proofs.spares)
+        assert (await proofs.prove(EmailContent("x", text="y"), workspace_id=OURS)).size == 5
+        assert len(proofs.spares) == 1
+    finally:
+        await proofs.close()
+
+
+async def never_started() -> Child:
+    raise Lost
+
+
+async def test_a_child_whose_start_is_given_up_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+
+    def watched(theirs: socket.socket, limits: Limits) -> subprocess.Popen[bytes]:
+        started.append(launch(theirs, limits))
+        task.cancel()  # takes effect where it waits next: for its connection
+        return started[0]
+
+    monkeypatch.setattr("app.proofs.launch", watched)
+    task = asyncio.create_task(Child.start(PATIENT))
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert started[0].returncode == -signal.SIGKILL
+
+
 EXPENSIVE = [("styles for everything", PATIENT, "seconds of work")]
 if sys.platform == "linux":  # macOS limits no address space
     EXPENSIVE.append(("a long attribute", replace(PATIENT, cpu_s=120), "too much memory"))
@@ -151,10 +188,10 @@ async def test_work_and_memory_have_limits_that_the_kernel_keeps(name: str, limi
     proofs = Proofreaders(limits)
     try:
         with pytest.raises(CampaignError) as refusal:
-            await proofs.prove(CONTENTS[name])
+            await proofs.prove(CONTENTS[name], workspace_id=OURS)
         assert (refusal.value.code, refusal.value.field) == ("TEMPLATE_TOO_COSTLY", ("content",))
         assert why in refusal.value.message
-        assert (await proofs.prove(EmailContent("x", text="y"))).size == 5
+        assert (await proofs.prove(EmailContent("x", text="y"), workspace_id=OURS)).size == 5
     finally:
         await proofs.close()
 
@@ -184,12 +221,12 @@ async def test_who_goes_away_takes_the_answer_along(settings: Settings, workspac
         proofs.spares = [asyncio.create_task(Child.start(PATIENT))]
         (child,) = await children(proofs)
         os.kill(child.process.pid, signal.SIGSTOP)
-        gone = asyncio.create_task(proofs.prove(EmailContent("x", text="y" * 50)))
+        gone = asyncio.create_task(proofs.prove(EmailContent("x", text="y" * 50), workspace_id=OURS))
         await proofs.asked.wait()
         gone.cancel()
         await asyncio.gather(gone, return_exceptions=True)
         assert child.process.returncode == -signal.SIGKILL
-        assert (await proofs.prove(EmailContent("x", text="y"))).size == 5
+        assert (await proofs.prove(EmailContent("x", text="y"), workspace_id=OURS)).size == 5
 
 
 async def test_more_than_can_wait_are_refused_at_once(settings: Settings, workspace: UUID) -> None:
@@ -198,9 +235,30 @@ async def test_more_than_can_wait_are_refused_at_once(settings: Settings, worksp
         proofs.spares = [asyncio.create_task(Child.start(limits))]
         (child,) = await children(proofs)
         os.kill(child.process.pid, signal.SIGSTOP)
-        slow = asyncio.create_task(proofs.prove(EmailContent("x", text="y")))
+        slow = asyncio.create_task(proofs.prove(EmailContent("x", text="y"), workspace_id=OURS))
         await proofs.asked.wait()
         found = await console.refusal("CampaignCreate", input={"name": "x", "content": PLAIN})
         assert found == ("BUSY", ["input", "content"])
         os.kill(child.process.pid, signal.SIGCONT)
         assert (await slow).size == 5
+
+
+async def test_one_workspace_leaves_others_room_to_wait() -> None:
+    """T-19: who sends a flood of costly contents is told so, and takes only their own turns."""
+    proofs = Watched(replace(PATIENT, of_one=2))
+    try:
+        proofs.spares = [asyncio.create_task(Child.start(PATIENT))]
+        (child,) = await children(proofs)
+        os.kill(child.process.pid, signal.SIGSTOP)
+        slow = [asyncio.create_task(proofs.prove(EmailContent("x", text="y"), workspace_id=OURS)) for _ in range(2)]
+        await proofs.asked.wait()
+        with pytest.raises(CampaignError) as refusal:
+            await proofs.prove(EmailContent("x", text="y"), workspace_id=OURS)
+        assert (refusal.value.code, refusal.value.field) == ("BUSY", ("content",))
+        slow.append(asyncio.create_task(proofs.prove(EmailContent("x", text="y"), workspace_id=THEIRS)))
+        os.kill(child.process.pid, signal.SIGCONT)
+        assert [proof.size for proof in await asyncio.gather(*slow)] == [5, 5, 5]
+        assert not proofs.asking
+        assert (await proofs.prove(EmailContent("x", text="y"), workspace_id=OURS)).size == 5
+    finally:
+        await proofs.close()

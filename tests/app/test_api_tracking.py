@@ -18,7 +18,7 @@ from campaigns import sending
 from campaigns.tokens import MailLinkTokens, Signer, unsubscribe_token
 from db.transactions import transaction
 from tests.app.caller import Caller
-from tests.app.conftest import ENVIRON
+from tests.app.conftest import ENVIRON, without_database
 from tests.app.test_api_campaigns import make, people, work
 from tests.campaigns.factories import ScriptedChannel, carrier
 from tests.conftest import Database
@@ -220,18 +220,11 @@ async def test_whoever_clicks_gets_there_without_the_database(
     (known, unknown, _), image = tracked_in(mails["ada"])
     assert (await http.get(known, headers=PERSON)).status_code == 302
     with caplog.at_level(logging.ERROR):
-        server = await asyncpg.connect(database.owner_url.rpartition("/")[0] + "/postgres")
-        try:
-            name = database.owner_url.rpartition("/")[2]
-            await server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
-            await server.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
+        async with without_database(database):
             assert (await http.get(tracked_in(mails["bob"])[0][0], headers=PERSON)).headers["location"] == SHOP
             lost = await http.get(unknown, headers=PERSON)
             assert (lost.status_code, lost.headers["retry-after"]) == (503, "60")
             assert (await http.get(image, headers=PERSON)).content == PIXEL
-        finally:
-            await server.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
-            await server.close()
     said = [record.getMessage() for record in caplog.records if record.name == "app.links"]
     assert said == ["open or click not recorded", "link not looked up", "open not recorded"]
     assert {record.__dict__["link_id"] for record in caplog.records if record.name == "app.links"} == {1, 2, 3}
@@ -255,6 +248,27 @@ async def test_nobody_waits_for_a_slow_database(
     # The next one is written again: nothing of the one before is in the way.
     await http.get(shop, headers=PERSON)
     assert await events(console, campaign) == {"ada": [("CLICK", SHOP, True), ("CLICK", SHOP, False)]}
+
+
+async def test_nobody_waits_for_a_database_that_does_not_even_end_what_is_given_up(
+    console: Caller, http: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A transaction ends with a ROLLBACK, which a server that hangs does not answer either."""
+    _, mails = await blast(console, "ada")
+    (shop, *_), _ = tracked_in(mails["ada"])
+    awake = asyncio.Event()
+
+    async def record(*about: object, **more: object) -> None:
+        try:
+            await awake.wait()
+        finally:
+            await awake.wait()
+
+    monkeypatch.setattr("campaigns.responses.record", record)
+    monkeypatch.setattr("app.links.RECORD_WITHIN_S", 0.01)
+    assert (await http.get(shop, headers=PERSON)).headers["location"] == SHOP
+    assert [one.getMessage() for one in caplog.records if one.name == "app.links"] == ["open or click not recorded"]
+    awake.set()
 
 
 async def test_whoever_unsubscribes_during_a_blast_gets_nothing_more(console: Caller, http: httpx2.AsyncClient) -> None:

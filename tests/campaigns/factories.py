@@ -37,10 +37,10 @@ TRACKER = Tracker(Signer(b"a token key of the tests, at least 32 bytes"), "https
 class ReadHere:
     """The port campaigns.proofs.Proofs for texts of the tests' own, in this process: a child takes 0.3 s to start."""
 
-    async def prove(self, content: EmailContent) -> Proof:
+    async def prove(self, content: EmailContent, *, workspace_id: UUID) -> Proof:
         return prove(content)
 
-    async def preview(self, trial: Trial) -> Preview:
+    async def preview(self, trial: Trial, *, workspace_id: UUID) -> Preview:
         return preview(trial)
 
 

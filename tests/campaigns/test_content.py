@@ -1,6 +1,7 @@
 """What a campaign may say, and how it is kept: every channel's content, and banners."""
 
 import asyncio
+from uuid import UUID
 
 import orjson
 import pytest
@@ -15,7 +16,7 @@ TEXT = "{{ sender.postal_address }} {{ unsubscribe_url }}"
 
 
 def kept(content: Content) -> dict[str, object]:
-    return asyncio.run(proved(content, ReadHere()))
+    return asyncio.run(proved(content, ReadHere(), workspace_id=UUID(int=1)))
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,8 @@ from campaigns.listing import get
 from campaigns.models import CampaignStatus, DeliveryState
 from campaigns.reconciling import Reconciled
 from channels.base import EmailMessage, Evidence, Outcome, OutcomeKind
+from db.transactions import transaction
+from profiles import changes, merging
 from profiles.addresses import AddressHasher
 from tests.campaigns.factories import ScriptedChannel, make_campaign, make_people
 from tests.campaigns.test_sending import deliver_all, states
@@ -100,3 +102,17 @@ async def test_a_worker_that_was_only_late_is_believed_and_not_the_record(
     channel = ScriptedChannel()
     await deliver_all(workspace, campaign_id, channel, now)
     assert channel.received == []
+
+
+async def test_live_segments_hear_of_those_who_turn_out_to_have_got_it(
+    workspace: UUID, now: datetime, hasher: AddressHasher
+) -> None:
+    """A pulse looks for what was sent in the last half minute; this was sent when it came into doubt."""
+    campaign_id, _ = await in_doubt(workspace, now=now, hasher=hasher)
+    ada, bob, cyd = [row.profile_id for row in await deliveries.page(workspace, campaign_id, limit=9)]
+    await merging.merge(workspace, loser_id=cyd, winner_id=ada, now=now)
+    async with transaction(workspace) as connection:
+        await changes.take_touched(connection, workspace, most=100)
+    await resolving.resolve(workspace, campaign_id, resolved_as=resolving.Resolution.SENT, key_id=None, now=now)
+    async with transaction(workspace) as connection:
+        assert set(await changes.people_waiting(connection, workspace)) == {ada, bob}

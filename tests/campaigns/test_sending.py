@@ -245,6 +245,22 @@ async def test_a_cancelled_campaign_skips_the_rest(workspace: UUID, now: datetim
         await sending.start(workspace, campaign.id, now=now)
 
 
+async def test_a_campaign_cancelled_before_its_ledger_was_written_ends_without_one(
+    workspace: UUID, now: datetime, hasher: AddressHasher
+) -> None:
+    await make_people(workspace, NAMES[:3], hasher=hasher, now=now)
+    campaign = await make_campaign(workspace, now=now)
+    await sending.start(workspace, campaign.id, now=now)
+    await control.cancel(workspace, campaign.id, now=now)
+    channel = ScriptedChannel()
+    await deliver_all(workspace, campaign.id, channel, now)
+    progress = (await counts.of_campaigns(workspace, [campaign.id], max_age=timedelta(0)))[campaign.id]
+    assert channel.received == []
+    # Not planned: its rows, of which there are none, are not the audience.
+    assert (progress.audience, progress.skipped, progress.planned_at) == (3, 0, None)
+    assert progress.finished_at is not None
+
+
 async def test_an_expired_campaign_skips_the_rest_and_is_sent(
     workspace: UUID, now: datetime, hasher: AddressHasher
 ) -> None:

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 
 import pytest
 
-from campaigns.emails import EmailContent, finish
+from campaigns.emails import TRACKED_LIMIT, EmailContent, finish
+from campaigns.mime import HTML_BODY
 from campaigns.program import PLAIN, Program, Value
+from campaigns.proofs import prove
 from campaigns.templates import compile_template
-from campaigns.tracking import MOST_LINKS, TrackedHtml, Tracking, tracked
+from campaigns.tracking import MOST_LINKS, MOST_PLACES, TrackedHtml, Tracking, tracked
 
 BOTH = Tracking(opens=True, clicks=True)
 CLICKS = Tracking(clicks=True)
@@ -110,6 +112,17 @@ def test_a_mail_has_so_many_tracked_links_at_most() -> None:
     assert len(found.urls) == MOST_LINKS + 1
     assert found.html.count('href="https://') == 5
     assert found.html.count("{{ tracked_urls[0] }}") == 2
+
+
+def test_what_was_proved_compiles_with_its_links_tracked() -> None:
+    """However often an address stands in it: each is a tag, and a template may have so many."""
+    links = '<a href="http://a">a</a>' * 3_000
+    content = EmailContent("s", html=f"<body>{links}{'{{now}}' * 1_600}{{{{ unsubscribe_url }}}}</body>")
+    prove(content)
+    found = tracked(finish(content).html, BOTH)
+    assert (found.html.count("{{ tracked_urls[0] }}"), found.html.count("http://a")) == (MOST_PLACES, 2_500)
+    assert found.html.endswith('style="border:0"></body>')
+    compile_template(found.html, field=("html",), limit=TRACKED_LIMIT, encoding=HTML_BODY, is_tracked=True)
 
 
 def test_finished_html_is_tracked_wherever_its_css_went() -> None:

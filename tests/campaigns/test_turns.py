@@ -9,10 +9,11 @@ from uuid import UUID, uuid4
 import pytest
 
 from campaigns import control, ledger, sending
+from campaigns.answers import Answer, Ready
 from campaigns.carrier import Slots
 from campaigns.listing import get
 from campaigns.models import CampaignStatus, DeliveryState
-from campaigns.transmission import Answer, Ready, Turn
+from campaigns.transmission import Turn
 from channels.base import EmailMessage, Outcome, OutcomeKind
 from db.transactions import apart, transaction
 from profiles.addresses import AddressHasher

@@ -129,7 +129,10 @@ m AS (INSERT INTO membership (workspace_id, segment_id, profile_id, entered_at, 
   SELECT s.workspace_id, s.id, p.id, now() - c.age, 'pulse', c.left_at FROM s, p,
     (VALUES (interval '2 days', now() - interval '1 day'), (interval '0', NULL)) AS c (age, left_at)),
 d AS (INSERT INTO profile_date (workspace_id, key, at, profile_id)
-  SELECT workspace_id, 'since', '2024-03-01Z', id FROM p)
+  SELECT workspace_id, 'since', '2024-03-01Z', id FROM p),
+c AS (INSERT INTO profile_change (workspace_id, kind, profile_id, profile_ids, other_id)
+  SELECT id, c.kind, c.one, c.several, c.other FROM w,
+    (VALUES ('touched', NULL, ARRAY[7, 8], NULL), ('merged', 8, NULL, 7)) AS c (kind, one, several, other))
 INSERT INTO pulse_clock (workspace_id, through) SELECT id, now() FROM w
 """
 
@@ -159,6 +162,8 @@ async def test_the_newest_migration_goes_down_and_up_again_with_rows_in_it(serve
             causes = await owner.fetch("SELECT cause, count(*) FROM evaluation GROUP BY cause ORDER BY cause")
             assert [tuple(row) for row in causes] == [("CADENCE", 1), ("REQUEST", 3)]
             assert await owner.fetchval("SELECT count(id) FROM membership") == 2
+            told = await owner.fetch("SELECT kind, profile_id, other_id FROM profile_change ORDER BY kind, profile_id")
+            assert [tuple(row) for row in told] == [("merged", 8, 7), ("touched", 7, None), ("touched", 8, None)]
             refused = "INSERT INTO evaluation (workspace_id, segment_id, definition_version, status, cause)"
             with pytest.raises(asyncpg.CheckViolationError):
                 await owner.execute(f"{refused} SELECT workspace_id, id, 1, 'FAILED', 'GUARD' FROM segment")
@@ -170,6 +175,12 @@ async def test_the_newest_migration_goes_down_and_up_again_with_rows_in_it(serve
             assert await owner.fetchval("SELECT live FROM segment WHERE name = 'vip'")
             assert await owner.fetchval("SELECT at::date::text FROM profile_date WHERE key = 'since'") == "2024-03-01"
             assert await owner.fetchval("SELECT count(*) FROM membership") == 2
+            told = await owner.fetch(
+                "SELECT kind, profile_id, profile_ids FROM profile_change ORDER BY kind, profile_ids"
+            )
+            assert [tuple(row) for row in told] == [
+                ("merged", 8, None), ("touched", None, [7]), ("touched", None, [8]),
+            ]  # fmt: skip
         finally:
             await owner.close()
     finally:
