@@ -32,7 +32,7 @@ BATCH = 2_000
 MOST_FOLLOWED = 100_000
 """People waiting, or over an edge of time, above which evaluating everything is less work."""
 MOST_DROPPED = 1_000_000
-"""Rows of people who changed that one transaction deletes when everything is evaluated: a few seconds of a beat."""
+"""People whose word one transaction deletes when everything is evaluated: a few seconds of a beat."""
 LONGEST_GAP = timedelta(hours=1)
 """So far back edges are followed; after a longer rest everything is evaluated."""
 KEPT = timedelta(hours=1)
