@@ -60,9 +60,7 @@ def classify(phase: Phase, code: int, text: str) -> Outcome:
     detail = words(code, text)
     if code == 421:
         wait = asked_wait(text)
-        return Outcome(
-            OutcomeKind.DEFERRED, "SERVER_CLOSING", phase, detail, retry_after=wait, scope=OutcomeScope.HOST
-        )
+        return Outcome(OutcomeKind.DEFERRED, "SERVER_CLOSING", phase, detail, retry_after=wait, scope=OutcomeScope.HOST)
     if code in AUTHENTICATION or phase is Phase.AUTH:
         return Outcome(OutcomeKind.DEFERRED, "AUTHENTICATION", phase, detail, scope=OutcomeScope.CHANNEL)
     match phase:
