@@ -199,10 +199,14 @@ def check_places(source: str, *, field: tuple[str, ...]) -> None:
 
 
 def check_url(masked: Masked, value: str, attribute: str, field: tuple[str, ...]) -> None:
-    """The first value in an address must be safe, unless what stands before it settles what kind of address it is."""
-    for found in MARK.finditer(value):
+    """A value in an address must be safe, unless what stands before it settles what kind of address it is, whatever
+    the conditions."""
+    marks = list(MARK.finditer(value))
+    unconditional = next((one.start() for one in marks if masked.is_block(int(one[1]))), len(value))
+    for found in marks:
         number = int(found[1])
-        if masked.is_block(number) or FIXED_SCHEME.match(MARK.sub("", value[: found.start()])):
+        before = MARK.sub("", value[: min(found.start(), unconditional)])
+        if masked.is_block(number) or FIXED_SCHEME.match(before):
             continue
         inner = masked.tags[number].strip("{}-+ \t\n")
         if inner != "unsubscribe_url" and not re.search(r"\|\s*url$", inner):
