@@ -96,16 +96,12 @@ class Verdict:
         if not kept:
             self.breaches.append(breach)
 
-    def count(self, found: Comparison, known_unsent: frozenset[str] = frozenset()) -> None:
-        """Add what was found of one dispatch. The sink accepts everything, so whoever failed is lost, but for those
-        of whom the ledger says for certain that nothing has left."""
-        failed = [row for row in found.failed if row.reason not in known_unsent or row.profile_id in found.arrived]
-        lost = [*found.lost, *(f"profile {row.profile_id}: failed, {row.reason}" for row in failed)]
+    def count(self, found: Comparison) -> None:
+        """Add what was found of one dispatch. The sink accepts everything, so whoever failed is lost."""
+        lost = [*found.lost, *(f"profile {row.profile_id}: failed, {row.reason}" for row in found.failed)]
         self.duplicates += found.duplicates
         self.lost += len(lost)
         self.in_doubt += len(found.in_doubt)
-        if len(found.failed) > len(failed):
-            self.more["known_unsent"] = self.more.get("known_unsent", 0) + len(found.failed) - len(failed)
         self.require(found.duplicates == 0, f"{found.duplicates} mails too many")
         self.breaches += [*lost[:5], *found.strays[:5]]
 

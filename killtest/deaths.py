@@ -16,9 +16,7 @@ from killtest.witness import CLAIMS_OF, HELD, IN_TRANSACTION, OWNERS, WHO_PLANS,
 from killtest.yard import Worker, Yard
 
 MOVES_WITHIN_S = 45.0
-"""Lease (20 s), sweep (10 s), tick, and some."""
-KNOWN_UNSENT = frozenset(["LEASE_ENDED", "NOT_BEGUN", "TIMEOUT", "CONNECTION_LOST"])
-"""What a worker that was stopped says of messages that have not left it, after the others have finished."""
+"""Lease (20 s), sweep (4 s), tick, and some."""
 PREPARING_SHARE = 0.1
 """Of the kills, those that hit a worker while it writes the ledger; one at least."""
 
@@ -199,7 +197,7 @@ async def held_up(yard: Yard, form: Form) -> Verdict:
             late += len(began)
             verdict.require(not began & claimed, f"{len(began & claimed)} claimed rows were sent after the lease")
             verdict.require(began <= sending, "mails of rows that the stopped worker did not hold as sending")
-            found = await end_of(one, verdict, known_unsent=KNOWN_UNSENT)
+            found = await end_of(one, verdict)
             await settle_in_doubt(one, found, verdict)
     verdict.more |= {
         "stops": form.blows,
@@ -252,12 +250,11 @@ async def alone_at_work(one: Blast, form: Form) -> tuple[Worker, UUID, UUID]:
     return worker, owner, found.dispatch_id
 
 
-async def end_of(one: Blast, verdict: Verdict, *, known_unsent: frozenset[str] = frozenset()) -> Comparison:
-    """Both witnesses at the end of a blast, added to the verdict; messages that failed for one of the reasons
-    `known_unsent` are counted apart, not as lost."""
+async def end_of(one: Blast, verdict: Verdict) -> Comparison:
+    """Both witnesses at the end of a blast, added to the verdict."""
     standing = await one.standing()
     verdict.require(standing.status == "SENT", f"the campaign is {standing.status}")
     assert standing.dispatch_id is not None
     found = await one.compared(standing.dispatch_id)
-    verdict.count(found, known_unsent)
+    verdict.count(found)
     return found
