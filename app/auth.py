@@ -1,8 +1,8 @@
 """Who is calling: keys and client tokens, and what each may do.
 
 A secret key (`msk_`) belongs to a server or a person and has scopes. A publishable key (`mpk_`) ships inside apps
-and pages, so that everybody has it: alone it acts on anonymous profiles only. A client token (`mct_`), made by a
-server for one profile with `clientTokenCreate`, lets an app act as that profile.
+and pages, so that everybody has it: alone it acts on anonymous visitors only. A client token lets an app act as one
+profile: made by a server with `clientTokenCreate` (`mct_`), or by an identity provider of its own (app/jwks.py).
 """
 
 import json
@@ -10,11 +10,16 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any, TypeAlias
 from uuid import UUID
 
+from app.jwks import BadToken, Issuer
+from app.patience import UNREACHABLE, within
 from app.problems import ApiError
 from campaigns.tokens import Signer
 from profiles import keys
+from profiles.errors import ProfileError
+from profiles.identities import clean_external_id
 from profiles.keys import KeyIdentity, Scope
 from profiles.models import KeyKind
 
@@ -23,12 +28,22 @@ CLIENT_TOKEN_PREFIX = "mct_"
 CLIENT_TOKEN = "client token"
 """The purpose its signature is for."""
 LONGEST_CLIENT_TOKEN_LIFE = timedelta(days=1)
+MOST_CLAIMS = 50
+LONGEST_CLAIM = 500
+"""Characters of a claim's name or text."""
 REMEMBERED = timedelta(seconds=5)
 """So long a key that was good is not looked up again."""
+REMEMBERED_AWAY = timedelta(hours=1)
+"""As long as the last boards are shown (app/boards.py)."""
+PATIENCE_S = 5.0
+"""For the look-up."""
 MOST_REMEMBERED = 10_000
 
 READS = frozenset(Scope) - {Scope.INGEST}
 """Whoever may change something may read too; `ingest` alone reads nothing."""
+
+
+Claims: TypeAlias = Mapping[str, str | int | float | bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +55,14 @@ class Caller:
     scopes: frozenset[str] = frozenset()
     acting_as: str | None = None
     """External id of the profile that a client token names."""
+    visitor: str | None = None
+    """Anonymous id of the visitor whom an app may speak of (app/visitors.py)."""
     key_id: UUID | None = None
     """The key, for what is kept of who did what; None for a client token."""
+    claims: Claims = field(default_factory=dict, hash=False)
+    """What a client token says of its profile, for the variables of banners."""
+    expires_at: datetime | None = None
+    """When what proves it expires; None: nothing it shows does."""
 
     @property
     def is_server(self) -> bool:
@@ -89,26 +110,48 @@ def unauthenticated(message: str = "Send a key: Authorization: Bearer msk_...") 
     return ApiError("UNAUTHENTICATED", message)
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A key that was good."""
+
+    identity: KeyIdentity
+    proven_at: datetime
+    tried_at: datetime
+    """When the database was asked last, also without an answer."""
+
+    def still(self, now: datetime) -> KeyIdentity | None:
+        """Whose it is; None when it has expired since."""
+        expires_at = self.identity.expires_at
+        return self.identity if expires_at is None or now < expires_at else None
+
+
 class KnownKeys:
     """Keys that were good a moment ago, so that a busy caller costs no look-up a request (two transactions, about
-    1 ms). A revoked key opens for `REMEMBERED` more at the most; an expired one not at all. Unknown ones are not kept:
-    nobody can push the good ones out with bad ones.
+    1 ms). A revoked key opens for `REMEMBERED` more at the most, and while PostgreSQL is away, when there is no more
+    than banners to be had, for `REMEMBERED_AWAY`; an expired one not at all. Unknown ones are not kept: nobody can push
+    the good ones out with bad ones.
     """
 
     def __init__(self) -> None:
-        self.seen: OrderedDict[bytes, tuple[datetime, KeyIdentity]] = OrderedDict()
+        self.seen: OrderedDict[bytes, Known] = OrderedDict()
 
     async def find(self, secret: str, *, now: datetime) -> KeyIdentity | None:
         """See `keys.find`."""
         # Not the secret itself: this process has no need to keep it.
         hash = keys.hash_of(secret)
-        at, identity = self.seen.get(hash, (None, None))
-        if at is not None and identity is not None and at <= now < at + REMEMBERED:
-            return identity if identity.expires_at is None or now < identity.expires_at else None
-        identity = await keys.find(secret, now=now)
+        known = self.seen.get(hash)
+        if known is not None and known.tried_at <= now < known.tried_at + REMEMBERED:
+            return known.still(now)
+        try:
+            identity = await within(PATIENCE_S, keys.find(secret, now=now))
+        except UNREACHABLE:
+            if known is None or not known.proven_at <= now < known.proven_at + REMEMBERED_AWAY:
+                raise
+            self.seen[hash] = replace(known, tried_at=now)
+            return known.still(now)
         self.seen.pop(hash, None)
         if identity is not None:
-            self.seen[hash] = (now, identity)
+            self.seen[hash] = Known(identity, now, now)
             if len(self.seen) > MOST_REMEMBERED:
                 self.seen.popitem(last=False)
         return identity
@@ -120,42 +163,89 @@ class Authenticator:
 
     signer: Signer
     known: KnownKeys = field(default_factory=KnownKeys)
+    issuer: Issuer | None = None
+    """The identity provider whose tokens stand for client tokens; None: none does."""
 
     async def caller(self, headers: Mapping[str, str], *, now: datetime) -> Caller | None:
         """Whom the headers prove; None when they carry neither key nor token."""
         bearer = bearer_of(headers.get("authorization"))
         token = headers.get(CLIENT_TOKEN_HEADER)
         if bearer is None:
-            return self.client(token, now=now) if token else None
-        if bearer.startswith(CLIENT_TOKEN_PREFIX):
-            return self.client(bearer, now=now)
+            return await self.client(token, now=now) if token else None
+        if bearer.startswith(CLIENT_TOKEN_PREFIX) or bearer.count(".") == 2:
+            return await self.client(bearer, now=now)
         identity = await self.known.find(bearer, now=now)
         if identity is None:
             raise unauthenticated("This key is unknown, expired or revoked; create one with `muster key create`.")
         caller = Caller(
-            workspace_id=identity.workspace_id, kind=identity.kind, scopes=identity.scopes, key_id=identity.key_id
+            workspace_id=identity.workspace_id,
+            kind=identity.kind,
+            scopes=identity.scopes,
+            key_id=identity.key_id,
+            expires_at=identity.expires_at,
         )
         if token is None or caller.is_server:
             return caller
-        client = self.client(token, now=now)
+        client = await self.client(token, now=now)
         if client.workspace_id != caller.workspace_id:
             raise unauthenticated("The client token is of another workspace than the key.")
-        return replace(caller, acting_as=client.acting_as)
+        ends = [at for at in (caller.expires_at, client.expires_at) if at is not None]
+        expires_at = min(ends, default=None)
+        return replace(caller, acting_as=client.acting_as, claims=client.claims, expires_at=expires_at)
 
-    def client_token(self, workspace_id: UUID, external_id: str, *, expires_at: datetime) -> str:
+    def client_token(
+        self, workspace_id: UUID, external_id: str, *, expires_at: datetime, claims: Claims | None = None
+    ) -> str:
         """A token with which an app acts as one profile until `expires_at`."""
-        claims = [workspace_id.hex, external_id, int(expires_at.timestamp())]
-        return CLIENT_TOKEN_PREFIX + self.signer.sign(CLIENT_TOKEN, json.dumps(claims).encode())
+        told = [workspace_id.hex, external_id, int(expires_at.timestamp()), claims or {}]
+        return CLIENT_TOKEN_PREFIX + self.signer.sign(CLIENT_TOKEN, json.dumps(told).encode())
 
-    def client(self, token: str, *, now: datetime) -> Caller:
-        """Whom a client token names; raises ApiError UNAUTHENTICATED when it is not ours or has expired."""
+    async def client(self, token: str, *, now: datetime) -> Caller:
+        """Whom a client token names, ours or of the identity provider; raises ApiError UNAUTHENTICATED when it is
+        neither, or has expired."""
+        if not token.startswith(CLIENT_TOKEN_PREFIX) and self.issuer is not None:
+            return await provided(self.issuer, token)
         payload = self.signer.verify(CLIENT_TOKEN, token.removeprefix(CLIENT_TOKEN_PREFIX))
         if payload is None:
             raise unauthenticated("This client token is not valid; have your server make a new one.")
-        workspace, external_id, expires = json.loads(payload)
-        if datetime.fromtimestamp(expires, UTC) <= now:
+        # Those made before there were claims are of three parts.
+        workspace, external_id, expires, *claims = json.loads(payload)
+        expires_at = datetime.fromtimestamp(expires, UTC)
+        if expires_at <= now:
             raise unauthenticated("This client token has expired; have your server make a new one.")
-        return Caller(workspace_id=UUID(hex=workspace), kind=KeyKind.PUBLISHABLE, acting_as=external_id)
+        return Caller(
+            workspace_id=UUID(hex=workspace),
+            kind=KeyKind.PUBLISHABLE,
+            acting_as=external_id,
+            claims=claims[0] if claims else {},
+            expires_at=expires_at,
+        )
+
+
+async def provided(issuer: Issuer, token: str) -> Caller:
+    """Whom a token of the identity provider names; raises ApiError UNAUTHENTICATED."""
+    try:
+        person = await issuer.read(token)
+        external_id = clean_external_id(person.external_id)
+    except (BadToken, ProfileError) as fault:
+        raise unauthenticated("This token is not one of the identity provider's for us, or has expired.") from fault
+    return Caller(
+        workspace_id=person.workspace_id,
+        kind=KeyKind.PUBLISHABLE,
+        acting_as=external_id,
+        claims=kept_claims(person.claims),
+        expires_at=datetime.fromtimestamp(person.expires_at, UTC),
+    )
+
+
+def kept_claims(told: Mapping[str, Any]) -> dict[str, str | int | float | bool]:
+    """The claims that can stand for variables: single values of at most so many characters, at most so many."""
+    plain = {
+        name: value
+        for name, value in told.items()
+        if isinstance(value, str | int | float) and max(len(name), len(str(value))) <= LONGEST_CLAIM
+    }
+    return dict(list(plain.items())[:MOST_CLAIMS])
 
 
 def bearer_of(header: str | None) -> str | None:

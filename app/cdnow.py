@@ -11,6 +11,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import typer
+
+from app.administration import checked_hasher, make_key, now, open_database_of
+from app.imports import Progress
+from app.settings import Settings
+
 FILE = Path("lifetimes") / "datasets" / "CDNOW_master.txt"
 PROFILE_MAPPING = {"customer": "external_id", "email": "email", "cohort": "traits.cohort"}
 EVENT_MAPPING = {
@@ -78,3 +84,57 @@ def write_csv(package_folder: Path, into: Path, *, now: datetime) -> Files:
         for place, p in enumerate(purchases):
             rows.writerow([p.customer, (p.day + shift).isoformat(), "purchase", p.cds, p.dollars, f"cdnow-{place}"])
     return files
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A workspace with the purchases of CDNOW, and keys to it."""
+
+    workspace: str
+    secret_key: str
+    publishable_key: str
+    customers: list[str]
+    """External ids of some customers."""
+
+
+async def load(settings: Settings, package_folder: Path, folder: Path) -> Loaded:
+    """Make a workspace and import CDNOW into it, with the functions that the commands use.
+
+    `package_folder` is where lifetimes was installed; CSV files are written to `folder`.
+    """
+    from profiles import imports as importing
+    from segments import everyone
+
+    began = now()
+    files = write_csv(package_folder, folder, now=began)
+    workspace = f"demo-{began:%Y%m%d-%H%M%S}"
+    async with open_database_of(settings):
+        workspace_id = await everyone.create_workspace(workspace, time_zone="UTC")
+        typer.echo(f"workspace {workspace}")
+        hasher = await checked_hasher(settings)
+        for what in ("profiles", "events"):
+            progress = Progress(what)
+            if what == "profiles":
+                report = await importing.import_profiles(
+                    workspace_id, files.profiles, PROFILE_MAPPING, hasher=hasher, now=began, progress=progress
+                )
+            else:
+                report = await importing.import_events(
+                    workspace_id, files.events, EVENT_MAPPING, now=began, progress=progress
+                )
+            progress.close()
+            typer.echo(
+                f"{report.created:,} {what} imported at {progress.rate(report.rows):,.0f} rows/s, "
+                f"{report.rejected:,} rejected"
+            )
+        secret = await make_key(
+            workspace_id,
+            name="demo, console",
+            kind="secret",
+            scopes=["read", "segments", "campaigns", "send", "admin", "ingest"],
+        )
+        publishable = await make_key(workspace_id, name="demo, app", kind="publishable", scopes=["ingest"])
+    with files.profiles.open(encoding="utf-8") as rows:
+        next(rows)
+        customers = [row.split(",", 1)[0] for row, _ in zip(rows, range(100), strict=False)]
+    return Loaded(workspace, secret, publishable, customers)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
 import asyncpg
 import typer
 
-from app import administration, logs
+from app import administration, imports, logs
 from app.settings import (
     MailboxSettings,
     MigrationSettings,
@@ -43,7 +43,7 @@ app = typer.Typer(
 )
 app.add_typer(administration.workspaces, name="workspace")
 app.add_typer(administration.keys, name="key")
-app.add_typer(administration.imports, name="import")
+app.add_typer(imports.imports, name="import")
 app.command("verify")(administration.verify)
 
 
@@ -237,12 +237,13 @@ def demo(
 ) -> None:
     """Start everything, load real purchases and run campaigns through the API; exit 1 if ledger and sink disagree."""
     folder = data_folder()
+    from app import cdnow as purchases
     from app.stack import Stack
 
     interruptible()
     began = time.monotonic()
     with Stack(folder, environ=os.environ, report=typer.echo) as stack:
-        loaded = asyncio.run(administration.load_cdnow(load_settings(stack.environ), cdnow, stack.folder))
+        loaded = asyncio.run(purchases.load(load_settings(stack.environ), cdnow, stack.folder))
         from app import demo
 
         agreed = asyncio.run(

@@ -8,11 +8,19 @@ from strawberry.types import Info as StrawberryInfo
 
 from app.api.loaders import Loaders
 from app.auth import Authenticator, Caller, unauthenticated
-from app.boards import Boards
+from app.banner_writer import BannerWriter
+from app.boards import Boards, Clock
 from app.resources import Resources
 from app.settings import Settings
 from app.targets import Targets
+from app.viewers import ViewerTokens
+from campaigns.banner_tokens import ImpressionTokens
 from campaigns.links import Tracker
+
+
+def read_clock() -> datetime:
+    """The time now, which only the edge reads."""
+    return datetime.now(UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +31,12 @@ class Services:
     resources: Resources
     authenticator: Authenticator
     boards: Boards
+    viewer_tokens: ViewerTokens
+    impression_tokens: ImpressionTokens
+    banner_writer: BannerWriter
     tracker: Tracker
     targets: Targets
+    clock: Clock = field(default=read_clock)
 
 
 @dataclass(slots=True)
@@ -35,8 +47,15 @@ class Context:
     caller: Caller | None
     viewer_token: str | None = None
     """Header X-Muster-Viewer."""
-    now: datetime = field(default_factory=lambda: datetime.now(UTC))
+    accept_language: str | None = None
+    """Header Accept-Language."""
+    user_agent: str = ""
+    """Header User-Agent."""
+    now: datetime = field(init=False)
     made_loaders: Loaders | None = None
+
+    def __post_init__(self) -> None:
+        self.now = self.services.clock()
 
     @property
     def resources(self) -> Resources:
@@ -57,7 +76,7 @@ class Context:
     def loaders(self) -> Loaders:
         """Batch look-ups of this request; what one resolver has read, the next finds here."""
         if self.made_loaders is None:
-            self.made_loaders = Loaders(self.workspace_id)
+            self.made_loaders = Loaders(self.workspace_id, now=self.now)
         return self.made_loaders
 
     def forget_reads(self) -> None:

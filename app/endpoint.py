@@ -1,7 +1,8 @@
-"""GraphQL over HTTP: POST one JSON object, get one; in development GET shows GraphiQL.
+"""GraphQL over HTTP: POST one JSON object, or GET a query, and get one object; in development GET shows GraphiQL.
 
-The caller is proven before the body is read. What is refused before execution answers 4xx with an `errors` list;
-everything else 200 (graphql.github.io/graphql-over-http, media type application/json).
+The caller is proven before the body is read. What is no request at all answers 4xx with an `errors` list. An operation
+that cannot be begun (it does not parse, is invalid, or its variables do not fit) answers without `data`: 400 to who
+accepts application/graphql-response+json, 200 to who knows application/json only (graphql.github.io/graphql-over-http).
 """
 
 import re
@@ -15,7 +16,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 from strawberry.asgi import GraphQL
-from strawberry.http import GraphQLRequestData
+from strawberry.http import GraphQLHTTPResponse, GraphQLRequestData
+from strawberry.schema.exceptions import InvalidOperationTypeError
 from strawberry.types import ExecutionResult
 
 from app import graphiql
@@ -29,6 +31,8 @@ from db.errors import MusterError
 
 OPERATION_NAME = re.compile(r"[_A-Za-z][_0-9A-Za-z]{0,79}")
 VIEWER_HEADER = "x-muster-viewer"
+JSON = "application/json"
+GRAPHQL_JSON = "application/graphql-response+json"
 
 
 class Endpoint(GraphQL[Context, None]):
@@ -40,15 +44,21 @@ class Endpoint(GraphQL[Context, None]):
         try:
             response = await self.run(request)
         except HTTPException as refusal:
-            response = refused(refusal.status_code, "BAD_REQUEST", refusal.reason)
+            response = refused(refusal.status_code, "BAD_REQUEST", refusal.reason, answered_as(request))
         except MusterError as refusal:
-            response = refused(401, refusal.code, refusal.message)
+            response = refused(401, refusal.code, refusal.message, answered_as(request))
             response.headers["WWW-Authenticate"] = "Bearer"
         await response(scope, receive, send)
 
     async def get_context(self, request: Request | WebSocket, response: Response | WebSocket) -> Context:
         services: Services = request.app.state.services
-        context = Context(services=services, caller=None, viewer_token=request.headers.get(VIEWER_HEADER))
+        context = Context(
+            services=services,
+            caller=None,
+            viewer_token=request.headers.get(VIEWER_HEADER),
+            accept_language=request.headers.get("accept-language"),
+            user_agent=request.headers.get("user-agent", ""),
+        )
         context.caller = await services.authenticator.caller(request.headers, now=context.now)
         # GraphiQL asks for the schema before anybody has typed a key; every field asks for a right of its own.
         if context.caller is None and not services.settings.graphiql:
@@ -59,8 +69,8 @@ class Endpoint(GraphQL[Context, None]):
         return graphiql.page()
 
     async def parse_http_body(self, request: AsyncHTTPRequestAdapter) -> GraphQLRequestData:
-        if request.method != "POST":
-            raise HTTPException(405, "Send operations with POST.")
+        if request.method == "GET":
+            return read_query(request.query_params)
         if not is_json(request.content_type):
             raise HTTPException(415, "Send JSON, with the header Content-Type: application/json.")
         return read_operation(as_bytes(await request.get_body()))
@@ -74,10 +84,33 @@ class Endpoint(GraphQL[Context, None]):
         root_value: None,
         request_data: GraphQLRequestData,
     ) -> ExecutionResult:
-        result = await super().execute_single(request, request_adapter, sub_response, context, root_value, request_data)
+        try:
+            result = await super().execute_single(
+                request, request_adapter, sub_response, context, root_value, request_data
+            )
+        except HTTPException as refusal:
+            if isinstance(refusal.__cause__, InvalidOperationTypeError):
+                raise HTTPException(405, "GET is for queries; send mutations with POST.") from refusal
+            raise
+        sub_response.media_type = answered_as(request)
+        if never_began(result) and sub_response.media_type == GRAPHQL_JSON:
+            sub_response.status_code = 400
         if result.errors:
             result.errors = presented(result.errors, operation=request_data.operation_name)
         return result
+
+    async def process_result(self, request: Request, result: ExecutionResult) -> GraphQLHTTPResponse:
+        response = await super().process_result(request, result)
+        if never_began(result):
+            del response["data"]
+        return response
+
+    def create_response(
+        self, response_data: GraphQLHTTPResponse | list[GraphQLHTTPResponse], sub_response: Response
+    ) -> Response:
+        response = super().create_response(response_data, sub_response)
+        response.headers["Content-Type"] = f"{sub_response.media_type}; charset=utf-8"
+        return response
 
     def encode_json(self, data: object) -> str:
         # Text, not bytes: over a WebSocket bytes would be sent as a binary frame.
@@ -85,7 +118,23 @@ class Endpoint(GraphQL[Context, None]):
 
 
 def is_json(content_type: str | None) -> bool:
-    return (content_type or "").partition(";")[0].strip().lower() == "application/json"
+    return media_type(content_type or "") == JSON
+
+
+def media_type(text: str) -> str:
+    """Without its parameters, in lower case."""
+    return text.partition(";")[0].strip().lower()
+
+
+def answered_as(request: Request) -> str:
+    """The media type of the answer: the one that says more where it is accepted by name, in whatever quality."""
+    accepted = map(media_type, request.headers.get("accept", "").split(","))
+    return GRAPHQL_JSON if GRAPHQL_JSON in accepted else JSON
+
+
+def never_began(result: ExecutionResult) -> bool:
+    """Whether nothing was executed: only what happened in a field has a path."""
+    return result.data is None and bool(result.errors) and all(error.path is None for error in result.errors or ())
 
 
 def as_bytes(body: str | bytes) -> bytes:
@@ -101,6 +150,23 @@ def read_operation(body: bytes) -> GraphQLRequestData:
         raise HTTPException(400, f"The body is no JSON: {fault.msg}.") from fault
     if not isinstance(data, dict):
         raise HTTPException(400, "The body must be one JSON object; batches are not taken.")
+    return check_operation(body, data)
+
+
+def read_query(parameters: Mapping[str, str | list[str] | None]) -> GraphQLRequestData:
+    """The operation in the parameters of a GET, of which `variables` and `extensions` are JSON; raises HTTPException
+    400."""
+    data: dict[str, Any] = {name: parameters.get(name) for name in ("query", "operationName")}
+    for name in ("variables", "extensions"):
+        try:
+            data[name] = orjson.loads(str(parameters.get(name) or "null"))
+        except orjson.JSONDecodeError as fault:
+            raise HTTPException(400, f"The parameter {name} is no JSON: {fault.msg}.") from fault
+    return check_operation(orjson.dumps(data), data)
+
+
+def check_operation(body: bytes, data: dict[str, Any]) -> GraphQLRequestData:
+    """The operation in `data`, which was read from `body`; raises HTTPException 400 saying what is wrong with it."""
     if holds_nul(body, data):
         raise HTTPException(400, "Texts must not hold the character U+0000; remove it.")
     query, name = data.get("query"), data.get("operationName")
@@ -114,10 +180,10 @@ def read_operation(body: bytes) -> GraphQLRequestData:
     return GraphQLRequestData(query=query, variables=variables, operation_name=name, extensions=extensions)
 
 
-def refused(status: int, code: str, message: str) -> JSONResponse:
+def refused(status: int, code: str, message: str, media_type: str) -> JSONResponse:
     """A refusal in the shape of a GraphQL answer."""
     errors: list[Mapping[str, Any]] = [{"message": message, "extensions": {"code": code}}]
-    return JSONResponse({"errors": errors}, status_code=status)
+    return JSONResponse({"errors": errors}, status_code=status, media_type=media_type)
 
 
 def endpoint(settings: Settings) -> Endpoint:
@@ -125,7 +191,7 @@ def endpoint(settings: Settings) -> Endpoint:
     return Endpoint(
         build_schema(development=settings.graphiql),
         graphql_ide="graphiql" if settings.graphiql else None,
-        allow_queries_via_get=False,
+        allow_queries_via_get=True,
         subscription_protocols=(),
         multipart_uploads_enabled=False,
     )

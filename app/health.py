@@ -3,28 +3,18 @@
 import asyncio
 import logging
 
-import asyncpg
 from starlette.requests import Request
 from starlette.responses import JSONResponse
-from tortoise.exceptions import BaseORMException
 
+from app.boards import OLDEST_WITHOUT_DATABASE
 from app.context import Services
-from app.patience import within
+from app.patience import UNREACHABLE, within
 from app.wakeups import ALIVE, ALIVE_WITHIN
 from db.transactions import across_workspaces
 
 logger = logging.getLogger(__name__)
 
 PATIENCE_S = 5.0
-# The fifth is what asyncpg 0.32 says of a connection that the server is just closing.
-UNREACHABLE = (
-    OSError,
-    TimeoutError,
-    asyncpg.PostgresError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    BaseORMException,
-)
 SCHEMA_IS_THERE = "SELECT to_regclass('campaign') IS NOT NULL AND to_regclass('delivery') IS NOT NULL"
 
 
@@ -38,6 +28,20 @@ async def readyz(request: Request) -> JSONResponse:
     """200 when requests can be served now, else 503; `missing` names what stands in the way."""
     missing = await troubles(request)
     return JSONResponse({"ready": not missing, "missing": missing}, status_code=503 if missing else 200)
+
+
+async def readyz_banners(request: Request) -> JSONResponse:
+    """200 while banners can be told, which outlasts the database by an hour, else 503; with the age of the oldest board
+    that is fetched from."""
+    services: Services = request.app.state.services
+    oldest_s = services.boards.oldest_s
+    if oldest_s is None:
+        missing = await database_trouble()
+        ready = missing is None
+    else:
+        ready = oldest_s < OLDEST_WITHOUT_DATABASE.total_seconds()
+    body = {"ready": ready, "oldest_board_s": None if oldest_s is None else round(oldest_s, 1)}
+    return JSONResponse(body, status_code=200 if ready else 503)
 
 
 async def troubles(request: Request) -> list[str]:

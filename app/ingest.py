@@ -1,4 +1,4 @@
-"""What apps and pages call without GraphQL: POST /v1/events and GET /v1/banners, in plain JSON."""
+"""What apps and pages call without GraphQL: POST /v1/events, in plain JSON."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -10,14 +10,13 @@ from graphql import GraphQLError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from app.api.banners import decision
-from app.api.ingestion import person
 from app.api.scalars import read_instant
 from app.auth import Caller, require
 from app.context import Context, Services
 from app.endpoint import VIEWER_HEADER, is_json
 from app.limits import holds_nul
 from app.problems import ApiError, camel, path_of, problem
+from app.visitors import person, with_visitor
 from db.errors import MusterError
 from profiles import events as profile_events
 from profiles.events import MOST_EVENTS, clean_fields
@@ -25,13 +24,14 @@ from profiles.ingestion import CleanEvent
 from profiles.keys import Scope
 from profiles.wellformed import clean_columns
 
-STATUS = {"UNAUTHENTICATED": 401, "FORBIDDEN": 403, "CONTENDED": 503}
+STATUS = {"UNAUTHENTICATED": 401, "FORBIDDEN": 403, "CONTENDED": 503, "UNAVAILABLE": 503}
 """Of refusals that concern the whole request; others are 400."""
-VARY = "Authorization, X-Muster-Client-Token, X-Muster-Viewer"
 FIELDS_IN_ORDER = [camel(name) for name in CleanEvent._fields]
 FIELDS = frozenset(FIELDS_IN_ORDER)
 NOTHING = dict.fromkeys(FIELDS_IN_ORDER)
-EXTERNAL_ID, OCCURRED_AT, PROPERTIES = map(CleanEvent._fields.index, ("external_id", "occurred_at", "properties"))
+EXTERNAL_ID, ANONYMOUS_ID, OCCURRED_AT, PROPERTIES = map(
+    CleanEvent._fields.index, ("external_id", "anonymous_id", "occurred_at", "properties")
+)
 
 
 async def context_of(request: Request, needs: Scope, *, from_apps: bool = True) -> Context:
@@ -40,7 +40,12 @@ async def context_of(request: Request, needs: Scope, *, from_apps: bool = True) 
     `from_apps`: publishable keys and client tokens may do it too.
     """
     services: Services = request.app.state.services
-    context = Context(services=services, caller=None, viewer_token=request.headers.get(VIEWER_HEADER))
+    context = Context(
+        services=services,
+        caller=None,
+        viewer_token=request.headers.get(VIEWER_HEADER),
+        user_agent=request.headers.get("user-agent", ""),
+    )
     context.caller = await services.authenticator.caller(request.headers, now=context.now)
     require(context.caller, needs, from_apps=from_apps)
     return context
@@ -89,7 +94,7 @@ def read_batch(body: bytes) -> list[Any]:
 
 async def track(context: Context, items: list[Any]) -> dict[str, Any]:
     """Write the events that are well-formed and allowed; say what became of all."""
-    caller, now = context.known_caller, context.now
+    caller, now = await with_visitor(context), context.now
     report = await profile_events.take(
         context.workspace_id,
         items,
@@ -118,7 +123,8 @@ def read_well_formed(items: Sequence[Any], *, caller: Caller, now: datetime) -> 
         if set(map(len, rows)) != {len(NOTHING)}:
             return None
         columns: list[Sequence[Any]] = list(zip(*rows, strict=True))
-        if not caller.is_server and any(columns[EXTERNAL_ID]):
+        strangers = {caller.visitor} == set(columns[ANONYMOUS_ID]) != {None}
+        if not caller.is_server and (any(columns[EXTERNAL_ID]) or not strangers):
             return None
         columns[PROPERTIES] = [{} if one is None else one for one in columns[PROPERTIES]]
         columns[OCCURRED_AT] = [None if at is None else datetime.fromisoformat(at) for at in columns[OCCURRED_AT]]
@@ -137,12 +143,13 @@ def read_event(item: Any, *, caller: Caller, now: datetime) -> CleanEvent:
         message = f"There is no such field; an event has {', '.join(sorted(FIELDS))}. Put your own into properties."
         raise ApiError("UNKNOWN_FIELD", message, field=(unknown,))
     get = item.get
-    anonymous_id, properties = get("anonymousId"), get("properties")
+    external_id, anonymous_id = person(caller, get("externalId"), get("anonymousId"))
+    properties = get("properties")
     return clean_fields(
         # Missing ones are refused as blank ones are.
         get("messageId", ""),
         get("name", ""),
-        person(caller, get("externalId"), anonymous_id),
+        external_id,
         anonymous_id,
         read_time(get("occurredAt")),
         {} if properties is None else properties,
@@ -164,17 +171,3 @@ def read_time(value: Any) -> datetime | None:
         return read_instant(value)
     except GraphQLError as fault:
         raise ApiError("INVALID_TIME", fault.message, field=("occurred_at",)) from fault
-
-
-async def banners(request: Request) -> Response:
-    """The banners of ?placement=... (repeated for more): the JSON of the query `banners`, for the same callers."""
-    try:
-        context = await context_of(request, Scope.READ)
-        query = request.query_params
-        made = await decision(context, query.getlist("placement"), external_id=query.get("externalId"))
-    except MusterError as refusal:
-        return answer(refusal)
-    return JSONResponse(
-        made.to_json(),
-        headers={"Cache-Control": f"private, max-age={made.max_age_seconds}", "Vary": VARY},
-    )

@@ -20,8 +20,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from app.context import Services
-from app.health import UNREACHABLE
-from app.patience import within
+from app.patience import UNREACHABLE, within
 from campaigns import listing, responses
 from campaigns.machines import Visit
 from campaigns.responses import Target

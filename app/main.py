@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -9,17 +10,24 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
-from app import health, ingest, limits, links, members
+from app import banner_events, health, ingest, limits, links, members
 from app.auth import Authenticator
-from app.boards import Boards
-from app.context import Services
+from app.banner_writer import BannerWriter
+from app.boards import Boards, Clock
+from app.context import Services, read_clock
 from app.endpoint import endpoint
+from app.front import Front
+from app.jwks import Issuer
 from app.problems import log_fault, problem
 from app.resources import Resources, open_resources
+from app.schema import build_schema
 from app.settings import Settings
 from app.targets import Targets
-from app.timing import ServerTiming
+from app.timing import HEADER, ServerTiming, timing
+from app.viewers import ViewerTokens
+from campaigns.banner_tokens import ImpressionTokens
 from campaigns.links import Tracker
 
 Opener = Callable[[Settings], AbstractAsyncContextManager[Resources]]
@@ -27,30 +35,52 @@ Opener = Callable[[Settings], AbstractAsyncContextManager[Resources]]
 CODES = {404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED", 413: "TOO_LARGE"}
 
 
-def create_app(settings: Settings, *, opener: Opener = open_resources) -> Starlette:
+class Application(Starlette):
+    """Starlette, behind the front that answers fetches of banners."""
+
+    def __init__(self, front: Front, **parts: Any) -> None:
+        super().__init__(**parts)
+        self.front = front
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self.front(scope, receive, send, super().__call__)
+        else:
+            await super().__call__(scope, receive, send)
+
+
+def create_app(settings: Settings, *, opener: Opener = open_resources, clock: Clock = read_clock) -> Starlette:
     """The API. Resources are opened when the server starts and closed when it stops."""
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with opener(settings) as resources:
+        async with opener(settings) as resources, Boards().running(resources.wakeups, clock) as boards:
+            resources.proofs.prepare()
             app.state.services = Services(
                 settings=settings,
                 resources=resources,
-                authenticator=Authenticator(resources.signer),
-                boards=Boards(),
+                authenticator=Authenticator(resources.signer, issuer=Issuer.of(settings)),
+                boards=boards,
+                viewer_tokens=ViewerTokens(resources.signer),
+                impression_tokens=ImpressionTokens(resources.signer),
+                banner_writer=BannerWriter(),
                 tracker=Tracker(resources.signer, settings.public_url),
                 targets=Targets(),
+                clock=clock,
             )
+            front.fetches.services = app.state.services
             yield
 
     graphql = endpoint(settings)
-    methods = ["GET", "POST"] if settings.graphiql else ["POST"]
+    front = Front(build_schema(development=settings.graphiql)._schema, introspection=settings.graphiql)
     batch = at_most(limits.LARGEST_EVENTS_BODY)
-    return Starlette(
+    return Application(
+        front,
         routes=[
-            Route("/graphql", graphql, methods=methods, middleware=at_most(limits.LARGEST_GRAPHQL_BODY)),
+            Route("/graphql", graphql, methods=["GET", "POST"], middleware=at_most(limits.LARGEST_GRAPHQL_BODY)),
             Route("/v1/events", ingest.events, methods=["POST"], middleware=at_most(limits.LARGEST_EVENTS_BODY)),
-            Route("/v1/banners", ingest.banners, methods=["GET"], middleware=at_most(0)),
+            Route("/v1/banner-events", banner_events.banner_events, methods=["POST"], middleware=batch),
+            Route("/v1/banners", front.get, methods=["GET"], middleware=at_most(0)),
             Route("/v1/segments:check", members.check_segments, methods=["POST"], middleware=batch),
             Route("/v1/segments/{id}/members:check", members.check_people, methods=["POST"], middleware=batch),
             Route("/v1/segments/{id}/members.csv", members.csv, methods=["GET"], middleware=at_most(0)),
@@ -67,6 +97,7 @@ def create_app(settings: Settings, *, opener: Opener = open_resources) -> Starle
             Route("/o/{token}.gif", links.seen, methods=["GET"], middleware=at_most(0)),
             Route("/healthz", health.healthz, methods=["GET"], middleware=at_most(0)),
             Route("/readyz", health.readyz, methods=["GET"], middleware=at_most(0)),
+            Route("/readyz/banners", health.readyz_banners, methods=["GET"], middleware=at_most(0)),
         ],
         middleware=[Middleware(ServerTiming)],
         exception_handlers={HTTPException: refused, Exception: broken},
@@ -92,4 +123,5 @@ async def broken(request: Request, fault: Exception) -> JSONResponse:
     # Not the path: those of links in mails are as good as a key.
     endpoint = request.scope.get("endpoint")
     error_id = log_fault(fault, where=getattr(endpoint, "__name__", type(endpoint).__name__))
-    return problem(500, "INTERNAL", f"Something went wrong on our side; ask about error {error_id}.")
+    message = f"Something went wrong on our side; ask about error {error_id}."
+    return problem(500, "INTERNAL", message, **{HEADER: timing(request.scope)})

@@ -1,11 +1,24 @@
-"""Waiting no longer than one means to, also for what takes its time to be cancelled."""
+"""Waiting no longer than one means to, also for what takes its time to be cancelled, and doing without PostgreSQL."""
 
 import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+import asyncpg
+from tortoise.exceptions import BaseORMException
+
 Answer = TypeVar("Answer")
 
+# The fifth is what asyncpg 0.32 says of a connection that the server is just closing.
+UNREACHABLE = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    BaseORMException,
+)
+"""What is raised while PostgreSQL is away."""
 LINGERING: set[asyncio.Task[Any]] = set()
 """Given up and not ended yet; the event loop itself holds tasks weakly."""
 

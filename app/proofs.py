@@ -42,7 +42,10 @@ class Limits:
     """Of a child's address space."""
     cpu_s: int = 1
     """Seconds of work; the kernel counts whole ones, so up to one more."""
-    wall: timedelta = timedelta(seconds=2)
+    wall: timedelta = timedelta(seconds=1.8)
+    """From a request to its answer, waiting for a child included: 2 seconds with all that the API does around it."""
+    fair: timedelta = timedelta(seconds=1)
+    """Of it a content must have had to be called too costly; who had less is told to come again."""
     children: int = 2
     """At once, in one process of ours."""
     waiting: int = 32
@@ -131,7 +134,7 @@ def launch(theirs: socket.socket, limits: Limits) -> "subprocess.Popen[bytes]":
 
 
 class Proofreaders:
-    """A few children, made when first wanted and anew when one was killed. For one event loop."""
+    """A few children, made when wanted and anew when one was killed. For one event loop."""
 
     def __init__(self, limits: Limits = Limits()) -> None:
         self.limits = limits
@@ -144,6 +147,11 @@ class Proofreaders:
         """Requests under way, by workspace; none of those that have none."""
         self.is_closed = False
 
+    def prepare(self) -> None:
+        """Have a child ready for the first request; must be called inside the event loop."""
+        if not self.spares:
+            self.spares.append(self.started())
+
     async def prove(self, content: EmailContent, *, workspace_id: UUID) -> Proof:
         return Proof.from_json(await self.ask("prove", content, workspace_id))
 
@@ -155,8 +163,7 @@ class Proofreaders:
         request = orjson.dumps({"do": what, "of": subject})
         is_full = self.turns.locked() and self.waiting >= self.limits.waiting
         if is_full or self.asking[workspace_id] >= self.limits.of_one:
-            message = "Too many contents are being read at this moment; try again in a few seconds."
-            raise CampaignError("BUSY", message, field=("content",))
+            raise busy()
         self.asking[workspace_id] += 1
         try:
             answer = await self.in_turn(request)
@@ -171,31 +178,41 @@ class Proofreaders:
         return value
 
     async def in_turn(self, request: bytes) -> dict[str, Any]:
-        """What a child answers, once it is this request's turn."""
+        """What a child answers, once it is this request's turn, before its time is up."""
+        deadline = asyncio.get_running_loop().time() + self.limits.wall.total_seconds()
         self.waiting += 1
         try:
-            await self.turns.acquire()
+            async with asyncio.timeout_at(deadline):
+                await self.turns.acquire()
+        except TimeoutError:
+            raise busy() from None
         finally:
             self.waiting -= 1
         try:
-            return await self.ask_a_child(request)
+            return await self.ask_a_child(request, deadline)
         finally:
             self.turns.release()
 
-    async def ask_a_child(self, request: bytes) -> dict[str, Any]:
+    async def ask_a_child(self, request: bytes, deadline: float) -> dict[str, Any]:
         """A child's answer; the child is kept unless it is used up, and killed whenever it does not answer."""
         spare = self.taken()
         try:
-            child = await asyncio.shield(spare)
-        except asyncio.CancelledError:
+            async with asyncio.timeout_at(deadline):
+                child = await asyncio.shield(spare)
+        except (asyncio.CancelledError, TimeoutError) as gone:
             self.spares.append(spare)
+            if isinstance(gone, TimeoutError):
+                raise busy() from None
             raise
         self.busy.add(child)
         answer: dict[str, Any] | None = None
+        began = asyncio.get_running_loop().time()
         try:
-            async with asyncio.timeout(self.limits.wall.total_seconds()):
+            async with asyncio.timeout_at(deadline):
                 answer = await child.ask(request)
         except TimeoutError:
+            if deadline - began < self.limits.fair.total_seconds():
+                raise busy() from None
             raise too_costly(f"takes longer than {self.limits.wall.total_seconds():g} seconds") from None
         except Lost as lost:
             if child.kill() == -signal.SIGXCPU:
@@ -240,6 +257,12 @@ class Proofreaders:
             child.kill()
         for child in children:
             await child.closed()
+
+
+def busy() -> CampaignError:
+    """The refusal of a content that nobody could look at."""
+    message = "Too many contents are being read at this moment; try again in a few seconds."
+    return CampaignError("BUSY", message, field=("content",))
 
 
 def too_costly(why: str) -> CampaignError:

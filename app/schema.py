@@ -10,6 +10,7 @@ from graphql import GraphQLError
 from strawberry.schema.config import StrawberryConfig
 from strawberry.types.execution import ExecutionContext
 
+from app.api.banner_events import BannerEventMutations
 from app.api.banners import BannerQueries
 from app.api.builder import BuilderQueries
 from app.api.campaign_mutations import CampaignMutations
@@ -58,6 +59,7 @@ class Mutation(
     ProfileMutations,
     ConsentMutations,
     IngestionMutations,
+    BannerEventMutations,
     SegmentMutations,
     StaticMutations,
     SavedQueryMutations,

@@ -9,17 +9,21 @@ from datetime import timedelta
 from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
-from urllib.parse import SplitResult, urlsplit
+from typing import Any, Literal, TypeVar
+from urllib.parse import urlsplit
+from uuid import UUID
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from app.setting_kinds import DatabaseUrl, Key, Port, PublicUrl, RedisUrl, Seconds, SmtpUrl
 from segments.conditions import WIDEST, Limits
 
 MAKE_A_KEY = 'Make one with: python3 -c "import secrets; print(secrets.token_urlsafe(48))"'
-SHORTEST_KEY = 32
+
+
+ISSUER = ("MUSTER_JWKS_URL", "MUSTER_JWT_ISSUER", "MUSTER_JWT_AUDIENCE", "MUSTER_JWT_WORKSPACE")
 
 
 class SettingsError(Exception):
@@ -33,63 +37,6 @@ class SettingsError(Exception):
 class Environment(StrEnum):
     DEVELOPMENT = "development"
     PRODUCTION = "production"
-
-
-def url_parts(url: str, schemes: tuple[str, ...]) -> SplitResult:
-    """The parts of `url`. Raises ValueError, without the URL since it may hold a password."""
-    try:
-        parts = urlsplit(url)
-        has_host = bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        raise ValueError("is no URL that can be read; a special character in a password is written as %XX") from None
-    if parts.scheme not in schemes or not has_host:
-        raise ValueError(f"must look like {' or '.join(f'{scheme}://host' for scheme in schemes)}")
-    return parts
-
-
-def database_url(url: str) -> str:
-    parts = url_parts(url, ("postgresql", "postgres"))
-    if not parts.username or not parts.path.strip("/"):
-        raise ValueError("must name a login and a database: postgresql://login:password@host:5432/muster")
-    if parts.query:
-        # The connection is opened from the parts; an option such as sslmode would silently be lost.
-        raise ValueError("must have no options after a question mark; TLS is used whenever the server offers it")
-    return url
-
-
-def redis_url(url: str) -> str:
-    url_parts(url, ("redis", "rediss"))
-    return url
-
-
-def smtp_url(url: str) -> str:
-    url_parts(url, ("smtp", "smtps", "smtp+starttls"))
-    return url
-
-
-def public_url(url: str) -> str:
-    parts = url_parts(url, ("https", "http"))
-    if parts.query or parts.fragment:
-        raise ValueError("must end with the host or a path")
-    return url.rstrip("/")
-
-
-def seconds(value: Any) -> Any:
-    if isinstance(value, timedelta):
-        return value
-    try:
-        return timedelta(seconds=float(value))
-    except (TypeError, ValueError, OverflowError):
-        raise ValueError("must be a number of seconds") from None
-
-
-DatabaseUrl = Annotated[str, AfterValidator(database_url)]
-RedisUrl = Annotated[str, AfterValidator(redis_url)]
-SmtpUrl = Annotated[str, AfterValidator(smtp_url)]
-PublicUrl = Annotated[str, AfterValidator(public_url)]
-Seconds = Annotated[timedelta, BeforeValidator(seconds)]
-Key = Annotated[SecretStr, Field(min_length=SHORTEST_KEY)]
-Port = Annotated[int, Field(ge=1, le=65535)]
 
 
 class ProcessSettings(BaseSettings):
@@ -259,6 +206,38 @@ class Settings(ProcessSettings):
         validation_alias="MUSTER_ESTIMATE_TIMEOUT_S",
         description="Seconds that estimates, explanations and the field catalogue may take.",
     )
+    banner_late: Seconds = Field(
+        timedelta(days=7),
+        ge=timedelta(hours=1),
+        le=timedelta(days=30),
+        validation_alias="MUSTER_BANNER_LATE_S",
+        description="Seconds after which what an app without network kept to tell of a banner is refused.",
+    )
+    jwks_url: PublicUrl | None = Field(
+        None,
+        validation_alias="MUSTER_JWKS_URL",
+        description="Where an identity provider of your own publishes the keys of its tokens; apps may send those in "
+        "place of client tokens.",
+        json_schema_extra={"shown": "none"},
+    )
+    jwt_issuer: str | None = Field(
+        None,
+        validation_alias="MUSTER_JWT_ISSUER",
+        description="The `iss` of its tokens.",
+        json_schema_extra={"shown": "none"},
+    )
+    jwt_audience: str | None = Field(
+        None,
+        validation_alias="MUSTER_JWT_AUDIENCE",
+        description="An `aud` that its tokens must have.",
+        json_schema_extra={"shown": "none"},
+    )
+    jwt_workspace: UUID | None = Field(
+        None,
+        validation_alias="MUSTER_JWT_WORKSPACE",
+        description="The id of the one workspace whose profiles its tokens name, by `sub`.",
+        json_schema_extra={"shown": "none"},
+    )
     database_connections: int = Field(
         10, ge=2, le=200, validation_alias="MUSTER_DATABASE_CONNECTIONS", description="Connections of each process."
     )
@@ -359,7 +338,13 @@ def broken_rules(values: Mapping[str, str]) -> Iterator[str]:
             "DATABASE_URL and DATABASE_OWNER_URL name the same login. The first must own nothing, since an owner "
             "passes row level security; give it a name of its own, `muster migrate` makes it."
         )
+    provider = {name: values.get(name) for name in ISSUER}
+    if any(provider.values()) and not all(provider.values()):
+        missing = ", ".join(name for name in ISSUER if not provider[name])
+        yield f"{missing} is missing: {', '.join(ISSUER)} go together, or none of them."
     if values.get("MUSTER_ENV") == Environment.PRODUCTION:
+        if (values.get("MUSTER_JWKS_URL") or "https://").lower().startswith("http://"):
+            yield "MUSTER_JWKS_URL must be https in production: whoever can change those keys can be anybody."
         if values.get("MUSTER_PUBLIC_URL", "https://").lower().startswith("http://"):
             yield "MUSTER_PUBLIC_URL must be https in production: mail readers and servers refuse plain http."
         if values.get("MUSTER_GRAPHIQL", "false").lower() in ("1", "true", "yes", "on", "t", "y"):

@@ -18,7 +18,7 @@ class Targets:
         self._known: OrderedDict[int, Target] = OrderedDict()
 
     async def find(self, link_id: int) -> Target | None:
-        """See `campaigns.responses.find_target`. Raises what `app.health.UNREACHABLE` lists, for those not known."""
+        """See `campaigns.responses.find_target`. Raises what `app.patience.UNREACHABLE` lists, for those not known."""
         if (known := self._known.get(link_id)) is not None:
             self._known.move_to_end(link_id)
             return known

@@ -6,11 +6,13 @@ job id, since arq would swallow the next bell while one is queued or running; a 
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from uuid import UUID
 
 import asyncpg
 import orjson
+import redis.asyncio
 from arq.connections import ArqRedis, RedisSettings, create_pool
 from redis.exceptions import RedisError
 
@@ -27,6 +29,10 @@ ALIVE_WITHIN = timedelta(seconds=15)
 """A worker announces itself every 4 s (workers/readiness.py); one that has not for so long is taken for dead."""
 MOST_WAITING = 1_000
 """Bells in the queue beyond which the sweeper adds none: turns take longer than it takes to ring for them again."""
+BOARDS = "muster:boards"
+"""The channel on which changes of banners are told."""
+AGAIN_AFTER_S = 1.0
+"""Valkey is tried again after it went."""
 PATIENCE_S = 3.0
 """For an answer of Valkey: a request or a job must not wait for one that hangs."""
 
@@ -62,6 +68,8 @@ class Wakeups:
     def __init__(self, redis_url: str) -> None:
         self.redis_url = redis_url
         self.redis: ArqRedis | None = None
+        self.connecting = asyncio.Lock()
+        self.telling: set[asyncio.Task[None]] = set()
 
     async def deliver(self, *, workspace_id: UUID, campaign_id: UUID) -> None:
         """Ring for one campaign: once for every 2,000 open messages, at most as often as workers are alive."""
@@ -112,11 +120,41 @@ class Wakeups:
             return False
         return True
 
+    def tell_boards_soon(self, workspace_id: UUID) -> None:
+        """Like `tell_boards`, and nobody waits for it."""
+        task = asyncio.create_task(self.tell_boards(workspace_id))
+        self.telling.add(task)
+        task.add_done_callback(self.telling.discard)
+
+    async def tell_boards(self, workspace_id: UUID) -> None:
+        """Tell the API's processes that what a workspace's banners show may have changed; they also look themselves."""
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                await (await self._connected()).publish(BOARDS, workspace_id.hex)
+        except (RedisError, OSError):
+            logger.warning("boards not told; they look by themselves", exc_info=True)
+
+    async def changed_boards(self) -> AsyncIterator[UUID]:
+        """The workspaces of `tell_boards`, as they are told, for ever; while Valkey is away nothing comes."""
+        while True:
+            try:
+                async with redis.asyncio.from_url(self.redis_url) as told, told.pubsub() as channel:
+                    await channel.subscribe(BOARDS)
+                    async for message in channel.listen():
+                        if message["type"] == "message":
+                            yield UUID(hex=message["data"].decode())
+            except (RedisError, OSError, ValueError):
+                logger.warning("not told of changed boards", exc_info=True)
+            await asyncio.sleep(AGAIN_AFTER_S)
+
     async def _connected(self) -> ArqRedis:
-        if self.redis is None:
-            self.redis = await connect(self.redis_url)
-        return self.redis
+        # One after the other: two that connect at once would leave one of the two open for good.
+        async with self.connecting:
+            if self.redis is None:
+                self.redis = await connect(self.redis_url)
+            return self.redis
 
     async def close(self) -> None:
+        await asyncio.gather(*self.telling)
         if self.redis is not None:
             await self.redis.aclose()

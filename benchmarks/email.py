@@ -14,7 +14,6 @@ import argparse
 import asyncio
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -25,7 +24,9 @@ from pathlib import Path
 from time import perf_counter, sleep
 
 from app.processes import choose_port, end, launched
+from benchmarks import node
 from benchmarks.blast import House, house
+from benchmarks.tools import Missing, tool
 
 RATE_RECIPIENTS = 50_000
 FEW = 10_000
@@ -39,24 +40,11 @@ SIZE = 18_700
 SINK = "smtp-sink"
 SOURCE = "smtp-source"
 POSTFIX = "It is part of Debian's package postfix: apt-get install --no-install-recommends postfix"
-NODEMAILER = Path(__file__).with_name("nodemailer")
 PARTS = ("rate", "million")
 COMMITTED_S = 0.05
 SETTINGS = ("server_version", "fsync", "full_page_writes", "synchronous_commit", "shared_buffers")
 
 THROUGH = "SELECT planned_through FROM dispatch WHERE campaign_id = $1"
-
-
-class Missing(Exception):
-    """A tool is not there; the message says how to get it."""
-
-
-def tool(name: str, how: str) -> str:
-    """Where a program is, also in /usr/sbin. Raises Missing."""
-    found = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
-    if found is None:
-        raise Missing(f"{name} is missing. {how}")
-    return found
 
 
 @contextmanager
@@ -85,17 +73,9 @@ def limit(port: int) -> float:
 
 def nodemailer(port: int) -> float:
     """Messages a second of nodemailer's pooled transport, which gets subject, text and HTML of each recipient."""
-    node = os.environ.get("MUSTER_BENCH_NODE") or tool("node", "Run `make bench-email`, which gets it.")
-    folder = os.environ.get("MUSTER_BENCH_NODE_MODULES")
-    if not folder:
-        raise Missing("nodemailer is missing. Run `make bench-email`, which gets it.")
     arguments = [str(port), str(NODEMAILER_MESSAGES), str(CONNECTIONS)]
     answer = subprocess.run(
-        [node, str(NODEMAILER / "send.cjs"), *arguments],
-        env={"PATH": os.environ["PATH"], "NODE_PATH": folder},
-        check=True,
-        capture_output=True,
-        text=True,
+        node.command("nodemailer.cjs", *arguments), env=node.environ(), check=True, capture_output=True, text=True
     )
     return float(json.loads(answer.stdout)["per_s"])
 

@@ -5,7 +5,8 @@ from datetime import timedelta
 from time import monotonic
 from typing import assert_never
 
-from campaigns.ledger import Claimed, Intent, Result
+from campaigns.claims import Taken
+from campaigns.ledger import Intent, Result
 from campaigns.models import DeliveryState
 from campaigns.retrying import retry_wait
 from channels.base import Outcome, OutcomeKind, OutcomeScope
@@ -15,10 +16,12 @@ from channels.base import Outcome, OutcomeKind, OutcomeScope
 class Ready:
     """A message that is made and may leave."""
 
-    claimed: Claimed
+    taken: Taken
     intent: Intent
     address: str
     data: bytes
+    key: str
+    """What names it everywhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,35 +40,40 @@ def not_begun(ready: Ready, reason: str) -> Result:
     """A message of which not one byte left: it is tried again at once, and the attempt does not count."""
     one = ready.intent
     return Result(
-        one.profile_id, one.device_id, one.fence, DeliveryState.DEFERRED, reason, retry_in=timedelta(0), counts=False
+        one.profile_id, one.device_id, after(one), DeliveryState.DEFERRED, reason, retry_in=timedelta(0), counts=False
     )
 
 
-def unsent(one: Claimed, state: DeliveryState, reason: str, detail: str | None = None) -> Result:
+def after(one: Intent | Taken) -> int:
+    """The fence of a message once it is committed as sending."""
+    return one.fence + 1
+
+
+def unsent(one: Taken, state: DeliveryState, reason: str, detail: str | None = None) -> Result:
     """An outcome that needed no sending."""
     return Result(one.profile_id, one.device_id, one.fence, state, reason, detail)
 
 
-def settle(one: Claimed, outcome: Outcome) -> Result:
+def settle(one: Taken, outcome: Outcome) -> Result:
     """What the ledger says of an answer. Only what was definitely not accepted is tried again (R7)."""
     retry_in: timedelta | None = None
     provider_id = None if outcome.provider_id is None else storable(outcome.provider_id)
     match outcome.kind:
         case OutcomeKind.ACCEPTED:
-            return Result(one.profile_id, one.device_id, one.fence, DeliveryState.SENT, provider_id=provider_id)
+            return Result(one.profile_id, one.device_id, after(one), DeliveryState.SENT, provider_id=provider_id)
         case OutcomeKind.REFUSED:
             state = DeliveryState.FAILED
         case OutcomeKind.IN_DOUBT:
             state = DeliveryState.IN_DOUBT
         case OutcomeKind.DEFERRED:
             state = DeliveryState.DEFERRED
-            retry_in = retry_wait(one.attempt + 1, outcome.retry_after)
+            retry_in = retry_wait(one.attempt + 1, outcome.retry_after, outcome.first_wait)
         case _:
             assert_never(outcome.kind)
     return Result(
         one.profile_id,
         one.device_id,
-        one.fence,
+        after(one),
         state,
         outcome.code,
         storable(outcome.detail),

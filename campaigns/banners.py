@@ -1,56 +1,198 @@
-"""Which banner a viewer sees: eligibility by the board, choice by rotation. No database, no clock."""
+"""Which banners a viewer sees: who may see what by the board, choice by rotation. No database, no clock."""
 
-from collections.abc import Sequence
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
+from secrets import token_bytes
+from uuid import UUID
 
 from campaigns import rotation
-from campaigns.board import Banner, Board
-from campaigns.rotation import Weighted
+from campaigns.banner_rules import HIGHEST_PRIORITY, is_held_out
+from campaigns.banner_stops import FOREVER
+from campaigns.banner_tokens import ImpressionKind
+from campaigns.board import NO_STOPS, Banner, Board, Place, Stops
 
 LONGEST_AGE = timedelta(seconds=60)
+"""An answer is asked for again after that at the latest."""
 MOST_PLACEMENTS = 20
+UNKNOWN_WINDOW_S = 3600
+"""Rotation window of a placement in which nothing is shown."""
 
 
 @dataclass(frozen=True, slots=True)
 class Viewer:
-    """Who looks: a profile, or an anonymous visitor (profile_id None). `key` is what rotation hashes."""
+    """Who looks. `key` is what rotation hashes."""
 
     key: str
+    """`p` and the id of a profile, `a` and the random id of a visitor, `e` and the external id of somebody who has no
+    profile yet."""
     profile_id: int | None
+    """Whose segments and stops count; None: nobody's, only EVERYONE's banners are shown."""
+
+    @classmethod
+    def known(cls, profile_id: int) -> "Viewer":
+        """Somebody whom a client token or a server named."""
+        return cls(f"p{profile_id}", profile_id)
+
+    @classmethod
+    def stranger(cls) -> "Viewer":
+        """A visitor who is here for the first time."""
+        return cls("a" + urlsafe_b64encode(token_bytes(16)).rstrip(b"=").decode(), None)
+
+    @property
+    def id(self) -> UUID:
+        """For impressions: a profile's is its number, a visitor's its own 16 bytes."""
+        if self.key[0] == "p":
+            return UUID(int=int(self.key[1:]))
+        if self.key[0] == "a":
+            return UUID(bytes=urlsafe_b64decode(self.key[1:] + "=="))
+        return UUID(bytes=blake2b(self.key.encode("utf-8", "replace"), digest_size=16).digest())
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A banner in a placement, or, HIDDEN, one that the holdout keeps away."""
+
+    banner: Banner
+    kind: ImpressionKind
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A banner that an app may choose by itself while it has no network."""
+
+    banner: Banner
+    kind: ImpressionKind
+    """HIDDEN: the viewer is held out, so that it is never shown and gives its place to the next."""
+
+    @property
+    def priority(self) -> int:
+        """What is chosen from first: of one in test above all others."""
+        return HIGHEST_PRIORITY + 1 if self.kind is ImpressionKind.TEST else self.banner.rules.priority
 
 
 @dataclass(frozen=True, slots=True)
 class PlacementDecision:
     placement: str
-    banner: Banner | None
-    """None: nothing to show here now."""
+    place: Place | None
+    """None: nothing is ever shown there."""
+    window: int
+    """Number of the rotation window."""
+    shown: Sequence[Shown] = ()
+    """The best first, at most as many as the placement has slots; empty: nothing to show now."""
+    hidden: Sequence[Shown] = ()
+    """What would be among them, were the viewer not held out."""
 
 
 @dataclass(frozen=True, slots=True)
 class BannerDecision:
     placements: tuple[PlacementDecision, ...]
-    max_age: timedelta
-    """How long the answer holds at most: never past an expiry or the end of a rotation window, and at most 60 s."""
+    good_until: datetime
+    """When time alone may change something here: a start, an expiry, the end of a rotation window or of a day for which
+    a banner has stopped."""
 
 
 def decide(board: Board, viewer: Viewer, placements: Sequence[str], *, now: datetime) -> BannerDecision:
-    """The banner of each placement, in the order asked; the same viewer keeps it for a whole rotation window."""
-    ages = [LONGEST_AGE]
-    decisions = []
+    """The banners of each placement, in the order asked; a viewer keeps them for a whole rotation window.
+
+    Banners in test come first, for their testers. Then those of the highest priority of which something can be shown,
+    by weight. One that holds the viewer out gives its place to the next.
+    """
+    made = []
+    good_until = FOREVER
     for key in placements:
-        window_s = board.windows_s.get(key, 3600)
-        window = int(now.timestamp()) // window_s
-        ages.append(timedelta(seconds=(window + 1) * window_s - now.timestamp()))
-        live = [b for b in board.banners.get(key, ()) if b.expires_at is None or b.expires_at > now]
-        eligible = {b.campaign_id: b for b in live if b.is_for(viewer.profile_id)}
-        ages += [b.expires_at - now for b in eligible.values() if b.expires_at]
-        chosen = rotation.choose(
-            [Weighted(str(one), b.weight) for one, b in eligible.items()],
-            viewer=viewer.key,
-            placement=key,
-            window=window,
-        )
-        banner = next((b for one, b in eligible.items() if str(one) == chosen), None)
-        decisions.append(PlacementDecision(key, banner))
-    return BannerDecision(tuple(decisions), min(ages))
+        choice = Choice(board.places.get(key), key, viewer, now)
+        made.append(choice.decision())
+        good_until = min(good_until, choice.good_until)
+    return BannerDecision(tuple(made), good_until)
+
+
+class Choice:
+    """One placement for one viewer at one instant."""
+
+    def __init__(self, place: Place | None, key: str, viewer: Viewer, now: datetime) -> None:
+        self.place, self.key, self.viewer, self.now = place, key, viewer, now
+        window_s = place.window_s if place else UNKNOWN_WINDOW_S
+        self.window = int(now.timestamp()) // window_s
+        self.good_until = datetime.fromtimestamp((self.window + 1) * window_s, UTC)
+        """When time alone may change it."""
+        if place and (edge := place.next_edge(now)):
+            self.good_until = min(self.good_until, edge)
+
+    def decision(self) -> PlacementDecision:
+        """What is shown, and what would be."""
+        if self.place is None:
+            return PlacementDecision(self.key, None, self.window)
+        slots = self.place.slots
+        shown = [Shown(one, ImpressionKind.TEST) for one in self.ranked(self.tests(self.place))][:slots]
+        hidden: list[Shown] = []
+        for level in self.levels(self.place):
+            if len(shown) >= slots:
+                break
+            found = False
+            for one in self.ranked(level):
+                if len(shown) >= slots:
+                    break
+                if is_held_out(one.rules, viewer=self.viewer.key, campaign_id=one.id):
+                    hidden.append(Shown(one, ImpressionKind.HIDDEN))
+                else:
+                    shown.append(Shown(one, ImpressionKind.SHOWN))
+                    found = True
+            if found:
+                break
+        return PlacementDecision(self.key, self.place, self.window, shown, hidden)
+
+    def tests(self, place: Place) -> list[Banner]:
+        """What this viewer tries out, whatever has stopped for it."""
+        return [one for one in place.tests if one.is_on(self.now) and one.audience.has(self.viewer.profile_id)]
+
+    def levels(self, place: Place) -> Iterator[list[Banner]]:
+        """What this viewer may be shown, by priority, the highest first."""
+        if self.has_stopped(place.stops):
+            return
+        for level in place.levels:
+            eligible = [
+                one
+                for one in level
+                if one.is_on(self.now) and one.audience.has(self.viewer.profile_id) and not self.has_stopped(one.stops)
+            ]
+            if eligible:
+                yield eligible
+
+    def has_stopped(self, stops: Stops) -> bool:
+        """Whether something has stopped for this viewer; takes note of when it goes on."""
+        if stops is NO_STOPS or self.viewer.profile_id is None:
+            return False
+        end = stops.end(self.viewer.profile_id, self.now)
+        if end is None:
+            return False
+        self.good_until = min(self.good_until, end)
+        return True
+
+    def ranked(self, eligible: Sequence[Banner]) -> Sequence[Banner]:
+        """By this window's draws, the best first."""
+        if len(eligible) < 2:
+            # Nothing to choose from, and drawing is most of what a choice costs.
+            return eligible
+        return rotation.ranked(eligible, viewer=self.viewer.key, placement=self.key, window=self.window)
+
+
+def candidates(place: Place, viewer: Viewer, *, now: datetime) -> list[Candidate]:
+    """What a viewer may be shown in a placement now and later, as far as can be told now: those in test first, then by
+    priority. Starts and expiries are the app's to heed, and the choice is (docs/rotation.md)."""
+    choice = Choice(place, place.key, viewer, now)
+    found = [
+        Candidate(one, ImpressionKind.TEST)
+        for one in place.tests
+        if not one.is_over(now) and one.audience.has(viewer.profile_id)
+    ]
+    if choice.has_stopped(place.stops):
+        return found
+    for level in place.levels:
+        for one in level:
+            if not one.is_over(now) and one.audience.has(viewer.profile_id) and not choice.has_stopped(one.stops):
+                held = is_held_out(one.rules, viewer=viewer.key, campaign_id=one.id)
+                found.append(Candidate(one, ImpressionKind.HIDDEN if held else ImpressionKind.SHOWN))
+    return found

@@ -1,121 +1,176 @@
-"""The board: a process's picture of one workspace's live banners, so that a fetch asks no database.
+"""The board: a process's picture of what a workspace's banners may show, so that a fetch asks no database.
 
-Read afresh every second or so (app/boards.py); correct within 2 s of a change. What a banner may say no to (expiry,
-start) is checked again at the instant of the fetch, so those are exact to the second.
+Read afresh every second and at each notice (app/boards.py), what changed only (campaigns/board_reading.py). What may
+say no at an instant (expiry, start, the end of a limit's day) is looked at when somebody fetches, so that those are
+exact to the second.
 """
 
-from dataclasses import dataclass
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import groupby
 from uuid import UUID
 
 from pyroaring import BitMap
 
-from campaigns.audience import Targets, targets_of
-from campaigns.content import BannerContent, content_from_json
-from campaigns.models import Campaign, CampaignChannel, CampaignStatus, Placement
-from db.transactions import transaction
-from segments import everyone, membership
-from segments.models import Segment, SegmentStatus, SegmentType
+from campaigns.banner_content import BannerContent
+from campaigns.banner_rules import BannerRules, Limits
+from campaigns.banner_stops import FOREVER
+
+NOBODY = BitMap()
+NO_LIMITS = Limits()
 
 
 @dataclass(frozen=True, slots=True)
+class Members:
+    """Who is in a segment: a base and its two small deltas, as segments keep them."""
+
+    base: BitMap
+    added: BitMap = NOBODY
+    removed: BitMap = NOBODY
+
+    def __contains__(self, profile_id: int) -> bool:
+        return (profile_id in self.base or profile_id in self.added) and profile_id not in self.removed
+
+    def everybody(self) -> BitMap:
+        """A bitmap of the caller's own."""
+        return (self.base | self.added) - self.removed
+
+
+@dataclass(frozen=True, slots=True)
+class Stops:
+    """For whom a banner, or all of a placement, has stopped."""
+
+    for_good: tuple[BitMap, ...] = ()
+    until: tuple[tuple[datetime, BitMap], ...] = ()
+    """Those who have had enough for a day, with its end."""
+
+    def end(self, profile_id: int, now: datetime) -> datetime | None:
+        """Until when it has stopped for somebody, FOREVER for good; None when it has not."""
+        for ids in self.for_good:
+            if profile_id in ids:
+                return FOREVER
+        for end, ids in self.until:
+            if end > now and profile_id in ids:
+                return end
+        return None
+
+
+NO_STOPS = Stops()
+
+
+@dataclass(frozen=True, slots=True)
+class Audience:
+    """Whom a banner is for."""
+
+    everyone: bool = False
+    """EVERYONE of the workspace: only then strangers see it."""
+    included: tuple[Members, ...] = ()
+    excluded: tuple[Members, ...] = ()
+
+    def has(self, profile_id: int | None) -> bool:
+        """Whether a profile (None: a visitor nobody knows) is among them."""
+        if profile_id is None:
+            return self.everyone
+        if not self.everyone and not any(profile_id in one for one in self.included):
+            return False
+        return not any(profile_id in one for one in self.excluded)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Banner:
-    """One live banner."""
+    """A banner that is shown, is about to be, or is tried out."""
 
     campaign_id: UUID
+    id: str
+    """The campaign's, as rotation hashes it."""
     placement: str
     content: BannerContent
     content_version: int
     weight: int
-    expires_at: datetime | None
-    for_everyone: bool
-    """Whether it includes EVERYONE of the workspace: only then anonymous strangers see it."""
-    included: BitMap
-    excluded: BitMap
+    rules: BannerRules
+    audience: Audience
+    """In a test: the members of its test segment."""
+    stops: Stops = NO_STOPS
+    starts_at: datetime | None = None
+    expires_at: datetime | None = None
+    in_test: bool = False
 
-    def is_for(self, profile_id: int | None) -> bool:
-        """Whether a profile (None: a visitor nobody knows) is targeted."""
-        if profile_id is None:
-            return self.for_everyone
-        return (self.for_everyone or profile_id in self.included) and profile_id not in self.excluded
+    def is_on(self, now: datetime) -> bool:
+        """Whether its time has come and is not over."""
+        return (self.starts_at is None or self.starts_at <= now) and not self.is_over(now)
+
+    def is_over(self, now: datetime) -> bool:
+        """Whether its time is over."""
+        return self.expires_at is not None and self.expires_at <= now
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
+class Place:
+    """A placement with all banners that may be shown in it."""
+
+    id: UUID
+    key: str
+    window_s: int
+    slots: int = 1
+    limits: Limits = NO_LIMITS
+    stops: Stops = NO_STOPS
+    tests: tuple[Banner, ...] = ()
+    levels: tuple[tuple[Banner, ...], ...] = ()
+    """By priority, the highest first."""
+    edges: tuple[datetime, ...] = ()
+    """Instants at which a banner starts or expires, in order."""
+
+    @classmethod
+    def of(
+        cls,
+        banners: Iterable[Banner],
+        *,
+        id: UUID,
+        key: str,
+        window_s: int,
+        slots: int = 1,
+        limits: Limits = NO_LIMITS,
+        stops: Stops = NO_STOPS,
+    ) -> "Place":
+        """A placement of these banners; those of weight 0 are never shown."""
+        banners = sorted((one for one in banners if one.weight > 0), key=lambda one: (-one.rules.priority, one.id))
+        shown = [one for one in banners if not one.in_test]
+        return cls(
+            id=id,
+            key=key,
+            window_s=window_s,
+            slots=slots,
+            limits=limits,
+            stops=stops,
+            tests=tuple(one for one in banners if one.in_test),
+            levels=tuple(tuple(level) for _, level in groupby(shown, key=lambda one: one.rules.priority)),
+            edges=tuple(sorted({at for one in banners for at in (one.starts_at, one.expires_at) if at is not None})),
+        )
+
+    def next_edge(self, now: datetime) -> datetime | None:
+        """When a banner here starts or expires next."""
+        at = bisect_right(self.edges, now)
+        return self.edges[at] if at < len(self.edges) else None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Board:
-    """Live banners by placement key, and the rotation window of each placement in seconds."""
+    """A workspace's placements by key: those in which something is or will be shown."""
 
     workspace_id: UUID
-    banners: dict[str, tuple[Banner, ...]]
-    windows_s: dict[str, int]
-    made_at: datetime
+    places: Mapping[str, Place] = field(default_factory=dict)
 
-
-async def load_board(workspace_id: UUID, *, now: datetime) -> Board:
-    """Read a workspace's live banners with the bitmaps of the segments they name.
-
-    A segment that is not ACTIVE now is left out, so that a live banner never counts a paused segment; one that was
-    to be spared and is paused hides the banner from everybody, for safety.
-    """
-    async with transaction(workspace_id) as connection:
-        live = await Campaign.filter(
-            workspace_id=workspace_id, channel=CampaignChannel.BANNER, status=CampaignStatus.ACTIVE
-        ).order_by("id")
-        named_places = [c.placement_id for c in live]
-        placements = {p.id: p for p in await Placement.filter(workspace_id=workspace_id, id__in=named_places)}
-        targets = await targets_of(connection, workspace_id=workspace_id, campaign_ids=[c.id for c in live])
-        named = {one for t in targets.values() for one in (*t.included, *t.excluded)}
-        segments = {s.id: s for s in await Segment.filter(workspace_id=workspace_id, id__in=list(named))}
-        active = {one: s for one, s in segments.items() if s.status is SegmentStatus.ACTIVE}
-        members = await membership.load_many(connection, list(active))
-        brands: dict[UUID, BitMap] = {}
-        for campaign in live:
-            if campaign.brand_id and campaign.brand_id not in brands:
-                brands[campaign.brand_id] = await everyone.members(connection, campaign.brand_id)
-    banners: dict[str, tuple[Banner, ...]] = {}
-    for campaign in live:
-        assert campaign.placement_id is not None
-        key = placements[campaign.placement_id].key
-        banner = banner_of(campaign, key, targets[campaign.id], active, members, brands)
-        if banner is not None:
-            banners[banner.placement] = (*banners.get(banner.placement, ()), banner)
-    windows = {p.key: p.rotation_window_s for p in placements.values()}
-    return Board(workspace_id, banners, windows, now)
-
-
-def banner_of(
-    campaign: Campaign,
-    placement: str,
-    targets: Targets,
-    active: dict[UUID, Segment],
-    members: dict[UUID, BitMap],
-    brands: dict[UUID, BitMap],
-) -> Banner | None:
-    """A campaign as the board shows it; None when nobody can see it now."""
-    included, excluded, for_everyone = BitMap(), BitMap(), False
-    for one in targets.included:
-        if one not in active:
-            continue
-        if active[one].type is not SegmentType.EVERYONE:
-            included |= members.get(one, BitMap())
-        elif campaign.brand_id:
-            included |= brands[campaign.brand_id]
-        else:
-            for_everyone = True
-    for one in targets.excluded:
-        if one not in active or active[one].type is SegmentType.EVERYONE or one not in members:
-            return None
-        excluded |= members[one]
-    content = content_from_json(campaign.channel, campaign.content)
-    assert isinstance(content, BannerContent)
-    assert campaign.weight is not None
-    return Banner(
-        campaign_id=campaign.id,
-        placement=placement,
-        content=content,
-        content_version=campaign.content_version,
-        weight=campaign.weight,
-        expires_at=campaign.expires_at,
-        for_everyone=for_everyone,
-        included=included,
-        excluded=excluded,
-    )
+    @classmethod
+    def of(cls, workspace_id: UUID, banners: Iterable[Banner], *, window_s: int = 3600) -> "Board":
+        """A board of banners alone, in placements of one window and one slot each."""
+        by_place: dict[str, list[Banner]] = defaultdict(list)
+        for one in banners:
+            by_place[one.placement].append(one)
+        places = {
+            key: Place.of(found, id=UUID(int=place), key=key, window_s=window_s)
+            for place, (key, found) in enumerate(by_place.items())
+        }
+        return cls(workspace_id, places)

@@ -13,7 +13,7 @@ from campaigns.breaker import Breaker
 from campaigns.emails import CompiledEmail
 from campaigns.links import TrackedLink
 from campaigns.retrying import HostGate
-from channels.base import Channel
+from channels.base import Channel, EmailMessage
 
 V = TypeVar("V")
 
@@ -114,7 +114,7 @@ class Kept(Generic[V]):
 class Carrier:
     """What a process sends with; one for its whole life."""
 
-    channel: Channel
+    channel: Channel[EmailMessage]
     owner: UUID
     """The process's boot id."""
     lease: timedelta
@@ -130,7 +130,7 @@ class Carrier:
     gate: HostGate = field(default_factory=HostGate)
     """Keeps all turns from a host that is away."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set on SIGTERM: nothing more is claimed, what is under way ends."""
+    """Set on SIGTERM: nothing more is taken, what is under way ends."""
     runs: Kept[Run] = field(default_factory=Kept)
     """Content is compiled once a dispatch and process, not once a turn."""
     breakers: Kept[Breaker] = field(default_factory=Kept)

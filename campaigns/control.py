@@ -4,18 +4,17 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from campaigns import lifecycle, sending, sizing
+from campaigns import lifecycle, sending
 from campaigns.drafts import check_time_zone
 from campaigns.errors import CampaignError
 from campaigns.models import Campaign, CampaignChannel, CampaignStatus, Dispatch, DispatchKind, MissedPolicy
 from campaigns.reasons import PauseReason
-from campaigns.sizing import MailLimit
 from db.transactions import Connection, transaction
 
 S = CampaignStatus
 
 SCHEDULE = """
-UPDATE campaign SET scheduled_at = $3, time_zone = $4, missed_policy = $5, maximum_lateness_s = $6
+UPDATE campaign SET scheduled_at = $3, time_zone = $4, missed_policy = $5, maximum_lateness_s = $6, updated_at = $7
 WHERE workspace_id = $1 AND id = $2
 """
 UNSCHEDULE = "UPDATE campaign SET scheduled_at = NULL WHERE workspace_id = $1 AND id = $2"
@@ -39,13 +38,12 @@ async def schedule(
     time_zone: str | None = None,
     missed_policy: MissedPolicy | None = None,
     maximum_lateness: timedelta | None = None,
-    limit: MailLimit | None = None,
 ) -> Campaign:
     """Send (or show) at a future instant; a campaign that is scheduled already gets the new time.
 
     Either `at` is that instant, or `wall_time` what clocks in the campaign's time zone show then (2026-12-24T09:00).
-    Everything that sending needs is checked now, so that nobody finds out at night; `limit` is what the mail server
-    takes, when somebody asked it. Raises CampaignError, naming the field, and IllegalMove.
+    What sending needs of us is checked now, so that nobody finds out at night. Raises CampaignError, naming the field,
+    and IllegalMove.
     """
     zone = check_time_zone(time_zone) if time_zone else None
     if maximum_lateness is not None and not timedelta(0) <= maximum_lateness <= LONGEST_LATENESS:
@@ -61,8 +59,6 @@ async def schedule(
             message = f"The campaign expires at {campaign.expires_at.isoformat()}, before it would start."
             raise CampaignError("EXPIRES_BEFORE_START", message, field=("at",))
         await sending.require_complete(connection, campaign, now=now)
-        if limit is not None:
-            sizing.require_template_fits(campaign.content, limit)
         if campaign.status is not S.SCHEDULED:
             await lifecycle.move(connection, campaign, S.SCHEDULED, now=now)
         lateness = maximum_lateness if maximum_lateness is not None else timedelta(seconds=campaign.maximum_lateness_s)
@@ -74,6 +70,7 @@ async def schedule(
             zone or campaign.time_zone,
             (missed_policy or campaign.missed_policy).value,
             int(lateness.total_seconds()),
+            now,
         )
         return await Campaign.get(workspace_id=workspace_id, id=campaign_id)
 

@@ -33,7 +33,8 @@ SELECT d.id, d.campaign_id, d.kind, d.audience_size, d.planned_at, d.no_address,
     (d.finished_at IS NOT NULL AND NOT d.dirty)
     OR d.counted_at > clock_timestamp() - greatest($4::interval, d.count_took * $5::int)) AS fresh
 FROM dispatch d JOIN campaign c ON c.workspace_id = d.workspace_id AND c.id = d.campaign_id
-WHERE d.workspace_id = $1 AND d.campaign_id = ANY($2) AND d.kind = $3
+WHERE d.workspace_id = $1 AND d.campaign_id = ANY($2) AND d.kind = $3 AND ($6::uuid IS NULL OR d.id = $6)
+ORDER BY d.id DESC LIMIT $7
 """
 # A lock of its own, not the row's: heartbeats, paces and plans must not wait for half a second of counting.
 TRY_TO_COUNT = "SELECT pg_try_advisory_xact_lock(hashtextextended('count ' || $1::uuid::text, 0))"
@@ -119,7 +120,7 @@ class Tally:
             for row in rows
             if row["reason"] is not None
         ]
-        settled = [row["changed_at"] for row in rows if row["state"] not in (S.PENDING, S.CLAIMED)]
+        settled = [row["changed_at"] for row in rows if row["state"] != S.PENDING]
         return cls(
             states=states,
             reasons=sorted(reasons, key=lambda one: (-one.messages, one.state, one.reason)),
@@ -176,7 +177,7 @@ class Progress:
     """When the ledger was fully written; until then the counts still grow, and nothing is sent."""
     no_address: int
     pending: int
-    """Waiting, or claimed by a worker and not begun."""
+    """Waiting, or read by a worker and not begun."""
     sending: int
     deferred: int
     sent: int
@@ -214,7 +215,7 @@ def progress(row: Mapping[str, Any], tally: Tally, counted_at: datetime) -> Prog
     began = max([counted_at - LATELY, *(at for at in (row["planned_at"], row["resumed_at"]) if at is not None)])
     seconds = max((counted_at - began).total_seconds(), 1.0)
     per_second = 0.0 if finished else tally.sent_lately / seconds
-    waiting = states.get(S.PENDING, 0) + states.get(S.CLAIMED, 0) + states.get(S.SENDING, 0)
+    waiting = states.get(S.PENDING, 0) + states.get(S.SENDING, 0)
     moving = not finished and (row["kind"] == "TEST" or row["status"] in (CampaignStatus.PREPARING, "SENDING"))
     ends_at = None
     if moving and per_second and row["planned_at"] is not None:
@@ -232,7 +233,7 @@ def progress(row: Mapping[str, Any], tally: Tally, counted_at: datetime) -> Prog
         audience=row["audience_size"],
         planned_at=row["planned_at"],
         no_address=row["no_address"],
-        pending=states.get(S.PENDING, 0) + states.get(S.CLAIMED, 0),
+        pending=states.get(S.PENDING, 0),
         sending=states.get(S.SENDING, 0),
         deferred=states.get(S.DEFERRED, 0),
         sent=states.get(S.SENT, 0),
@@ -260,17 +261,32 @@ async def of_campaigns(
     return {row["campaign_id"]: one for row, one in found}
 
 
-async def of_tests(workspace_id: UUID, campaign_id: UUID) -> dict[UUID, Progress]:
-    """Progress of a campaign's test sends by dispatch id."""
-    return {row["id"]: one for row, one in await of_dispatches(workspace_id, [campaign_id], "TEST", max_age=MAX_AGE)}
+async def of_tests(workspace_id: UUID, campaign_id: UUID, *, limit: int) -> dict[UUID, Progress]:
+    """Progress of a campaign's newest test sends by dispatch id, newest first."""
+    found = await of_dispatches(workspace_id, [campaign_id], "TEST", max_age=MAX_AGE, limit=limit)
+    return {row["id"]: one for row, one in found}
+
+
+async def of_test(workspace_id: UUID, campaign_id: UUID, dispatch_id: UUID) -> Progress | None:
+    """Progress of one test send; None when the campaign has none of this id."""
+    found = await of_dispatches(workspace_id, [campaign_id], "TEST", max_age=MAX_AGE, dispatch_id=dispatch_id)
+    return found[0][1] if found else None
 
 
 async def of_dispatches(
-    workspace_id: UUID, campaign_ids: list[UUID], kind: str, *, max_age: timedelta
+    workspace_id: UUID,
+    campaign_ids: list[UUID],
+    kind: str,
+    *,
+    max_age: timedelta,
+    dispatch_id: UUID | None = None,
+    limit: int | None = None,
 ) -> list[tuple[asyncpg.Record, Progress]]:
-    """Dispatches of one kind with their progress, as it was at most `max_age` ago or as it was last counted."""
+    """Dispatches of one kind with their progress, as it was at most `max_age` ago or as it was last counted; newest
+    first, only `dispatch_id` when it is given, and at most `limit`."""
+    rest = REST if max_age else 0
     async with transaction(workspace_id) as connection:
-        rows = await connection.fetch(DISPATCHES, workspace_id, campaign_ids, kind, max_age, REST if max_age else 0)
+        rows = await connection.fetch(DISPATCHES, workspace_id, campaign_ids, kind, max_age, rest, dispatch_id, limit)
     found = []
     for row in rows:
         # One that was reopened has a tally of before, and no time it was so.
@@ -325,16 +341,16 @@ async def verify(workspace_id: UUID) -> list[str]:
     return wrong
 
 
+# Those that no worker has read yet.
 OPEN_ROWS = """
 SELECT count(*) FROM (
-  SELECT 1 FROM delivery d WHERE d.workspace_id = $1 AND d.state = 'pending' AND d.dispatch_id IN (
-    SELECT id FROM dispatch WHERE workspace_id = $1 AND campaign_id = $2 AND finished_at IS NULL)
-  LIMIT $3) AS waiting
+  SELECT 1 FROM dispatch r JOIN delivery d ON d.dispatch_id = r.id AND d.profile_id > r.walked_through
+  WHERE r.workspace_id = $1 AND r.campaign_id = $2 AND r.finished_at IS NULL LIMIT $3) AS waiting
 """
 
 
 async def open_rows(workspace_id: UUID, campaign_id: UUID, *, limit: int) -> int:
-    """Messages of a campaign that wait to be claimed, counted up to `limit`."""
+    """Messages of a campaign that wait to be taken, counted up to `limit`."""
     async with transaction(workspace_id) as connection:
         rows: int = await connection.fetchval(OPEN_ROWS, workspace_id, campaign_id, limit)
     return rows

@@ -12,9 +12,13 @@ from db.transactions import transaction
 MOST = 100
 """A page for people; one more row tells whether there is a next page."""
 
-COLUMNS = """
-SELECT d.dispatch_id, d.profile_id, d.device_id, d.state, d.reason, d.detail, d.attempt, d.not_before, d.message_id,
-  d.first_attempt_at, d.sent_at, d.provider_id, d.updated_at, r.kind, r.campaign_id
+# The id of a message `d` of the dispatch `r`, as making.py writes it; null until it was tried.
+MESSAGE_ID = """
+  CASE WHEN d.first_attempt_at IS NOT NULL THEN
+    format('<%s.%s.%s@%s>', replace(r.id::text, '-', ''), d.profile_id, d.device_id, r.message_domain) END"""
+COLUMNS = f"""
+SELECT d.dispatch_id, d.profile_id, d.device_id, d.state, d.reason, d.detail, d.attempt, d.not_before,
+  {MESSAGE_ID} AS message_id, d.first_attempt_at, d.sent_at, d.provider_id, d.updated_at, r.kind, r.campaign_id
 """
 BY_KEY = (
     COLUMNS
@@ -31,7 +35,7 @@ PAGE = (
 FROM dispatch r JOIN delivery d ON d.dispatch_id = r.id
 WHERE r.workspace_id = $1 AND r.campaign_id = $2 AND d.workspace_id = $1 AND r.kind = $3
   AND (d.dispatch_id, d.profile_id, d.device_id) > ($4, $5, $6) AND ($7::text[] IS NULL OR d.state = ANY($7))
-  AND ($9::text IS NULL OR d.reason = $9)
+  AND ($9::text IS NULL OR d.reason = $9) AND ($7::text[] IS DISTINCT FROM ARRAY['in_doubt'] OR d.doubtful)
 ORDER BY d.dispatch_id, d.profile_id, d.device_id LIMIT $8
 """
 )

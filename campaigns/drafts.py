@@ -6,9 +6,11 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from campaigns import audience, content, lifecycle
+from campaigns import audience, banner_stops, content, lifecycle, placements
 from campaigns.audience import Targets
-from campaigns.content import BannerContent, Content
+from campaigns.banner_content import BannerContent
+from campaigns.banner_rules import PLAIN, BannerRules
+from campaigns.content import Content
 from campaigns.emails import EmailContent
 from campaigns.errors import CampaignError
 from campaigns.models import (
@@ -18,7 +20,6 @@ from campaigns.models import (
     CampaignStatus,
     Dispatch,
     MissedPolicy,
-    Placement,
     Sender,
 )
 from campaigns.proofs import Proofs
@@ -26,7 +27,7 @@ from db.transactions import Connection, transaction
 from db.unset import UNSET, Unset
 from profiles.errors import ProfileError
 from profiles.text import clean_text, clean_time_zone
-from segments.models import Segment
+from segments.models import Segment, SegmentType
 
 LONGEST_NAME = 200
 LONGEST_TOPIC = 64
@@ -37,14 +38,14 @@ DEFAULT_THRESHOLD = 5
 INSERT = """
 WITH made AS (
   INSERT INTO campaign (workspace_id, brand_id, name, channel, status, topic, class, content, sender_id, placement_id,
-    weight, expires_at, time_zone, missed_policy, refresh_before, rate_per_s, error_threshold)
-  VALUES ($1, $2, $3, $4, 'DRAFT', $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16) RETURNING id)
+    weight, expires_at, time_zone, missed_policy, refresh_before, rate_per_s, error_threshold, rules, test_segment_id)
+  VALUES ($1, $2, $3, $4, 'DRAFT', $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18) RETURNING id)
 SELECT id FROM made
 """
 UPDATE = """
 UPDATE campaign SET brand_id = $3, name = $4, topic = $5, class = $6, content = $7, content_version = $8,
   sender_id = $9, placement_id = $10, weight = $11, expires_at = $12, time_zone = $13, missed_policy = $14,
-  refresh_before = $15, updated_at = $16, rate_per_s = $17, error_threshold = $18
+  refresh_before = $15, updated_at = $16, rate_per_s = $17, error_threshold = $18, rules = $19, test_segment_id = $20
 WHERE workspace_id = $1 AND id = $2
 """
 BRAND_EXISTS = "SELECT EXISTS (SELECT 1 FROM brand WHERE workspace_id = $1 AND id = $2)"
@@ -62,6 +63,9 @@ class CampaignInput:
     sender_id: UUID | None = None
     placement_id: UUID | None = None
     weight: int | None = None
+    rules: BannerRules = PLAIN
+    test_segment_id: UUID | None = None
+    """Whose members see a banner before it goes live."""
     topic: str = "marketing"
     class_: CampaignClass = CampaignClass.MARKETING
     expires_at: datetime | None = None
@@ -86,6 +90,8 @@ class CampaignChanges:
     sender_id: UUID | Unset | None = UNSET
     placement_id: UUID | Unset = UNSET
     weight: int | Unset = UNSET
+    rules: BannerRules | Unset = UNSET
+    test_segment_id: UUID | Unset | None = UNSET
     topic: str | Unset = UNSET
     class_: CampaignClass | Unset = UNSET
     expires_at: datetime | Unset | None = UNSET
@@ -155,6 +161,8 @@ async def insert(workspace_id: UUID, wanted: CampaignInput, kept: dict[str, Any]
             wanted.refresh_before,
             wanted.rate_per_s,
             wanted.error_threshold,
+            kept_rules(wanted),
+            wanted.test_segment_id,
         )
         await audience.save_targets(
             connection,
@@ -214,6 +222,8 @@ async def update(
             now,
             wanted.rate_per_s,
             wanted.error_threshold,
+            kept_rules(wanted),
+            wanted.test_segment_id,
         )
         await audience.save_targets(
             connection,
@@ -221,6 +231,8 @@ async def update(
             campaign_id=campaign_id,
             wanted=Targets(wanted.segment_ids, wanted.excluded_segment_ids),
         )
+        if wanted.rules.limits != before.rules.limits:
+            await banner_stops.restate(connection, workspace_id, campaign_id, wanted.rules.limits, now=now)
         return await Campaign.get(workspace_id=workspace_id, id=campaign_id)
 
 
@@ -258,6 +270,8 @@ async def as_input(connection: Connection, campaign: Campaign) -> CampaignInput:
         sender_id=campaign.sender_id,
         placement_id=campaign.placement_id,
         weight=campaign.weight,
+        rules=BannerRules.from_json(campaign.rules),
+        test_segment_id=campaign.test_segment_id,
         topic=campaign.topic,
         class_=campaign.class_,
         expires_at=campaign.expires_at,
@@ -298,7 +312,7 @@ async def check(
     if isinstance(wanted.content, EmailContent):
         await check_email(workspace_id, wanted)
     else:
-        await check_banner(workspace_id, wanted)
+        await check_banner(connection, workspace_id, wanted, wanted.content)
 
 
 async def check_brands_of_segments(workspace_id: UUID, wanted: CampaignInput) -> None:
@@ -316,9 +330,16 @@ async def check_brands_of_segments(workspace_id: UUID, wanted: CampaignInput) ->
 
 async def check_email(workspace_id: UUID, wanted: CampaignInput) -> None:
     """A sender of its brand or of all; a rate that means something."""
-    if wanted.placement_id or wanted.weight is not None:
-        message = "Placement and weight belong to banners."
-        raise CampaignError("NOT_FOR_THIS_CHANNEL", message, field=("placement_id",))
+    of_banners = {
+        "placement_id": wanted.placement_id,
+        "weight": wanted.weight,
+        "rules": None if wanted.rules == PLAIN else wanted.rules,
+        "test_segment_id": wanted.test_segment_id,
+    }
+    for name, value in of_banners.items():
+        if value is not None:
+            message = "Placement, weight, rules and a segment of testers belong to banners."
+            raise CampaignError("NOT_FOR_THIS_CHANNEL", message, field=(name,))
     if wanted.rate_per_s is not None and not 1 <= wanted.rate_per_s <= FASTEST:
         message = f"A rate is 1 to {FASTEST:,} messages a second; null sets none."
         raise CampaignError("OUT_OF_RANGE", message, field=("rate_per_second",))
@@ -332,7 +353,10 @@ async def check_email(workspace_id: UUID, wanted: CampaignInput) -> None:
         raise CampaignError("OTHER_BRAND", message, field=("sender_id",))
 
 
-async def check_banner(workspace_id: UUID, wanted: CampaignInput) -> None:
+async def check_banner(
+    connection: Connection, workspace_id: UUID, wanted: CampaignInput, banner: BannerContent
+) -> None:
+    """A placement that allows what the banner says, a weight, rules that mean something, and testers who are some."""
     if wanted.rate_per_s is not None:
         raise CampaignError("NOT_FOR_THIS_CHANNEL", "A rate belongs to messages.", field=("rate_per_second",))
     if wanted.sender_id:
@@ -340,8 +364,20 @@ async def check_banner(workspace_id: UUID, wanted: CampaignInput) -> None:
     if wanted.placement_id is None:
         message = "A banner needs a placement; make one with placementCreate and set placementId."
         raise CampaignError("PLACEMENT_MISSING", message, field=("placement_id",))
-    if not await Placement.filter(workspace_id=workspace_id, id=wanted.placement_id).exists():
-        raise CampaignError("NOT_FOUND", "There is no such placement in this workspace.", field=("placement_id",))
     if wanted.weight is None or not 0 <= wanted.weight <= 100:
         message = "A banner needs a weight from 0 (never shown) to 100."
         raise CampaignError("OUT_OF_RANGE", message, field=("weight",))
+    wanted.rules.check()
+    if wanted.test_segment_id is not None:
+        testers = await Segment.filter(workspace_id=workspace_id, id=wanted.test_segment_id).first()
+        if testers is None:
+            raise CampaignError("NOT_FOUND", "There is no such segment in this workspace.", field=("test_segment_id",))
+        if testers.type is SegmentType.EVERYONE:
+            message = "EVERYONE would see it before it goes live; name a segment of those who test."
+            raise CampaignError("TESTERS_ARE_EVERYONE", message, field=("test_segment_id",))
+    await placements.require_shows(connection, workspace_id, wanted.placement_id, banner)
+
+
+def kept_rules(wanted: CampaignInput) -> dict[str, Any]:
+    """What a campaign's row keeps of its rules; only banners have some."""
+    return wanted.rules.to_json() if isinstance(wanted.content, BannerContent) else {}

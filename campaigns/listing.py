@@ -8,8 +8,10 @@ from campaigns.models import Campaign, CampaignChannel, CampaignStatus, Dispatch
 from db.transactions import Connection, transaction
 
 USING = """
-SELECT c.name FROM campaign c JOIN campaign_segment t ON t.workspace_id = c.workspace_id AND t.campaign_id = c.id
-WHERE c.workspace_id = $1 AND t.segment_id = $2 ORDER BY c.id DESC LIMIT 100
+SELECT c.name FROM campaign c WHERE c.workspace_id = $1 AND c.id IN (
+  SELECT t.campaign_id FROM campaign_segment t WHERE t.workspace_id = $1 AND t.segment_id = $2
+  UNION SELECT b.id FROM campaign b WHERE b.workspace_id = $1 AND b.test_segment_id = $2)
+ORDER BY c.id DESC LIMIT 100
 """
 
 MOST = 100
@@ -32,7 +34,7 @@ async def load(workspace_id: UUID, ids: list[UUID]) -> dict[UUID, Campaign]:
 
 
 async def names_using(connection: Connection, workspace_id: UUID, segment_id: UUID) -> list[str]:
-    """Names of at most 100 campaigns that include or exclude a segment, the newest first."""
+    """Names of at most 100 campaigns that include or exclude a segment, or are tested by it, the newest first."""
     return [row["name"] for row in await connection.fetch(USING, workspace_id, segment_id)]
 
 

@@ -25,14 +25,22 @@ privacy-protection for the user agent)."""
 PROXIES = re.compile(r"GoogleImageProxy|YahooMailProxy", re.IGNORECASE)
 """They hide who asks but ask when somebody reads, and keep the image afterwards: people
 (wordtothewise.com/2013/12/gmail-deploys-image-proxy-servers)."""
+WATCHERS = r"(?<!cu)bot\b|bots\b|crawl|spider|scan|preview|prefetch|headless|lighthouse|monitor|validator|linkcheck"
+"""What programs that look at pages call themselves; Cubot makes telephones."""
+CRAWLERS = re.compile(WATCHERS, re.IGNORECASE)
 PROGRAMS = re.compile(
-    r"(?<!cu)bot\b|bots\b|crawl|spider|scan|preview|prefetch|headless|monitor|validator|linkcheck|curl/|wget/|python"
-    r"|httpx|aiohttp|okhttp|java/|go-http-client|libwww|axios|node-fetch|barracuda|proofpoint|mimecast|ironport"
+    rf"{WATCHERS}|curl/|wget/|python"
+    r"|httpx|aiohttp|java/|go-http-client|libwww|axios|node-fetch|barracuda|proofpoint|mimecast|ironport"
     r"|trendmicro|symantec|fortinet|sophos|safelinks",
     re.IGNORECASE,
 )
-"""What programs call themselves; Cubot makes telephones. MSOffice is missing on purpose: so Outlook calls itself when
-somebody reads a mail."""
+"""What programs call themselves. Two are missing on purpose: MSOffice, as Outlook calls itself
+when somebody reads a mail, and okhttp, with which apps on Android load the images of one that is open."""
+
+
+def is_crawler(user_agent: str) -> bool:
+    """Whether somebody with this user agent looks at pages for nobody. Not so the HTTP libraries of apps, nor none."""
+    return CRAWLERS.search(user_agent) is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import css_inline
 from jinja2 import TemplateSyntaxError
 
 from campaigns.errors import CampaignError
-from campaigns.templates import ENVIRONMENT
+from campaigns.syntax import ENVIRONMENT
 
 OPEN, CLOSE = "\ue000", "\ue001"
 MARK = re.compile(f"{OPEN}(\\d+){CLOSE}")

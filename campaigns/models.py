@@ -1,9 +1,11 @@
 """Tables of campaigns as models, with their states. Deliveries are read and written in sets: see ledger.py."""
 
 from enum import StrEnum
-from typing import Any
+from typing import Any, cast
 
 from tortoise import fields
+from tortoise.contrib.postgres.fields import ArrayField
+from tortoise.fields.base import Field
 from tortoise.models import Model
 
 from db.fields import optional_text, text_enum
@@ -54,7 +56,6 @@ class DeliveryState(StrEnum):
     """One message's state in the ledger (docs/states.md)."""
 
     PENDING = "pending"
-    CLAIMED = "claimed"
     SENDING = "sending"
     DEFERRED = "deferred"
     SENT = "sent"
@@ -100,6 +101,10 @@ class Placement(Model):
     name = fields.TextField()
     description = fields.TextField()
     rotation_window_s = fields.IntField()
+    content_fields = cast("Field[list[str] | None]", ArrayField("text", null=True))
+    link_schemes = cast("Field[list[str]]", ArrayField("text"))
+    slots = fields.IntField()
+    limits: fields.JSONField[dict[str, Any]] = fields.JSONField()
     created_at = fields.DatetimeField()
 
     class Meta(Model.Meta):
@@ -122,6 +127,8 @@ class Campaign(Model):
     sender_id = fields.UUIDField(null=True)
     placement_id = fields.UUIDField(null=True)
     weight = fields.IntField(null=True)
+    rules: fields.JSONField[dict[str, Any]] = fields.JSONField()
+    test_segment_id = fields.UUIDField(null=True)
     scheduled_at = fields.DatetimeField(null=True)
     time_zone = fields.TextField()
     expires_at = fields.DatetimeField(null=True)
@@ -150,6 +157,8 @@ class Dispatch(Model):
     audience_size = fields.IntField()
     planned_through = fields.IntField()
     planned_at = fields.DatetimeField(null=True)
+    walked_through = fields.IntField()
+    message_domain = fields.TextField()
     no_address = fields.IntField()
     counts: fields.JSONField[dict[str, Any] | None] = fields.JSONField(null=True)
     dirty = fields.BooleanField()

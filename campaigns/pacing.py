@@ -19,8 +19,8 @@ from db.transactions import Connection, transaction
 AHEAD = timedelta(seconds=1)
 """Nobody reserves later than this: what a worker that dies has reserved is lost, and only that."""
 GROUPS_A_SECOND = 10
-CLAIMED_AHEAD_S = 2
-"""Of a slow campaign so much is claimed and made at once: what changes about a person meanwhile is still seen."""
+TAKEN_AHEAD_S = 2
+"""Of a slow campaign so much is taken and made at once: what changes about a person meanwhile is still seen."""
 USABLE_S = 0.5
 """For so long after its instant a reservation may still be used, while slots fall free one by one; then it lapses, so
 that a worker that was held up sends no burst."""
@@ -70,9 +70,9 @@ class Pace:
         rates = [rate for rate in (self.campaign_rate, self.channel_rate) if rate]
         return min(rates) if rates else None
 
-    def claimable(self, most: int) -> int:
-        """How many messages to claim and make at once."""
-        return most if self.rate is None else min(most, ceil(self.rate * CLAIMED_AHEAD_S))
+    def takeable(self, most: int) -> int:
+        """How many messages to take and make at once."""
+        return most if self.rate is None else min(most, ceil(self.rate * TAKEN_AHEAD_S))
 
     async def look(self, connection: Connection) -> datetime:
         """Read the campaign's rate, which may change while it is sent; answers the database's time."""

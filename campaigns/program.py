@@ -103,8 +103,6 @@ class Program:
     """What it reads out of the context, dotted: "profile.first_name"."""
     always: frozenset[str]
     """What it prints whatever the recipient, dotted: not inside a condition or a loop."""
-    text_bytes: int
-    """Of its own text, encoded, with every branch and each loop once."""
 
     def render(self, scope: dict[str, Value], out: list[bytes], urls: Sequence[bytes] = ()) -> None:
         """Append the pieces of one recipient's text to `out`. Raises RenderError for this recipient only.

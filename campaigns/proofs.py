@@ -64,17 +64,11 @@ class Proof:
     """What it asks about recipients and what it declares, by name; the default is None where none is declared."""
     objection: Objection | None
     """Why it must not be sent as marketing; None when it may."""
-    size: int
-    """Bytes of a mail's text and HTML as they are sent, without what differs between recipients."""
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Proof":
         objection = value["objection"]
-        return cls(
-            tuple(Variable(**one) for one in value["variables"]),
-            objection and Objection.from_json(objection),
-            value["size"],
-        )
+        return cls(tuple(Variable(**one) for one in value["variables"]), objection and Objection.from_json(objection))
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +137,9 @@ class Preview:
 class Proofs(Protocol):
     """Who reads what people write, at no risk to the process that asks."""
 
+    def prepare(self) -> None:
+        """Be ready for the first request, in a process that will have some."""
+
     async def prove(self, content: EmailContent, *, workspace_id: UUID) -> Proof:
         """What is known of a content. Raises CampaignError naming the field: what is wrong, that reading it took too
         long or too much memory, or BUSY. `workspace_id` is who asks: nobody takes all turns."""
@@ -156,6 +153,12 @@ class Proofs(Protocol):
 
 def prove(content: EmailContent) -> Proof:
     """`Proofs.prove`, in this process."""
+    return proved(content)[0]
+
+
+def proved(content: EmailContent) -> tuple[Proof, Finished]:
+    """The proof of a content, and its parts as they are sent: a preview makes them no second time, since most of what
+    a content costs is making them."""
     check_given(content)
     known = defaults(content)
     for name, source, limit in (
@@ -186,11 +189,8 @@ def prove(content: EmailContent) -> Proof:
         rehearse(program, field=path)
         for name, read in asked(program).items():
             found[name] = Variable(name, None if read.default is MISSING else read.default)
-    return Proof(
-        variables=tuple(found[name] for name in sorted(found)),
-        objection=marketing_objection(content, finished, programs),
-        size=sum(program.text_bytes for program in programs.values()),
-    )
+    proof = Proof(tuple(found[name] for name in sorted(found)), marketing_objection(content, finished, programs))
+    return proof, finished
 
 
 def check_given(content: EmailContent) -> None:
@@ -270,7 +270,7 @@ def marketing_objection(
 def preview(trial: Trial) -> Preview:
     """`Proofs.preview`, in this process."""
     content = trial.content
-    proof, finished, known = prove(content), finish(content), defaults(content)
+    (proof, finished), known = proved(content), defaults(content)
     scope = scope_of(
         common_scope(trial.sender, trial.campaign_name),
         trial.recipient,
@@ -304,7 +304,7 @@ def preview(trial: Trial) -> Preview:
     size = None
     if not problems:
         try:
-            size = len(whole_message(trial))
+            size = len(whole_message(trial, finished))
         except RenderError as refusal:  # its address is none
             problems.append(Objection.of(refusal))
     return Preview(
@@ -326,10 +326,11 @@ def look_up(name: str, read: Read, scope: dict[str, Value]) -> Used:
     return Used(name, None if value is MISSING else value, own is MISSING)
 
 
-def whole_message(trial: Trial) -> bytes:
+def whole_message(trial: Trial, finished: Finished) -> bytes:
     """The message as it would be sent."""
     compiled = compile_email(
         trial.content,
+        finished=finished,
         sender=trial.sender,
         list_unsubscribe=trial.marketing,
         campaign_id=UUID(int=0),

@@ -19,6 +19,8 @@ class SkipReason(StrEnum):
     ERASED = "ERASED"
     EXPIRED = "EXPIRED"
     CANCELLED = "CANCELLED"
+    SILENT = "SILENT"
+    CONTENT_REFUSED = "CONTENT_REFUSED"
 
 
 class PauseReason(StrEnum):
@@ -43,6 +45,8 @@ SKIPPED: Mapping[str, str] = {
     SkipReason.ERASED: "The profile was erased after the audience was frozen.",
     SkipReason.EXPIRED: "The campaign expired before this message's turn came.",
     SkipReason.CANCELLED: "The campaign was cancelled before this message's turn came.",
+    SkipReason.SILENT: "No worker was at this test send for too long; send another one.",
+    SkipReason.CONTENT_REFUSED: "This version of Muster refuses the content of this test send; save it again.",
 }
 UNMADE: Mapping[str, str] = {
     "MISSING_VALUE": "The template asks for something that this recipient lacks; declare a default for it.",

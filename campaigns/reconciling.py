@@ -7,6 +7,7 @@ from datetime import datetime
 from uuid import UUID
 
 from campaigns import lifecycle, reasons, resolving
+from campaigns.deliveries import MESSAGE_ID
 from campaigns.resolving import Doubt, Resolution
 from channels.base import Evidence, Reconciler
 from db.transactions import transaction
@@ -16,9 +17,10 @@ AT_ONCE = 16
 """Questions to the provider's record at the same time."""
 
 # Rows in doubt of the real send, by key.
-DOUBTS = """
-SELECT d.profile_id, d.device_id, d.fence, d.message_id FROM dispatch r JOIN delivery d ON d.dispatch_id = r.id
-WHERE r.workspace_id = $1 AND r.campaign_id = $2 AND r.kind = 'SEND' AND d.workspace_id = $1 AND d.state = 'in_doubt'
+DOUBTS = f"""
+SELECT d.profile_id, d.device_id, d.fence, {MESSAGE_ID} AS message_id
+FROM dispatch r JOIN delivery d ON d.dispatch_id = r.id
+WHERE r.workspace_id = $1 AND r.campaign_id = $2 AND r.kind = 'SEND' AND d.workspace_id = $1 AND d.doubtful
   AND (d.profile_id, d.device_id) > ($3, $4) ORDER BY d.profile_id, d.device_id LIMIT $5
 """
 BY = "the mail server's record"

@@ -44,7 +44,7 @@ async def send_test(
     async with transaction(workspace_id) as connection:
         campaign = await lifecycle.get_locked(workspace_id, campaign_id)
         if campaign.channel is not CampaignChannel.EMAIL:
-            message = "Only email campaigns can be test-sent."
+            message = "Only email campaigns can be test-sent; a banner is shown to testers by its testSegmentId."
             raise CampaignError("NOT_FOR_THIS_CHANNEL", message, field=("id",))
         content.require_sendable(campaign.content, channel=campaign.channel, class_=campaign.class_)
         if campaign.sender_id is None:

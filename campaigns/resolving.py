@@ -40,25 +40,27 @@ FIND_DISPATCH = (
     "SELECT id FROM dispatch WHERE workspace_id = $1 AND campaign_id = $2 AND kind = 'SEND' FOR NO KEY UPDATE"
 )
 # $4: the rows meant, by profile and fence, or null for all; one that its own worker settles meanwhile is left alone.
-# The fence stays: an answer of the worker that was lost finds the row in another state, and after the next claim under
+# The fence stays: an answer of the worker that was lost finds the row in another state, and after the next intent under
 # another fence. A message is taken to have left when it came into doubt. Answers who they were for, a row a message.
 SETTLE = """
 WITH meant AS (SELECT m.* FROM unnest($4::int[], $5::bigint[], $6::int[]) AS m (profile_id, device_id, fence)),
 settled AS (
   UPDATE delivery d SET state = $3, reason = $7, detail = $8, updated_at = now(), not_before = NULL,
     sent_at = CASE WHEN $3 = 'sent' THEN d.updated_at END
-  WHERE d.workspace_id = $1 AND d.dispatch_id = $2 AND d.state = 'in_doubt' AND ($4::int[] IS NULL OR EXISTS (
+  WHERE d.workspace_id = $1 AND d.dispatch_id = $2 AND d.doubtful AND ($4::int[] IS NULL OR EXISTS (
     SELECT 1 FROM meant WHERE meant.profile_id = d.profile_id AND meant.device_id = d.device_id
       AND meant.fence = d.fence))
   RETURNING d.profile_id)
-SELECT coalesce(p.merged_into, p.id) AS person_id
+SELECT settled.profile_id, coalesce(p.merged_into, p.id) AS person_id
 FROM settled JOIN profile p ON p.workspace_id = $1 AND p.id = settled.profile_id
 """
 RECOUNT = "UPDATE dispatch SET dirty = true WHERE workspace_id = $1 AND id = $2 AND finished_at IS NOT NULL"
 # A finished one goes on like one that was paused: its rest was no silence, and what went wrong before counts no more.
+# Workers read it again from the first of these messages on ($3).
 REOPEN = """
 UPDATE dispatch SET finished_at = NULL, counted_at = NULL, dirty = false, heartbeat_at = now(),
-  resumed_at = CASE WHEN finished_at IS NULL THEN resumed_at ELSE now() END
+  resumed_at = CASE WHEN finished_at IS NULL THEN resumed_at ELSE now() END,
+  walked_through = least(walked_through, $3 - 1)
 WHERE workspace_id = $1 AND id = $2
 """
 KEY = "SELECT name || ' (' || prefix || ')' FROM api_key WHERE workspace_id = $1 AND id = $2"
@@ -143,7 +145,7 @@ async def settle(
         people = {row["person_id"] for row in rows}
         await write_touched(connection, workspace_id=campaign.workspace_id, profile_ids=people, now=now)
         return len(rows)
-    await connection.execute(REOPEN, campaign.workspace_id, dispatch_id)
+    await connection.execute(REOPEN, campaign.workspace_id, dispatch_id, min(row["profile_id"] for row in rows))
     if campaign.status is S.SENT:
         await lifecycle.move(connection, campaign, S.SENDING, now=now)
     return len(rows)

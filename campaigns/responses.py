@@ -30,7 +30,7 @@ SELECT pg_advisory_xact_lock(hashtextextended('response ' || $1::uuid::text, $2:
 # Of a message in doubt, or tried again after it was, nobody knows that it left: whoever opens it does, and it left when
 # its row was written last. So it is with one that a server refused and delivered all the same.
 SENT_AT = """
-SELECT coalesce(sent_at, CASE WHEN state NOT IN ('claimed', 'sending') THEN updated_at END) FROM delivery
+SELECT coalesce(sent_at, CASE WHEN state <> 'sending' THEN updated_at END) FROM delivery
 WHERE workspace_id = $1 AND dispatch_id = $2 AND profile_id = $3 AND device_id = 0
 """
 # Nothing happens to a message before its dispatch is made, which leaves the partitions of older months alone; a day for

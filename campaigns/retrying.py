@@ -9,6 +9,8 @@ from channels.base import Outcome, OutcomeKind, OutcomeScope
 
 FIRST_RETRY = timedelta(seconds=30)
 LONGEST_RETRY = timedelta(hours=6)
+SPREAD = 3
+"""Of a first wait that a provider has a rule for, how much more it may be: so much that a crowd comes back apart."""
 LEAST_SPREAD = timedelta(seconds=5)
 """Over which retries are spread that a server asked for at the same moment."""
 FIRST_REST_S, LONGEST_REST_S = 1.0, 300.0
@@ -25,9 +27,16 @@ def retry_delay(attempt: int, draw: Draw = random.random) -> timedelta:
     return longest * draw()
 
 
-def retry_wait(attempt: int, asked: timedelta | None, draw: Draw = random.random) -> timedelta:
+def retry_wait(
+    attempt: int, asked: timedelta | None, first: timedelta | None = None, draw: Draw = random.random
+) -> timedelta:
     """Like `retry_delay`; when the server asked for a wait that one, and up to a tenth (at least 5 s) more, so that not
-    all whom it asked come back at the same moment."""
+    all whom it asked come back at the same moment.
+
+    `first` is the least wait before the first retry that the provider has a rule for; twice that before the second ...
+    """
+    if asked is None and first is not None:
+        return min(LONGEST_RETRY / (1 + SPREAD), first * 2.0 ** min(attempt - 1, 16)) * (1 + SPREAD * draw())
     if asked is None:
         return retry_delay(attempt, draw)
     return asked + max(asked / 10, LEAST_SPREAD) * draw()

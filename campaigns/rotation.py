@@ -11,11 +11,26 @@ from dataclasses import dataclass
 from fractions import Fraction
 from hashlib import sha256
 from math import log
+from operator import itemgetter
+from typing import Protocol, TypeVar
+
+
+class Candidate(Protocol):
+    """What may be chosen."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def weight(self) -> int: ...
+
+
+C = TypeVar("C", bound=Candidate)
 
 
 @dataclass(frozen=True, slots=True)
 class Weighted:
-    """A banner that may be chosen: its id and its weight, 0 to 100; 0 is never chosen."""
+    """A banner and nothing else: its id and its weight, 0 to 100; 0 is never chosen."""
 
     id: str
     weight: int
@@ -32,19 +47,28 @@ def draw(*, viewer: str, placement: str, window: int, id: str) -> float:
     return ((int.from_bytes(digest[:7], "big") >> 4) + 0.5) / 2**52
 
 
-def choose(eligible: Sequence[Weighted], *, viewer: str, placement: str, window: int) -> str | None:
+def choose(eligible: Sequence[Candidate], *, viewer: str, placement: str, window: int) -> str | None:
     """The id of the banner that `viewer` sees in `placement` during rotation window number `window`.
 
     None when nothing is eligible or all weights are 0. The order of `eligible` does not matter.
     """
-    best: tuple[float, str] | None = None
+    best = ranked(eligible, viewer=viewer, placement=placement, window=window)
+    return best[0].id if best else None
+
+
+def ranked(eligible: Sequence[C], *, viewer: str, placement: str, window: int) -> list[C]:
+    """All that may be chosen, the choice first: what further places are given to. Those of weight 0 are left out."""
+    scores = []
     for one in eligible:
         if one.weight > 0:
             # The exponential draw with rate `weight` that comes first: -ln(u) / weight, smallest wins.
-            score = -log(draw(viewer=viewer, placement=placement, window=window, id=one.id)) / one.weight
-            if best is None or (score, one.id) < best:
-                best = (score, one.id)
-    return best[1] if best else None
+            u = draw(viewer=viewer, placement=placement, window=window, id=one.id)
+            scores.append((-log(u) / one.weight, one.id, one))
+    scores.sort(key=BY_SCORE)
+    return [one for _, _, one in scores]
+
+
+BY_SCORE = itemgetter(0, 1)
 
 
 def shares(weights: Iterable[int]) -> list[Fraction]:

@@ -9,7 +9,7 @@ from campaigns import emails, links
 from campaigns.breaker import Breaker
 from campaigns.carrier import Carrier, Run
 from campaigns.emails import EmailContent
-from campaigns.mime import SenderInfo, header_address
+from campaigns.mime import SenderInfo
 from campaigns.models import Campaign, CampaignClass, Dispatch, DispatchKind
 from campaigns.tracking import Tracking
 from db.transactions import Connection, transaction
@@ -55,7 +55,7 @@ def compiled(campaign: Campaign, dispatch: Dispatch) -> Run:
             tracking=Tracking.from_json(frozen.get("tracking")),
         ),
         envelope_sender=sender.from_address,
-        message_id_domain=header_address(sender.from_address).rpartition("@")[2],
+        message_id_domain=dispatch.message_domain,
         consent_matters=campaign.class_ is CampaignClass.MARKETING and not test,
         test=test,
     )

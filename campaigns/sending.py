@@ -7,13 +7,13 @@ from uuid import UUID
 
 from pyroaring import BitMap
 
-from campaigns import audience, content, counts, ledger, lifecycle, planning, runs, sizing
+from campaigns import audience, content, counts, ledger, lifecycle, placements, planning, runs, sizing
+from campaigns.banner_content import BannerContent
 from campaigns.carrier import Carrier, Run
 from campaigns.errors import CampaignError, IllegalMove, TargetError
-from campaigns.mime import SenderInfo
+from campaigns.mime import SenderInfo, header_address
 from campaigns.models import Campaign, CampaignChannel, CampaignStatus, Dispatch, DispatchKind, Sender
 from campaigns.reasons import PauseReason, SkipReason
-from campaigns.sizing import MailLimit
 from campaigns.tracking import Tracking
 from campaigns.transmission import transmit
 from channels.base import OutcomeScope
@@ -31,8 +31,9 @@ STARTABLE = (S.DRAFT, S.SCHEDULED, S.PENDING_APPROVAL)
 
 INSERT_DISPATCH = """
 WITH made AS (
-  INSERT INTO dispatch (workspace_id, campaign_id, kind, content, content_version, audience, audience_size)
-  VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING id)
+  INSERT INTO dispatch (workspace_id, campaign_id, kind, content, content_version, audience, audience_size,
+    message_domain)
+  VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING id)
 SELECT id FROM made
 """
 # The month of the dispatch's own id (a UUIDv7), so that its ledger rows have a partition at any hour of the year.
@@ -68,17 +69,15 @@ FINISH_DISPATCH = "UPDATE dispatch SET finished_at = $3 WHERE workspace_id = $1 
 # --- starting -----------------------------------------------------------------------------------------------------
 
 
-async def start(workspace_id: UUID, campaign_id: UUID, *, now: datetime, limit: MailLimit | None = None) -> Campaign:
+async def start(workspace_id: UUID, campaign_id: UUID, *, now: datetime) -> Campaign:
     """Begin to send, or to show when it is a banner; from here on content and audience are frozen.
 
-    Answers at once for any audience: the ledger is written by the workers. `limit` is what the mail server takes, when
-    somebody asked it; the workers make some messages and compare those. Raises CampaignNotFound, IllegalMove,
-    TargetError (a segment cannot be used now) and CampaignError (something is missing, too late or too large).
+    Answers at once for any audience: the ledger is written by the workers, and it is they who ask the mail server what
+    it takes. Raises CampaignNotFound, IllegalMove, TargetError (a segment cannot be used now) and CampaignError
+    (something is missing or too late).
     """
     async with transaction(workspace_id) as connection:
         campaign = await lifecycle.get_locked(workspace_id, campaign_id)
-        if limit is not None:
-            sizing.require_template_fits(campaign.content, limit)
         return await start_locked(connection, campaign, now=now)
 
 
@@ -104,6 +103,10 @@ async def require_complete(connection: Connection, campaign: Campaign, *, now: d
     if campaign.channel is CampaignChannel.EMAIL and campaign.sender_id is None:
         message = "An email campaign needs a sender; make one with senderCreate and set senderId."
         raise CampaignError("SENDER_MISSING", message, field=("sender_id",))
+    if campaign.channel is CampaignChannel.BANNER:
+        assert campaign.placement_id is not None
+        banner = BannerContent.from_json(campaign.content)
+        await placements.require_shows(connection, campaign.workspace_id, campaign.placement_id, banner)
     wanted = await audience.targets(connection, workspace_id=campaign.workspace_id, campaign_id=campaign.id)
     await audience.targeted_segments(campaign.workspace_id, wanted)
 
@@ -158,6 +161,7 @@ async def insert_dispatch(connection: Connection, campaign: Campaign, *, kind: D
         campaign.content_version,
         ids.serialize(),
         len(ids),
+        header_address(sender.from_address).rpartition("@")[2],
     )
     await connection.execute(ENSURE_LEDGER_MONTH, dispatch_id)
     return dispatch_id
@@ -177,7 +181,8 @@ async def deliver(workspace_id: UUID, campaign_id: UUID, *, carrier: Carrier, no
     async with transaction(workspace_id) as connection:
         unfinished = await connection.fetch(UNFINISHED, workspace_id, campaign_id)
     for row in unfinished:
-        if not await work_on(workspace_id, campaign_id, row["id"], carrier=carrier, now=now, until=until):
+        work = work_on_test if row["kind"] == DispatchKind.TEST else work_on
+        if not await work(workspace_id, campaign_id, row["id"], carrier=carrier, now=now, until=until):
             return True
     return False
 
@@ -221,7 +226,8 @@ async def ensure_frozen(workspace_id: UUID, campaign_id: UUID, *, now: datetime)
 async def work_on(
     workspace_id: UUID, campaign_id: UUID, dispatch_id: UUID, *, carrier: Carrier, now: datetime, until: float
 ) -> bool:
-    """Plan, send and finish one dispatch; True when it is finished or must wait for something else than this job."""
+    """Plan, send and finish the campaign's dispatch; True when it is finished or must wait for something else than
+    this job."""
     if not await is_expected(workspace_id, campaign_id, dispatch_id, silent_after=carrier.silent_after, now=now):
         return True
     if not await plan(workspace_id, dispatch_id, carrier=carrier, until=until):
@@ -232,23 +238,58 @@ async def work_on(
     except CampaignError as refusal:
         # Frozen content that this version refuses to compile, or the mail server to take: a person has to look, nobody
         # has failed. One that was cancelled or has expired ends all the same.
-        await close_rest(workspace_id, campaign_id, dispatch_id, test=False, now=now, until=until)
+        await close_rest(workspace_id, campaign_id, dispatch_id, now=now, until=until)
         if not await finish(workspace_id, campaign_id, dispatch_id):
             await hold(workspace_id, campaign_id, reason=refusal.code, detail=refusal.message, now=now)
         return True
     async with transaction(workspace_id) as connection:
-        await ledger.wake_deferred(connection, workspace_id=workspace_id, dispatch_id=dispatch_id, limit=CLOSE_BATCH)
         breaker = await runs.watch(connection, run, carrier=carrier)
         campaign = await Campaign.get(workspace_id=workspace_id, id=campaign_id)
-    if run.test or campaign.status is S.SENDING:
+    # While the host is away a turn could only wait, in one of the few places that a process has for jobs; the sweeper
+    # rings again.
+    if campaign.status is S.SENDING and not carrier.gate.is_shut():
         sent = await transmit(run, carrier, breaker=breaker, error_threshold=campaign.error_threshold, until=until)
         if sent.pause:
             await hold(workspace_id, campaign_id, reason=sent.pause.reason, detail=sent.pause.detail, now=now)
-        elif sent.halted and sent.halted.scope is OutcomeScope.CHANNEL and not run.test:
+        elif sent.halted and sent.halted.scope is OutcomeScope.CHANNEL:
             await hold(workspace_id, campaign_id, reason=sent.halted.code, detail=sent.halted.detail, now=now)
         elif monotonic() >= until or carrier.stopping.is_set():
             return False
-    await close_rest(workspace_id, campaign_id, dispatch_id, test=run.test, now=now, until=until)
+    await close_rest(workspace_id, campaign_id, dispatch_id, now=now, until=until)
+    await finish(workspace_id, campaign_id, dispatch_id)
+    return True
+
+
+async def work_on_test(
+    workspace_id: UUID, campaign_id: UUID, dispatch_id: UUID, *, carrier: Carrier, now: datetime, until: float
+) -> bool:
+    """Like `work_on` for a test send, which has its own end: the campaign's state is neither asked nor changed."""
+    async with transaction(workspace_id) as connection:
+        expected: bool = await connection.fetchval(SHOW_LIFE, workspace_id, dispatch_id, carrier.silent_after)
+    if not await plan(workspace_id, dispatch_id, carrier=carrier, until=until):
+        return False
+    if not expected:
+        return await give_up(workspace_id, campaign_id, dispatch_id, reason=SkipReason.SILENT)
+    try:
+        run = await runs.prepare(workspace_id, dispatch_id, carrier=carrier)
+    except CampaignError:
+        return await give_up(workspace_id, campaign_id, dispatch_id, reason=SkipReason.CONTENT_REFUSED)
+    async with transaction(workspace_id) as connection:
+        breaker = await runs.watch(connection, run, carrier=carrier)
+    if not carrier.gate.is_shut():
+        await transmit(run, carrier, breaker=breaker, error_threshold=None, until=until)
+        if monotonic() >= until or carrier.stopping.is_set():
+            return False
+    await finish(workspace_id, campaign_id, dispatch_id)
+    return True
+
+
+async def give_up(workspace_id: UUID, campaign_id: UUID, dispatch_id: UUID, *, reason: SkipReason) -> bool:
+    """Settle all that has not left of a test send, at most 100 messages, and finish it; True."""
+    async with transaction(workspace_id) as connection:
+        await ledger.close_pending(
+            connection, workspace_id=workspace_id, dispatch_id=dispatch_id, reason=reason, limit=CLOSE_BATCH
+        )
     await finish(workspace_id, campaign_id, dispatch_id)
     return True
 
@@ -268,14 +309,14 @@ async def is_expected(
     """Show a sign of life of a dispatch; False, and its campaign paused, when there was none for `silent_after`.
 
     A database put back from a backup would else mail everybody again who got theirs since (R11). Workers show life
-    every few seconds while anything is open, also when nothing is due. Test sends go on.
+    every few seconds while anything is open, also when nothing is due.
     """
     async with transaction(workspace_id) as connection:
         if await connection.fetchval(SHOW_LIFE, workspace_id, dispatch_id, silent_after):
             return True
         campaign = await lifecycle.get_locked(workspace_id, campaign_id)
         dispatch = await Dispatch.get(workspace_id=workspace_id, id=dispatch_id)
-        if dispatch.kind is DispatchKind.TEST or campaign.status not in (S.PREPARING, S.SENDING):
+        if campaign.status not in (S.PREPARING, S.SENDING):
             return True
         # Read again under the lock: another worker, or a person, may have been first.
         if await connection.fetchval(SHOW_LIFE, workspace_id, dispatch_id, silent_after):
@@ -293,21 +334,19 @@ async def begin_sending(workspace_id: UUID, campaign_id: UUID, run: Run, *, carr
 
     Raises CampaignError when the mail server takes no messages of this size.
     """
-    if run.test:
-        return False
     async with transaction(workspace_id):
         campaign = await Campaign.get(workspace_id=workspace_id, id=campaign_id)
     if campaign.status is not S.PREPARING:
         return False
-    limit = await sizing.ask(carrier)
+    largest = await carrier.channel.largest_message()
     async with transaction(workspace_id) as connection:
         campaign = await lifecycle.get_locked(workspace_id, campaign_id)
         dispatch = await Dispatch.get(workspace_id=workspace_id, id=run.dispatch_id)
         if dispatch.planned_at is None or campaign.status is not S.PREPARING:
             return False
-        if limit is not None:
+        if largest is not None:
             people = BitMap.deserialize(await connection.fetchval(AUDIENCE, workspace_id, run.dispatch_id))
-            await sizing.require_fits(connection, run, people, limit, now=now)
+            await sizing.require_fits(connection, run, people, carrier=carrier, largest=largest, now=now)
         await lifecycle.move(connection, campaign, S.SENDING, now=now)
         return True
 
@@ -320,11 +359,9 @@ async def hold(workspace_id: UUID, campaign_id: UUID, *, reason: str, detail: st
             await lifecycle.move(connection, campaign, S.PAUSED, now=now, reason=reason, detail=detail)
 
 
-async def close_rest(
-    workspace_id: UUID, campaign_id: UUID, dispatch_id: UUID, *, test: bool, now: datetime, until: float
-) -> None:
+async def close_rest(workspace_id: UUID, campaign_id: UUID, dispatch_id: UUID, *, now: datetime, until: float) -> None:
     """Settle what will not be sent any more because the campaign was cancelled or has expired."""
-    while monotonic() < until and not test:
+    while monotonic() < until:
         async with transaction(workspace_id) as connection:
             campaign = await Campaign.get(workspace_id=workspace_id, id=campaign_id)
             if campaign.status is S.CANCELLED:
@@ -351,7 +388,7 @@ async def finish(workspace_id: UUID, campaign_id: UUID, dispatch_id: UUID) -> bo
             return False  # paused: its last row may be settled, but whether it goes on is a person's to say
         if dispatch.planned_at is None and campaign.status is not S.CANCELLED:
             return False
-        if await ledger.has_open(connection, dispatch_id):
+        if await ledger.has_open(connection, workspace_id=workspace_id, dispatch_id=dispatch_id):
             return False
         await counts.count(connection, workspace_id, dispatch_id, final=True)
         now: datetime = await connection.fetchval(NOW)  # a turn may be long: its end is not its beginning

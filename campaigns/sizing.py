@@ -4,8 +4,7 @@ The server says its limit in its greeting (RFC 1870); found out message by messa
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -30,42 +29,20 @@ ANY_LINK_ID = 1
 """Of links that have no row yet: their tokens are equally long, whatever they name."""
 
 
-@dataclass(frozen=True, slots=True)
-class MailLimit:
-    """What the mail server takes, and what its mails are made with."""
+async def require_fits(
+    connection: Connection, run: Run, audience: BitMap, *, carrier: Carrier, largest: int, now: datetime
+) -> None:
+    """Raise CampaignError MESSAGE_TOO_LARGE with both numbers when a message of the audience would be refused.
 
-    largest: int
-    """Bytes of a finished message."""
-    carrier: Carrier
-
-
-async def ask(carrier: Carrier) -> MailLimit | None:
-    """The server's limit; None when it sets none, or cannot be asked now. Not inside a transaction."""
-    largest = await carrier.channel.largest_message()
-    return None if largest is None else MailLimit(largest, carrier)
-
-
-def require_template_fits(content: Mapping[str, Any], limit: MailLimit) -> None:
-    """Raise CampaignError MESSAGE_TOO_LARGE when a content is too large whomever it is for: before there is an
-    audience. `content` as the campaign keeps it, with its proof."""
-    size = content.get("proof", {}).get("size", 0)  # a banner has none
-    if size > limit.largest:
-        message = (
-            f"The content alone has {size:,} bytes as it is sent, and the mail server takes {limit.largest:,}; shorten"
-            " it, or raise the server's limit."
-        )
-        raise CampaignError("MESSAGE_TOO_LARGE", message, field=("content",))
-
-
-async def require_fits(connection: Connection, run: Run, audience: BitMap, limit: MailLimit, *, now: datetime) -> None:
-    """Raise CampaignError MESSAGE_TOO_LARGE with both numbers when a message of the audience would be refused."""
+    `largest`: bytes of a finished message that the mail server takes.
+    """
     step = max(1, len(audience) // LOOKED_AT)
     people = await connection.fetch(HEAVIEST, run.workspace_id, list(audience[::step]), MADE)
-    size, profile_id = await asyncio.to_thread(largest_of, run, people, limit.carrier, now)
-    if size > limit.largest:
+    size, profile_id = await asyncio.to_thread(largest_of, run, people, carrier, now)
+    if size > largest:
         message = (
-            f"The message to profile {profile_id} has {size:,} bytes, and the mail server takes {limit.largest:,};"
-            " shorten the content, or raise the server's limit."
+            f"The message to profile {profile_id} has {size:,} bytes, and the mail server takes {largest:,};"
+            " raise the server's limit and resume, or cancel and send a copy that is shorter."
         )
         raise CampaignError("MESSAGE_TOO_LARGE", message, field=("content",))
 

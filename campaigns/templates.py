@@ -11,7 +11,7 @@ set, macro, include, import, extends, safe, and everything Jinja2 may come to kn
 
 from collections.abc import Mapping, Sequence
 
-from jinja2 import Environment, TemplateSyntaxError, nodes
+from jinja2 import nodes
 
 from campaigns.comparisons import COMPARISONS, truth
 from campaigns.errors import CampaignError, RenderError
@@ -36,13 +36,8 @@ from campaigns.program import (
     run,
     to_text,
 )
+from campaigns.syntax import MOST_DEPTH, MOST_OF_OURS, MOST_TOKENS, described, parse, tag_name, unchanged
 
-MOST_TOKENS = 5_000
-"""Jinja2 takes 10 us a token, and each template is read several times before it is sent."""
-MOST_OF_OURS = 5_000
-"""Tokens of the at most 500 links, and an image, that campaigns/tracking.py puts into HTML: nine each."""
-MOST_DEPTH = 40
-"""Of syntax nested in syntax. Jinja2's parser makes chains (`a and a and ...`) without recursion; we recurse."""
 MOST_LOOPS = 2
 
 CONTEXT: dict[str, frozenset[str] | None] = {
@@ -64,9 +59,6 @@ TRACKED_URLS = "tracked_urls"
 their loops may use it."""
 LOOP_FIELDS = frozenset({"index", "index0", "first", "last", "length"})
 
-ENVIRONMENT = Environment(autoescape=False)
-"""Parses only; nothing is ever rendered by it."""
-
 
 def compile_template(
     source: str,
@@ -87,7 +79,7 @@ def compile_template(
     most = MOST_TOKENS + MOST_OF_OURS if is_tracked else MOST_TOKENS
     tree = parse(source, field=field, limit=limit, most_tokens=most)
     steps = compiler.steps(tree.body, depth=0)
-    return Program(steps, compiler.reads, frozenset(compiler.always), compiler.text_bytes)
+    return Program(steps, compiler.reads, frozenset(compiler.always))
 
 
 def declared_name(name: str, *, field: tuple[str, ...]) -> str:
@@ -115,30 +107,6 @@ def one_name(root: str, keys: Sequence[str | int]) -> str:
     return dotted("traits" if root == "profile" and keys[0] not in PROFILE_FIELDS else root, keys)
 
 
-def parse(source: str, *, field: tuple[str, ...], limit: int, most_tokens: int = MOST_TOKENS) -> nodes.Template:
-    """The syntax tree of a template of bearable size. Raises CampaignError like `compile_template`."""
-    size = len(source.encode("utf-8", "replace"))
-    if size > limit:
-        message = f"The template has {size:,} bytes; at most {limit:,} are taken."
-        raise CampaignError("TEMPLATE_TOO_LARGE", message, field=field)
-    try:
-        # Counted while they are made, so that a flood of them stops early.
-        for tokens, _ in enumerate(ENVIRONMENT.lex(source), start=1):
-            if tokens > most_tokens:
-                message = f"The template has more than {most_tokens:,} pieces of syntax; simplify it."
-                raise CampaignError("TEMPLATE_TOO_LARGE", message, field=field)
-        return ENVIRONMENT.parse(source)
-    except TemplateSyntaxError as error:
-        message = f"Line {error.lineno}: {(error.message or 'this is no template syntax').rstrip('.')}."
-        raise CampaignError("TEMPLATE_SYNTAX", message, field=field) from error
-    except RecursionError as error:
-        message = "The template nests too deeply; use fewer parentheses and blocks inside each other."
-        raise CampaignError("TEMPLATE_SYNTAX", message, field=field) from error
-    except ValueError as error:  # a number of more than 4,300 digits
-        message = "The template has a number or a text that cannot be read."
-        raise CampaignError("TEMPLATE_SYNTAX", message, field=field) from error
-
-
 class Compiler:
     """Walks one template, top down."""
 
@@ -149,7 +117,6 @@ class Compiler:
         self.is_tracked = is_tracked
         self.reads: dict[str, Read] = {}
         self.always: set[str] = set()
-        self.text_bytes = 0
         self.loops: list[str] = []
         """The item names of the loops around this place."""
         self.conditional = 0
@@ -173,8 +140,7 @@ class Compiler:
 
         def flush() -> None:
             if text:
-                made.append(encoded := self.encoding.static("".join(text)))
-                self.text_bytes += len(encoded)
+                made.append(self.encoding.static("".join(text)))
                 text.clear()
 
         for node in body:
@@ -434,46 +400,3 @@ def loop_fields(index: int, length: int) -> dict[str, Value]:
     """What `loop` is in round `index` (from 0) of `length`."""
     last = index == length - 1
     return {"index": index + 1, "index0": index, "first": index == 0, "last": last, "length": length}
-
-
-def tag_name(node: nodes.Node) -> str:
-    """What a refused statement is called in a template."""
-    kind = type(node).__name__.lower()
-    return TAGS.get(kind, kind)
-
-
-TAGS = {
-    "assign": "set",
-    "assignblock": "set",
-    "callblock": "call",
-    "filterblock": "filter",
-    "fromimport": "from",
-    "scope": "autoescape",
-}
-
-
-def described(node: nodes.Node | None, depth: int = 0) -> str:
-    """An expression as its author would recognize it, filters left away."""
-    if depth > MOST_DEPTH:
-        return "this value"
-    match node:
-        case nodes.Filter():
-            return described(node.node, depth + 1)
-        case nodes.Name():
-            return node.name
-        case nodes.Getattr():
-            return f"{described(node.node, depth + 1)}.{node.attr}"
-        case nodes.Getitem(arg=nodes.Const(value=str() as key)) if key.isidentifier():
-            return f"{described(node.node, depth + 1)}.{key}"
-        case nodes.Getitem(arg=nodes.Const(value=key)):
-            shown = repr(key[:40]) if isinstance(key, str) else str(key)
-            return f"{described(node.node, depth + 1)}[{shown}]"
-        case _:
-            return "this value"
-
-
-def unchanged(node: nodes.Node | None) -> bool:
-    """Whether an expression prints the value of a name as it is."""
-    while isinstance(node, nodes.Filter) and node.name in ("url", "trim", "e", "escape"):
-        node = node.node
-    return isinstance(node, nodes.Name | nodes.Getattr | nodes.Getitem)

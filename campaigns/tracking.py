@@ -14,7 +14,7 @@ from campaigns.templates import TRACKED_URLS
 MOST_LINKS = 200
 """Different addresses of one mail, at a few microseconds each; further ones stay as they are."""
 MOST_PLACES = 500
-"""Where they may stand. campaigns/templates.py reads the tags of so many, and what was proved must compile."""
+"""Where they may stand. campaigns/syntax.py reads the tags of so many, and what was proved must compile."""
 LONGEST_ADDRESS = 2_048
 LINK_TAG = re.compile(r"<(?:a|area)[\s/]", re.IGNORECASE)
 # In an attribute a name without its semicolon is text before a letter, a digit or "=" (HTML Living Standard 13.2.5.73,

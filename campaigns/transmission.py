@@ -1,4 +1,4 @@
-"""Sends one dispatch: claim, render, intent, send, outcome, with a fixed number of messages under way (R2 to R5).
+"""Sends one dispatch: take, make, intent, send, outcome, with a fixed number of messages under way (R2 to R5).
 
 A slot is free only when the outcome of its message is committed, so that a kill -9 leaves at most `concurrency`
 messages of a process in doubt. The outcomes of a group and the intents of the next are one commit, half of the slots
@@ -8,32 +8,28 @@ at a time: the other half is under way meanwhile.
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
 from time import monotonic
 
 import asyncpg
 
-from campaigns import ledger
-from campaigns.answers import Answer, Ready, not_begun, settle, unsent
+from campaigns import claims, ledger, making
+from campaigns.answers import Answer, Ready, not_begun, settle
 from campaigns.breaker import Breaker, Pause
 from campaigns.carrier import Carrier, Run
-from campaigns.emails import Recipient
-from campaigns.errors import RenderError
-from campaigns.ledger import Claimed, Intent, Result
-from campaigns.models import CampaignChannel, DeliveryState
+from campaigns.models import CampaignChannel
 from campaigns.pacing import Pace
-from campaigns.reasons import SkipReason
 from channels.base import EmailMessage, Outcome, OutcomeKind, OutcomeScope
+from db.outages import is_passing
 from db.transactions import transaction
 from profiles import consent
 
 logger = logging.getLogger(__name__)
 
-CLAIM_BATCH = 500
-"""Rows of one claim: 500 to 1,000 cost least a row (17 us), and few enough to hand back fast."""
+BATCH = 500
+"""Messages taken at once: enough to cost little each, and few enough to be read again by others when a turn ends."""
 LULL_S = 0.005
 """After so long without enough answers for a group, those that came are written."""
 LOOK_AGAIN_S = 0.25
@@ -56,7 +52,7 @@ class Transmitted:
 async def transmit(
     run: Run, carrier: Carrier, *, breaker: Breaker, error_threshold: int | None, until: float
 ) -> Transmitted:
-    """Send until nothing is left to claim, the time is up (`until`, monotonic seconds), the channel halts, or `breaker`
+    """Send until nothing is left to take, the time is up (`until`, monotonic seconds), the channel halts, or `breaker`
     finds that too much goes wrong."""
     turn = Turn(run, carrier, breaker, error_threshold, until)
     return await turn.go()
@@ -66,7 +62,7 @@ class Turn:
     """One job's share of a dispatch. Not to be shared between tasks.
 
     One loop writes: the outcomes of messages that came back and the intents of those that leave next, in one commit.
-    Beside it run the messages, the next claim with its rendering, the wait for the pace, and the lease.
+    Beside it run the messages, the taking and making of the next, the wait for the pace, and the lease.
     """
 
     def __init__(self, run: Run, carrier: Carrier, breaker: Breaker, error_threshold: int | None, until: float) -> None:
@@ -85,6 +81,10 @@ class Turn:
         self.stirred = asyncio.Event()
         """Something happened that the loop may act on."""
         self.nothing_left = False
+        self.left_behind: int | None = None
+        """The lowest profile whose message was taken and not begun, and waits behind the walk."""
+        self.settled = True
+        """Whether every outcome could be written."""
         self.failure: Exception | None = None
         """Of what runs beside the loop, when trying again cannot help."""
         self.halted: Outcome | None = None
@@ -97,7 +97,7 @@ class Turn:
         run, carrier = self.run, self.carrier
         began = monotonic()
         async with transaction(run.workspace_id, generic_plans=True) as connection:
-            self.claim_id = await ledger.open_claim(
+            self.claim_id = await claims.open_claim(
                 connection,
                 workspace_id=run.workspace_id,
                 dispatch_id=run.dispatch_id,
@@ -121,7 +121,7 @@ class Turn:
     # The loop
 
     async def send_all(self) -> None:
-        """Until nothing is left to claim or the turn must end; the answers still awaited are `drain`'s."""
+        """Until nothing is left to take or the turn must end; the answers still awaited are `drain`'s."""
         while self.may_go_on():
             if self.failure:
                 raise self.failure
@@ -148,6 +148,7 @@ class Turn:
                 # Trying again cannot help. The rows stay `sending`, and the sweeper finds them in doubt when the lease
                 # has ended.
                 logger.exception("outcomes lost", extra={"dispatch_id": self.run.dispatch_id})
+                self.settled = False
                 self.carrier.slots.give_back(self.held)
                 self.answers.clear()
 
@@ -162,7 +163,7 @@ class Turn:
         unused is lost to all workers."""
         if self.carrier.gate.is_shut():
             return
-        if len(self.ready) < self.pace.claimable(self.carrier.slots.size) and not self.nothing_left:
+        if len(self.ready) < self.pace.takeable(self.carrier.slots.size) and not self.nothing_left:
             self.start("fill", self.fill)
         if self.ready and self.carrier.slots.free + self.held and not self.pace.free(1):
             self.start("pace", self.reserve)
@@ -216,6 +217,7 @@ class Turn:
             # Until then the slots stay taken: by its rows the group may be under way.
             stayed = [Answer(not_begun(one, "NOT_BEGUN"), holds_slot=place < more) for place, one in enumerate(group)]
             self.answers = [*answers, *stayed, *self.answers]
+            self.leave_behind(one.intent.profile_id for one in group)
             if not is_passing(trouble):
                 raise
             await self.be_patient(trouble)
@@ -239,13 +241,14 @@ class Turn:
         """One transaction; answers who of the group may leave."""
         run = self.run
         bad = [answer.bad_address for answer in answers if answer.bad_address]
-        leaving: set[tuple[int, int]] = set()
+        intended = ledger.Intended(frozenset(), frozenset())
         async with transaction(run.workspace_id, generic_plans=True) as connection:
             if answers:
                 await ledger.record(
                     connection,
                     workspace_id=run.workspace_id,
                     dispatch_id=run.dispatch_id,
+                    claim_id=self.claim_id,
                     results=[answer.result for answer in answers],
                 )
             if bad:
@@ -256,7 +259,7 @@ class Turn:
                     reason=consent.SuppressionReason.HARD_BOUNCE,
                 )
             if group:
-                leaving = await ledger.intend(
+                intended = await ledger.intend(
                     connection,
                     workspace_id=run.workspace_id,
                     dispatch_id=run.dispatch_id,
@@ -265,7 +268,8 @@ class Turn:
                     consent_matters=run.consent_matters,
                     test=run.test,
                 )
-        return [one for one in group if (one.intent.profile_id, one.intent.device_id) in leaving]
+        self.leave_behind(profile_id for profile_id, _ in intended.waiting)
+        return [one for one in group if (one.intent.profile_id, one.intent.device_id) in intended.leaving]
 
     # Beside the loop
 
@@ -289,79 +293,59 @@ class Turn:
         self.beside[name] = asyncio.create_task(do())
 
     async def fill(self) -> None:
-        """Claim and make some messages, or find that nothing is left to claim."""
-        async with transaction(self.run.workspace_id, generic_plans=True) as connection:
-            now = await self.pace.look(connection)
-            claimed = await ledger.claim(
-                connection,
-                workspace_id=self.run.workspace_id,
-                dispatch_id=self.run.dispatch_id,
-                claim_id=self.claim_id,
-                limit=self.pace.claimable(CLAIM_BATCH),
-            )
-        self.nothing_left = not claimed
-        await self.render(claimed, now)
+        """Take and make some messages, or find that nothing is left to take."""
+        ids = {"workspace_id": self.run.workspace_id, "dispatch_id": self.run.dispatch_id}
+        try:
+            async with transaction(self.run.workspace_id, generic_plans=True) as connection:
+                now = await self.pace.look(connection)
+                taken = await claims.take(
+                    connection,
+                    **ids,
+                    claim_id=self.claim_id,
+                    lease=self.carrier.lease,
+                    limit=self.pace.takeable(BATCH),
+                )
+                self.nothing_left = not taken
+                if taken == [] and self.left_behind is not None:
+                    back, self.left_behind, self.nothing_left = self.left_behind, None, False
+                    await claims.go_back(connection, **ids, profile_id=back)
+        except BaseException:
+            self.leave_behind([0])  # it may have been committed, and nobody knows what was taken
+            raise
+        if not taken:
+            return
+        unmade = await making.make(self.run, self.carrier, taken, now=now, keep=self.keep)
+        if unmade.settled:
+            async with transaction(self.run.workspace_id, generic_plans=True) as connection:
+                await ledger.settle_unsent(connection, dispatch_id=self.run.dispatch_id, results=unmade.settled)
+        # Not before it is committed: what is left in the ledger would be counted again by whoever takes it.
+        for profile_id, why in unmade.refusals if not self.run.test else ():
+            self.breaker.note_unmade(profile_id, why)
+
+    def keep(self, ready: Ready) -> None:
+        """A message that may leave."""
+        self.ready.append(ready)
+        self.breaker.made += 1
+        self.stirred.set()
+
+    def leave_behind(self, profile_ids: Iterable[int]) -> None:
+        """These were taken, and wait all the same: they are read again when nothing else is left."""
+        for profile_id in profile_ids:
+            self.left_behind = profile_id if self.left_behind is None else min(self.left_behind, profile_id)
+            self.nothing_left = False
 
     async def reserve(self) -> None:
         """Wait until messages may leave by the pace."""
         await self.pace.wait(len(self.ready), may_go_on=self.may_go_on)
 
-    async def render(self, claimed: list[Claimed], now: datetime) -> None:
-        """Make the messages; a person whose message cannot be made is settled alone."""
-        settled: list[Result] = []
-        unmade: list[tuple[int, RenderError]] = []
-        for place, one in enumerate(claimed):
-            if place % 50 == 49:
-                self.stirred.set()
-                await asyncio.sleep(0)  # 50 messages are about 3 ms; heartbeats and answers come between
-            if one.email is None:
-                reason = SkipReason.ERASED if one.erased else SkipReason.NO_ADDRESS
-                settled.append(unsent(one, DeliveryState.SKIPPED, reason))
-                continue
-            sent_at = one.first_attempt_at or now.replace(microsecond=0)
-            message_id = one.message_id or f"<{self.key_of(one)}@{self.run.message_id_domain}>"
-            try:
-                data = self.run.content.render(
-                    Recipient.of(one),
-                    message_id=message_id,
-                    sent_at=sent_at,
-                    unsubscribe_url=self.carrier.unsubscribe_url(
-                        self.run.workspace_id, one.person_id, self.run.campaign_id
-                    ),
-                    delivery_key=self.key_of(one),
-                    links=self.carrier.tracked_urls(self.run.links, one.profile_id),
-                    test=self.run.test,
-                )
-            except RenderError as refusal:
-                settled.append(unsent(one, DeliveryState.FAILED, refusal.code, refusal.message))
-                unmade.append((one.profile_id, refusal))
-                continue
-            intent = Intent(one.profile_id, one.device_id, one.fence, message_id, sent_at, one.email_hash)
-            self.ready.append(Ready(one, intent, one.email, data))
-            self.breaker.made += 1
-        if settled:
-            async with transaction(self.run.workspace_id, generic_plans=True) as connection:
-                await ledger.record(
-                    connection,
-                    workspace_id=self.run.workspace_id,
-                    dispatch_id=self.run.dispatch_id,
-                    results=settled,
-                    found_in=ledger.BEFORE_INTENT,
-                )
-        # Not before it is committed: what is given back to the ledger would be counted again by whoever claims it.
-        for profile_id, why in unmade if not self.run.test else ():
-            self.breaker.note_unmade(profile_id, why)
-
     async def send(self, ready: Ready) -> None:
         """Hand one message to the channel, unless the lease has ended: a process that was stopped and goes on."""
-        one, outcome = ready.claimed, None
+        one, outcome = ready.taken, None
         if monotonic() >= self.lease_ends:
             self.answer(Answer(not_begun(ready, "LEASE_ENDED")))
             return
         self.handed_over += 1
-        message = EmailMessage(
-            sender=self.run.envelope_sender, recipient=ready.address, data=ready.data, key=self.key_of(one)
-        )
+        message = EmailMessage(sender=self.run.envelope_sender, recipient=ready.address, data=ready.data, key=ready.key)
         try:
             outcome = await self.carrier.channel.send(message)
         except (Exception, asyncio.CancelledError):
@@ -381,10 +365,6 @@ class Turn:
         if len(self.answers) == 1 or self.is_worth_writing():
             self.stirred.set()
 
-    def key_of(self, one: Claimed) -> str:
-        """What names a message everywhere: dispatch, profile, device."""
-        return f"{self.run.dispatch_id.hex}.{one.profile_id}.{one.device_id}"
-
     async def keep_lease(self) -> None:
         """Prolong the lease four times in its length. The local end is counted from before the question was put, so
         that this process never believes in a lease longer than the database does (R5)."""
@@ -394,7 +374,7 @@ class Turn:
             asked = monotonic()
             try:
                 async with transaction(self.run.workspace_id, generic_plans=True) as connection:
-                    alive = await ledger.extend_claim(
+                    alive = await claims.extend_claim(
                         connection,
                         workspace_id=self.run.workspace_id,
                         claim_id=self.claim_id,
@@ -408,7 +388,7 @@ class Turn:
                 return
 
     async def wind_down(self, heart: "asyncio.Task[None]") -> None:
-        """Wait for answers, write them, give back what was claimed and not begun."""
+        """Wait for answers, write them, leave what was taken and not begun to others."""
         beside = list(self.beside.values())
         for task in beside:
             task.cancel()
@@ -417,20 +397,10 @@ class Turn:
         heart.cancel()
         await asyncio.gather(heart, return_exceptions=True)
         async with transaction(self.run.workspace_id, generic_plans=True) as connection:
-            await ledger.close_claim(
+            await claims.close_claim(
                 connection,
                 workspace_id=self.run.workspace_id,
                 dispatch_id=self.run.dispatch_id,
                 claim_id=self.claim_id,
+                settled=self.settled,
             )
-
-
-def is_passing(trouble: BaseException) -> bool:
-    """Whether the same statement may succeed later: the server is away, restarts, is full, or chose us in a deadlock
-    (SQLSTATE classes 08, 40, 53 and 57; PostgreSQL manual, appendix A), or ended a transaction of ours that stood still
-    for too long (25P03)."""
-    if isinstance(trouble, asyncpg.PostgresError):
-        state = str(trouble.sqlstate)
-        return state[:2] in ("08", "40", "53", "57") or state == "25P03"
-    # asyncpg's InterfaceError of a value that it cannot send is a ValueError too.
-    return isinstance(trouble, OSError | asyncpg.InterfaceError) and not isinstance(trouble, ValueError)

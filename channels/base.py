@@ -2,9 +2,10 @@
 
 import re
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, TypeVar
+from uuid import UUID
 
 import idna
 
@@ -50,7 +51,11 @@ class Outcome:
     """How long the provider asks to wait, if it said."""
     scope: OutcomeScope = OutcomeScope.RECIPIENT
     bad_address: bool = False
-    """The address can never work: suppress it."""
+    """The address can never work: suppress it, and of a device send to this token no more."""
+    gone_at: datetime | None = None
+    """Since when the provider knows that; a device that registered after it may be there all the same."""
+    first_wait: timedelta | None = None
+    """How long the first of ever longer waits is to be at least, where the provider has a rule but said nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +71,53 @@ class EmailMessage:
     """What the caller calls this message; for logs."""
 
 
-class Channel(Protocol):
+class PushProvider(StrEnum):
+    """Who hands a push notification to the device."""
+
+    FCM = "FCM"
+    APNS = "APNS"
+
+
+class PushType(StrEnum):
+    """What a push notification is to the platform, in APNs' words; FCM has all of it in the payload."""
+
+    ALERT = "alert"
+    BACKGROUND = "background"
+
+
+@dataclass(frozen=True, slots=True)
+class PushMessage:
+    """One finished push notification for one device."""
+
+    provider: PushProvider
+    token: str
+    payload: bytes
+    """A JSON object in UTF-8: to APNs as it is, to FCM a `message` that lacks its token only."""
+    key: str
+    """What the caller calls this message; for logs."""
+    message_id: UUID
+    """What APNs is to call it; the same at every attempt."""
+    push_type: PushType = PushType.ALERT
+    urgent: bool = True
+    """To be shown at once (apns-priority 10), not when it suits the battery (5)."""
+    expires_at: datetime | None = None
+    """Until when APNs keeps it for a device that is off; None: it tries once and keeps nothing. FCM's is in the
+    payload, as are its collapse key and tag."""
+    collapse_id: str | None = None
+    """At most 64 bytes; a later one with the same takes its place on the screen."""
+
+
+M = TypeVar("M", EmailMessage, PushMessage, contravariant=True)
+
+
+class Channel(Protocol[M]):
     """A provider of one kind. One object serves a whole process, from many tasks at once."""
 
     @property
     def concurrency(self) -> int:
         """How many messages may be under way at once without waiting for each other."""
 
-    async def send(self, message: EmailMessage) -> Outcome:
+    async def send(self, message: M) -> Outcome:
         """Hand one message to the provider and say what it answered.
 
         Never raises for an answer or a lost connection; both are Outcomes. In doubt means the

@@ -7,7 +7,7 @@ import asyncpg
 from tortoise import Tortoise
 from tortoise.migrations.api import migrate as run_migrations
 
-from db.roles import Role, ensure_roles
+from db.roles import Role, ensure_roles, let_call
 from db.transactions import APP_LABEL, tortoise_config
 
 # Session-level: it must outlive the transactions of the single migrations, and ends with the connection.
@@ -50,5 +50,6 @@ async def migrate(
             )
         finally:
             await Tortoise.close_connections()
+        await let_call(guard, login=unquote(login.username or ""))
     finally:
         await guard.close()

@@ -22,6 +22,10 @@ class Role(StrEnum):
     """Runs saved SQL."""
 
 
+CALLED_BY_LOGIN = ("members_among(uuid, uuid[], text[], integer)",)
+"""Functions that take a role of the login by themselves. Nobody else may call them: saved SQL runs in a session that
+could take the same role."""
+FUNCTION_EXISTS = "SELECT to_regprocedure($1) IS NOT NULL"
 LOGIN_EXISTS = "SELECT 1 FROM pg_roles WHERE rolname = $1"
 
 
@@ -45,6 +49,13 @@ async def ensure_roles(owner: asyncpg.Connection, *, login: str, password: str |
     await owner.execute(f"GRANT CONNECT ON DATABASE {await quoted(owner, database)} TO {await quoted(owner, login)}")
     await owner.execute(f"GRANT ALL ON SCHEMA public TO {Role.OWNER.value}")
     await owner.execute(f"GRANT USAGE ON SCHEMA public TO {Role.APP.value}, {Role.LEAF.value}, {Role.QUERY.value}")
+
+
+async def let_call(owner: asyncpg.Connection, *, login: str) -> None:
+    """Let the login call `CALLED_BY_LOGIN`, as far as the schema has these functions; `owner` as in `ensure_roles`."""
+    for function in CALLED_BY_LOGIN:
+        if await owner.fetchval(FUNCTION_EXISTS, function):
+            await owner.execute(f"GRANT EXECUTE ON FUNCTION {function} TO {await quoted(owner, login)}")
 
 
 async def quoted(connection: asyncpg.Connection, name: str) -> str:

@@ -90,6 +90,17 @@ async def across_workspaces() -> AsyncIterator[Connection]:
         yield raw_connection(client)
 
 
+@asynccontextmanager
+async def outside() -> AsyncIterator[Connection]:
+    """A connection of the pool in no transaction, as the login, which may do nothing but call the functions of
+    db/roles.py: CALLED_BY_LOGIN. Each is a transaction of its own, in one round trip in place of three; none may be
+    called inside of another transaction, whose role and workspace it would change."""
+    with apart():
+        client = cast(AsyncpgDBClient, get_connections().get("default"))
+        async with client.acquire_connection() as connection:
+            yield connection
+
+
 def entry(role: Role, workspace_id: UUID | None, *, generic_plans: bool = False) -> str:
     """The statements that make a transaction one of this role and workspace, until it ends: local to it, so that the
     pool hands on a clean connection.

@@ -10,7 +10,7 @@ from uuid import UUID
 from killtest.sink import Arrival
 
 ARRIVED = ("sent", "delivered", "bounced", "complained")
-OPEN = ("pending", "claimed", "sending", "deferred")
+OPEN = ("pending", "sending", "deferred")
 
 
 @dataclass(frozen=True, slots=True)

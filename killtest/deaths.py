@@ -12,7 +12,7 @@ from killtest.blasts import Blast, blast
 from killtest.forms import Form
 from killtest.settling import settle_in_doubt
 from killtest.waiting import WaitedInVain, until
-from killtest.witness import CLAIMS_OF, HELD, IN_TRANSACTION, OWNERS, WHO_PLANS, Standing
+from killtest.witness import CLAIMS_OF, IN_TRANSACTION, OWNERS, READ, SENDING, WHO_PLANS, Standing
 from killtest.yard import Worker, Yard
 
 MOVES_WITHIN_S = 45.0
@@ -135,14 +135,13 @@ async def taken_over(yard: Yard, form: Form) -> Verdict:
         async def at_work() -> tuple[UUID, UUID] | None:
             found = await one.standing()
             for owner in boots:
-                rows = await one.witness.rows(HELD, found.dispatch_id, owner)
-                if {row["state"] for row in rows} == {"claimed", "sending"} and found.dispatch_id:
+                if found.dispatch_id and await one.witness.rows(SENDING, found.dispatch_id, owner):
                     return found.dispatch_id, owner
             return None
 
         dispatch_id, owner = await until("a worker at work", at_work)
         victim = boots[owner]
-        held = len(await one.witness.rows(HELD, dispatch_id, owner))
+        held = len(await one.witness.rows(SENDING, dispatch_id, owner))
         victim.kill(whole=True)
         began = monotonic()
         yard.bury(victim)
@@ -177,10 +176,9 @@ async def held_up(yard: Yard, form: Form) -> Verdict:
             victim, owner, dispatch_id = await alone_at_work(one, form)
             sender, inside = await stop(one, victim, in_transaction=number % 2 == 1)
             stopped_in_transaction += inside
-            rows = await one.witness.rows(HELD, dispatch_id, owner)
-            claimed = {row["profile_id"] for row in rows if row["state"] == "claimed"}
-            sending = {row["profile_id"] for row in rows if row["state"] == "sending"}
-            held += len(claimed)
+            read = {row["profile_id"] for row in await one.witness.rows(READ, dispatch_id, owner)}
+            sending = {row["profile_id"] for row in await one.witness.rows(SENDING, dispatch_id, owner)}
+            held += len(read)
             await one.hasten()
             yard.start_worker()
             await one.finished()
@@ -195,14 +193,14 @@ async def held_up(yard: Yard, form: Form) -> Verdict:
             whose = {address: id for id, address in one.addresses.items()}
             began = {whose[mail.recipient] for mail in after if mail.at >= continued_at}
             late += len(began)
-            verdict.require(not began & claimed, f"{len(began & claimed)} claimed rows were sent after the lease")
+            verdict.require(not began & read, f"{len(began & read)} rows only read were sent after the lease")
             verdict.require(began <= sending, "mails of rows that the stopped worker did not hold as sending")
             found = await end_of(one, verdict)
             await settle_in_doubt(one, found, verdict)
     verdict.more |= {
         "stops": form.blows,
         "stopped_in_transaction": stopped_in_transaction,
-        "claimed_when_stopped": held,
+        "read_when_stopped": held,
         "left_late": late,
     }
     verdict.require(verdict.in_doubt <= verdict.bound, f"{verdict.in_doubt} in doubt")
@@ -236,13 +234,13 @@ async def has_ended(worker: Worker) -> None:
 
 
 async def alone_at_work(one: Blast, form: Form) -> tuple[Worker, UUID, UUID]:
-    """Start one worker and the campaign; it, its boot id and the dispatch, once it holds claimed and sending rows."""
+    """Start one worker and the campaign; it, its boot id and the dispatch, once it is in the middle of it."""
     worker = one.yard.start_worker()
     await one.draft(ratePerSecond=form.rate)
     await one.begin()
 
     def is_at_work(found: Standing) -> bool:
-        return all(found.states.get(state, 0) > 0 for state in ("claimed", "sending", "sent"))
+        return all(found.states.get(state, 0) > 0 for state in ("pending", "sending", "sent"))
 
     found = await one.reached("a worker at work", is_at_work)
     ((owner,),) = await one.witness.rows(OWNERS)

@@ -23,10 +23,20 @@ SELECT c.status, c.started_at, d.id AS dispatch_id, d.planned_at, d.finished_at,
 FROM campaign c LEFT JOIN dispatch d ON d.workspace_id = c.workspace_id AND d.campaign_id = c.id AND d.kind = 'SEND'
 WHERE c.workspace_id = $1 AND c.id = $2
 """
-LEDGER = "SELECT profile_id, state, reason, message_id FROM delivery WHERE dispatch_id = $1"
-HELD = """
-SELECT d.profile_id, d.state FROM delivery d JOIN claim c ON c.id = d.claim_id
-WHERE d.dispatch_id = $1 AND c.owner = $2 AND d.state IN ('claimed', 'sending')
+LEDGER = """
+SELECT d.profile_id, d.state, d.reason, CASE WHEN d.first_attempt_at IS NOT NULL THEN
+  format('<%s.%s.%s@%s>', replace(r.id::text, '-', ''), d.profile_id, d.device_id, r.message_domain) END AS message_id
+FROM dispatch r JOIN delivery d ON d.dispatch_id = r.id WHERE r.id = $1
+"""
+SENDING = """
+SELECT d.profile_id FROM delivery d JOIN claim c ON c.id = d.claim_id
+WHERE d.dispatch_id = $1 AND c.owner = $2 AND d.state = 'sending'
+"""
+# Read by workers of this owner, alone at work, and not begun.
+READ = """
+SELECT d.profile_id FROM dispatch r JOIN delivery d ON d.dispatch_id = r.id AND d.profile_id <= r.walked_through
+WHERE r.id = $1 AND d.state = 'pending' AND EXISTS (
+  SELECT 1 FROM claim c WHERE c.dispatch_id = r.id AND c.owner = $2 AND c.walked_from <= d.profile_id)
 """
 STARTS = "SELECT id, created_at FROM dispatch WHERE workspace_id = $1 AND campaign_id = $2 AND kind = 'SEND'"
 OWNERS = "SELECT DISTINCT owner FROM claim"
@@ -55,12 +65,7 @@ IN_TRANSACTION = """
 SELECT client_port FROM pg_stat_activity WHERE application_name = 'muster' AND state LIKE 'idle in transaction%'
 """
 ADDRESSES = "SELECT id, email FROM profile WHERE workspace_id = $1 AND email IS NOT NULL"
-# Erasure is not a use case yet: what it must leave of a profile, written by the owner.
-ERASE = """
-UPDATE profile SET erased_at = now(), external_id = NULL, email = NULL, email_hash = NULL, phone = NULL,
-  phone_hash = NULL, traits = '{}', updated_at = now()
-WHERE workspace_id = $1 AND id = ANY($2)
-"""
+LAST_TICK = "SELECT taken_at FROM turn WHERE name = 'tick'"
 
 AWAY = (OSError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionError)
 

@@ -39,7 +39,7 @@ class Worker:
             children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         except OSError:
             return None
-        # One that was just forked is the launcher still, and has not claimed anything.
+        # One that was just forked is the launcher still, and has not taken anything.
         return int(children[0]) if children else None
 
     def kill(self, *, whole: bool = False) -> int | None:

@@ -39,6 +39,8 @@ class DisabledReason(StrEnum):
     """The app said so."""
     SURPLUS = "SURPLUS"
     """Its profile registered too many newer ones."""
+    GONE = "GONE"
+    """The push service said that its token reaches no installation of the app any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,12 @@ WHERE workspace_id = $1 AND id IN (
 UNREGISTER = """
 UPDATE device SET disabled_at = $4, disabled_reason = $5
 WHERE workspace_id = $1 AND provider = $2 AND token = $3 AND disabled_at IS NULL
+"""
+# The token and the time stand in the condition: a device that has registered anew since then is there all the same.
+DISABLE_GONE = """
+UPDATE device AS d SET disabled_at = $5, disabled_reason = $6
+FROM unnest($2::bigint[], $3::text[], $4::timestamptz[]) AS g (id, token, since)
+WHERE d.workspace_id = $1 AND d.id = g.id AND d.token = g.token AND d.registered_at < g.since AND d.disabled_at IS NULL
 """
 OF_PROFILES = """
 SELECT d.* FROM unnest($2::int[]) AS u (id) CROSS JOIN LATERAL (
@@ -143,6 +151,27 @@ async def unregister(workspace_id: UUID, provider: Provider, token: str, *, now:
             UNREGISTER, workspace_id, provider.value, token, now, DisabledReason.UNREGISTERED.value
         )
     return status != "UPDATE 0"
+
+
+@dataclass(frozen=True, slots=True)
+class GoneDevice:
+    """A device of which a push service said that its token reaches nobody."""
+
+    id: int
+    token: str
+    """The token that was sent to."""
+    since: datetime
+    """Since when, as the service knows; where it does not say, when the token was read."""
+
+
+async def disable_gone(workspace_id: UUID, gone: Collection[GoneDevice], *, now: datetime) -> int:
+    """How many of these devices were disabled: those that have not registered again since. One statement for all."""
+    ids, tokens, since = [one.id for one in gone], [one.token for one in gone], [one.since for one in gone]
+    async with transaction(workspace_id) as connection:
+        status: str = await connection.execute(
+            DISABLE_GONE, workspace_id, ids, tokens, since, now, DisabledReason.GONE.value
+        )
+    return int(status.removeprefix("UPDATE "))
 
 
 async def of_profiles(workspace_id: UUID, profile_ids: Collection[int]) -> dict[int, list[Device]]:

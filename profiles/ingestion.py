@@ -1,7 +1,10 @@
 """Writes checked events, a whole batch at a time: keys, people, events, the word about it, and when they were seen.
 
-Nobody is locked until the very end. People are remembered, or looked up without a lock, and their rows are taken last,
-to move the times they were seen: if one of them was merged or erased meanwhile, all is rolled back and begins anew.
+People whom this process met lately are not locked until the very end: they are remembered, and their rows are taken
+last, to move the times they were seen. If one of them was merged or erased meanwhile, all is rolled back and begins
+anew. All others are looked up and their times moved at once, which costs less than doing both; hardly two batches at a
+time are about the same one of those. People who have to be made, or followed to whom they were merged into, count as
+remembered from then on.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,9 +20,9 @@ import asyncpg
 from db.transactions import Connection, across_workspaces, transaction
 from profiles.contention import Overtaken, retried
 from profiles.identities import FIND, Identities, resolve
-from profiles.packing import pack, pack_numbers, pack_times
+from profiles.packing import pack, pack_numbers, seconds_of
 from profiles.recent import Recent
-from profiles.seen import write_seen
+from profiles.seen import MEET_BY_ANONYMOUS_ID, MEET_BY_EXTERNAL_ID, Sighting, meet, write_seen
 
 ENSURE_MONTHS = "SELECT ensure_month('event', u.at) FROM unnest($1::timestamptz[]) AS u (at)"
 MONTH_OF = attrgetter("year", "month")
@@ -129,7 +132,7 @@ async def write(workspace_id: UUID, events: Sequence[CleanEvent], *, now: dateti
         await ensure_months(times)
         try:
             with months_made():
-                async with transaction(workspace_id) as connection:
+                async with transaction(workspace_id, generic_plans=True) as connection:
                     fresh = await insert_keys(connection, workspace_id, by_key, now, all_new=all_new)
                     written, people = await ingest(connection, workspace_id, fresh, now)
         except asyncpg.UniqueViolationError as e:
@@ -163,7 +166,8 @@ async def ingest(
     """Write events whose keys are written; also whom they are about. Raises Overtaken."""
     if not events:
         return Written(), Identities()
-    people = await resolve_people(connection, workspace_id, events, now)
+    instants = seconds_of([event.occurred_at for event in events])
+    people, met = await resolve_people(connection, workspace_id, events, instants, now)
     found = [
         people.by_external_id[external_id] if external_id is not None else people.by_anonymous_id[anonymous_id or ""]
         for _, external_id, anonymous_id, *_ in events
@@ -172,35 +176,70 @@ async def ingest(
     if None in found:
         erased = frozenset(event.message_id for event, id in zip(events, found, strict=True) if id is None)
         await connection.execute(DELETE_KEYS, workspace_id, sorted(erased))
-        events = [event for event, id in zip(events, found, strict=True) if id is not None]
-        if not events:
+        kept = [place for place, id in enumerate(found) if id is not None]
+        if not kept:
             return Written(erased=erased), people
+        events, instants = [events[place] for place in kept], [instants[place] for place in kept]
     profile_ids = [id for id in found if id is not None]
-    ids, _, _, names, times, *texts = zip(*events, strict=True)
-    numbers = (pack_numbers(profile_ids), pack_times(times), pack_numbers(sorted(set(profile_ids))))
+    ids, external_ids, anonymous_ids, names, _, *texts = zip(*events, strict=True)
+    numbers = (pack_numbers(profile_ids), pack_numbers(instants), pack_numbers(sorted(set(profile_ids))))
     await connection.execute(INSERT_EVENTS, workspace_id, now, *numbers, *pack(ids, names, *texts))
+    # Those met above are left out, by the name they were met by: under another one they have told something else.
     _, _, device_types, browsers, countries, cities, _ = texts
-    sightings = zip(profile_ids, times, device_types, browsers, countries, cities, strict=True)
-    await write_seen(connection, workspace_id, sightings, now)
+    sightings = zip(profile_ids, until(now, instants), device_types, browsers, countries, cities, strict=True)
+    strangers = [
+        external_id in met.by_external_id if external_id is not None else anonymous_id in met.by_anonymous_id
+        for external_id, anonymous_id in zip(external_ids, anonymous_ids, strict=True)
+    ]
+    await write_seen(
+        connection,
+        workspace_id,
+        [sighting for sighting, stranger in zip(sightings, strangers, strict=True) if not stranger],
+    )
     return Written(len(events), erased), people
 
 
 async def resolve_people(
-    connection: Connection, workspace_id: UUID, events: Sequence[CleanEvent], now: datetime
-) -> Identities:
-    """Whom these events are about: as this process remembers them, else looked up."""
+    connection: Connection, workspace_id: UUID, events: Sequence[CleanEvent], instants: Sequence[float], now: datetime
+) -> tuple[Identities, Identities]:
+    """Whom these events are about, and those of them whose times are moved already: people whom this process does not
+    remember, and who were found as they were looked up."""
     external_ids, anonymous_ids = names_of(events)
     known = MET.recall(workspace_id, external_ids)
     visitors = VISITORS.recall(workspace_id, anonymous_ids)
+    by_external_id: list[Sighting[str]] = []
+    by_anonymous_id: list[Sighting[str]] = []
+    if len(known) < len(external_ids) or len(visitors) < len(anonymous_ids):
+        for event, at in zip(events, until(now, instants), strict=True):
+            _, external_id, anonymous_id, *_ = event
+            if external_id is not None:
+                if external_id not in known:
+                    by_external_id.append((external_id, at, *event[7:11]))
+            elif anonymous_id is not None and anonymous_id not in visitors:
+                by_anonymous_id.append((anonymous_id, at, *event[7:11]))
+    met = Identities(
+        {**await meet(connection, MEET_BY_EXTERNAL_ID, workspace_id, by_external_id)},
+        {**await meet(connection, MEET_BY_ANONYMOUS_ID, workspace_id, by_anonymous_id)},
+    )
     people = await resolve(
         connection,
         workspace_id=workspace_id,
-        external_ids=external_ids - known.keys(),
-        anonymous_ids=anonymous_ids - visitors.keys(),
+        external_ids=external_ids - known.keys() - met.by_external_id.keys(),
+        anonymous_ids=anonymous_ids - visitors.keys() - met.by_anonymous_id.keys(),
         now=now,
         look_ups=FIND,
     )
-    return Identities({**known, **people.by_external_id}, {**visitors, **people.by_anonymous_id})
+    everybody = Identities(
+        {**known, **met.by_external_id, **people.by_external_id},
+        {**visitors, **met.by_anonymous_id, **people.by_anonymous_id},
+    )
+    return everybody, met
+
+
+def until(now: datetime, instants: Sequence[float]) -> list[float]:
+    """The instants, none past `now`: the clocks of phones may be ahead."""
+    latest = now.timestamp()
+    return [at if at < latest else latest for at in instants]
 
 
 def names_of(events: Sequence[CleanEvent]) -> tuple[set[str], set[str]]:

@@ -24,10 +24,10 @@ from profiles.dates import dates_of
 from profiles.dating import find_dated_keys, write_dates
 from profiles.errors import ProfileError
 from profiles.identities import FIND, resolve, write_touched
-from profiles.ingestion import DELETE_KEYS, INSERT_KEYS, INSERT_NEW_KEYS
-from profiles.packing import pack
+from profiles.ingestion import DELETE_KEYS, INSERT_KEYS, INSERT_NEW_KEYS, until
+from profiles.packing import pack, seconds_of
 from profiles.patches import ColumnValue, Patch
-from profiles.seen import write_seen
+from profiles.seen import COLUMNS, write_seen
 from profiles.storing import store
 
 T = TypeVar("T")
@@ -378,8 +378,9 @@ async def load_events(
     await write_touched(connection, workspace_id=workspace_id, profile_ids=set(profile_ids), now=now)
     # Last, since another batch about the same people waits from here on until the commit.
     nothing = [None] * len(profile_ids)
-    seen = (events.texts.get(name, nothing) for name in ("device_type", "browser", "country", "city"))
-    await write_seen(connection, workspace_id, zip(profile_ids, events.times, *seen, strict=True), now)
+    seen = (events.texts.get(name, nothing) for name in COLUMNS)
+    instants = until(now, seconds_of(events.times))
+    await write_seen(connection, workspace_id, list(zip(profile_ids, instants, *seen, strict=True)))
     return LoadedEvents(len(events.message_ids), erased)
 
 

@@ -33,6 +33,6 @@ def pack_numbers(numbers: Sequence[int] | Sequence[float]) -> str:
     return "{" + orjson.dumps(numbers)[1:-1].decode() + "}"
 
 
-def pack_times(instants: Sequence[datetime]) -> str:
-    """The instants as a text for `column::text::float8[]`: seconds, of which to_timestamp makes the same again."""
-    return pack_numbers(list(map(datetime.timestamp, instants)))
+def seconds_of(instants: Sequence[datetime]) -> list[float]:
+    """Seconds since 1970, of which PostgreSQL's to_timestamp makes the same instants again."""
+    return list(map(datetime.timestamp, instants))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from graphlib import TopologicalSorter
+from time import monotonic
 from uuid import UUID
 
 from pyroaring import BitMap
@@ -61,6 +62,7 @@ async def find(
     members, None standing for everybody alive (EVERYONE). Every id that a condition names is in one of the two, and
     there are no circles (references.py refuses them). Raises EngineError.
     """
+    began = monotonic()
     questions: dict[str, Leaf] = {}
     for one in wanted.values():
         questions |= one.plan.questions
@@ -69,7 +71,7 @@ async def find(
     known = dict(zip(asked, answers, strict=True))
     # After the leaves: who was merged or erased while they ran is not let in by them.
     universes = await universes_of(
-        wanted.values(), sources=sources, workspace_id=workspace_id, members=members, only=only
+        wanted.values(), sources=sources, workspace_id=workspace_id, members=members, only=only, since=began
     )
     found: dict[UUID, Found] = {}
     for id in in_order(wanted):
@@ -89,8 +91,10 @@ async def universes_of(
     workspace_id: UUID,
     members: Mapping[UUID, BitMap | None],
     only: BitMap | None,
+    since: float,
 ) -> dict[UUID | None, Universe]:
-    """Whom the answers are cut to: the living of the workspace under None, those of each brand under its id.
+    """Whom the answers are cut to: the living of the workspace under None, those of each brand under its id. A count of
+    `since` or later will do.
 
     Of the workspace they are counted, and the ids of all listed only where that does not do: reading a million takes as
     long as many a condition.
@@ -104,8 +108,10 @@ async def universes_of(
         counted = brand_id is None and only is None and not everybody_named
         if counted and all(may_be_counted(plan, sources) for plan in plans):
             gone = await engine.gone(workspace_id=workspace_id)
-            counts = any(plan.counts_everybody for plan in plans)
-            universes[brand_id] = Census(gone, await engine.living(workspace_id=workspace_id) if counts else 0)
+            profiles = 0
+            if any(plan.counts_everybody for plan in plans):
+                profiles = await engine.profiles(workspace_id=workspace_id, since=since)
+            universes[brand_id] = Census(gone, profiles - len(gone))
         else:
             universes[brand_id] = await engine.universe(workspace_id=workspace_id, brand_id=brand_id, only=only)
     return universes

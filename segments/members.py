@@ -7,7 +7,7 @@ from enum import StrEnum
 from math import inf
 from uuid import UUID
 
-from db.transactions import Connection, transaction
+from db.transactions import Connection, outside, transaction
 from profiles.errors import ProfileError
 from profiles.identities import clean_external_id
 from segments import ranking
@@ -22,26 +22,7 @@ MOST_SEGMENTS = 100
 MOST_MERGES = 20
 """One after the other, of one person; a circle must end."""
 
-# Whoever is asked about, after merges, and where each segment has them. By open intervals, an index row each, rather
-# than by a bitmap of which one bit is wanted. Places count from 1.
-CHECK = """
-WITH RECURSIVE person (place, id, merged_into, erased_at, step) AS (
-  SELECT u.place, p.id, p.merged_into, p.erased_at, 0 FROM unnest($3::text[]) WITH ORDINALITY AS u (name, place)
-  CROSS JOIN LATERAL (
-    SELECT id, merged_into, erased_at FROM profile WHERE workspace_id = $1 AND external_id = u.name LIMIT 1) AS p
-  UNION ALL
-  SELECT person.place, p.id, p.merged_into, p.erased_at, person.step + 1 FROM person
-  CROSS JOIN LATERAL (
-    SELECT id, merged_into, erased_at FROM profile WHERE workspace_id = $1 AND id = person.merged_into LIMIT 1) AS p
-  WHERE person.step < $4),
-living AS MATERIALIZED (SELECT place, id FROM person WHERE merged_into IS NULL AND erased_at IS NULL)
-SELECT s.id, ARRAY(
-  SELECT living.place FROM living WHERE s.type = 'EVERYONE' OR EXISTS (
-    SELECT FROM membership m
-    WHERE m.workspace_id = $1 AND m.segment_id = s.id AND m.profile_id = living.id AND m.exited_at IS NULL)) AS members
-FROM unnest($2::uuid[]) AS wanted (id)
-CROSS JOIN LATERAL (SELECT id, type FROM segment WHERE workspace_id = $1 AND id = wanted.id LIMIT 1) AS s
-"""
+CHECK = "SELECT segment_id, members FROM members_among($1, $2, $3, $4)"
 # Segment by segment, of which there are few: an index by profile would be paid by everybody who enters.
 SEGMENTS_OF = """
 SELECT p.id AS profile_id, s.segment_id, m.entered_at FROM unnest($2::int[]) AS p (id)
@@ -252,9 +233,9 @@ async def member_of(workspace_id: UUID, external_id: str, *, segment_ids: Sequen
 async def check(workspace_id: UUID, segment_ids: Sequence[UUID], external_ids: Sequence[str]) -> dict[UUID, set[str]]:
     """Who of `external_ids` is in each segment that exists, in one statement."""
     names = [clean_or_none(external_id) for external_id in external_ids]
-    async with transaction(workspace_id, generic_plans=True) as connection:
+    async with outside() as connection:
         rows = await connection.fetch(CHECK, workspace_id, list(set(segment_ids)), names, MOST_MERGES)
-    return {row["id"]: {external_ids[place - 1] for place in row["members"]} for row in rows}
+    return {row["segment_id"]: {external_ids[place - 1] for place in row["members"]} for row in rows}
 
 
 def clean_or_none(external_id: str) -> str | None:

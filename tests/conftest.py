@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 from uuid import UUID, uuid4
 
@@ -17,6 +16,7 @@ from app.tables import MODEL_MODULES
 from db.migrate import migrate
 from db.transactions import across_workspaces, close_database, open_database
 from profiles.addresses import AddressHasher
+from tests.databases import Databases, folder_in_memory
 
 TEMPLATE = "muster_template"
 LOGIN_PASSWORD = "of-the-tests"
@@ -58,8 +58,11 @@ async def on_server(url: str, *statements: str) -> None:
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     """Started once a process; fsync is off, since nobody misses these databases."""
-    folder: Path = tmp_path_factory.mktemp("servers")
-    with start_postgres(folder / "postgres", durable=False) as postgres, start_valkey(folder / "valkey") as valkey:
+    with (
+        folder_in_memory(tmp_path_factory.mktemp("servers")) as folder,
+        start_postgres(folder / "postgres", durable=False) as postgres,
+        start_valkey(folder / "valkey") as valkey,
+    ):
 
         async def make_template() -> None:
             await on_server(postgres.url, f"CREATE DATABASE {TEMPLATE}")
@@ -73,11 +76,17 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
         yield Servers(postgres, valkey)
 
 
+@pytest.fixture(scope="session")
+def databases(servers: Servers) -> Iterator[Databases]:
+    """Copies of the migrated template."""
+    with Databases(servers.postgres.url, TEMPLATE) as made:
+        yield made
+
+
 @pytest.fixture
-async def database(servers: Servers) -> AsyncIterator[Database]:
-    """A copy of the migrated template (about 40 ms), dropped after the test."""
-    name = f"test_{uuid4().hex}"
-    await on_server(servers.postgres.url, f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} STRATEGY file_copy")
+async def database(servers: Servers, databases: Databases) -> AsyncIterator[Database]:
+    """A copy of the migrated template, dropped after the test."""
+    name = databases.take()
     url = database_url(servers.postgres.url, name, login="muster")
     flush = redis.asyncio.from_url(servers.valkey.url)
     await flush.flushall()
@@ -87,7 +96,7 @@ async def database(servers: Servers) -> AsyncIterator[Database]:
         yield Database(url, database_url(servers.postgres.url, name), servers.valkey.url)
     finally:
         await close_database()
-        await on_server(servers.postgres.url, f"DROP DATABASE {name} WITH (FORCE)")
+        databases.give_back(name)
 
 
 @pytest.fixture

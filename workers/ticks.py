@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from campaigns import control, sweeping
+from campaigns import banner_stops, control, sweeping
 from db.transactions import across_workspaces
 from profiles import retention
 from segments import changes, pulse, schedule
@@ -114,6 +114,7 @@ async def forget(now: datetime) -> None:
         await retention.forget(workspace_id, now=now)
         await pulse.forget(workspace_id, now=now)
         await changes.forget(workspace_id, now=now)
+        await banner_stops.forget(workspace_id, now=now)
 
     await for_each([(workspace_id, None) for workspace_id in ids], forget_all)
 

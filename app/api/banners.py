@@ -1,33 +1,26 @@
-"""Banners as apps fetch them: by placement, for a viewer, from the process's board."""
+"""Banners as apps fetch them: by placement, for a viewer, from the process's board (app/serving.py)."""
 
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from secrets import token_urlsafe
-from typing import Annotated, Any
-from uuid import UUID
+from datetime import datetime
+from typing import Annotated
 
 from strawberry import ID
 
 from app.api import ids
-from app.api.content import BannerContent
+from app.api.banner_content import BannerFace
+from app.api.banner_rules import BannerLimits
 from app.api.declare import about, argument, output, query
 from app.api.ids import Kind
-from app.auth import own_profile
-from app.context import Context, Info
-from app.problems import ApiError
-from campaigns.banners import MOST_PLACEMENTS, Viewer, decide
-from campaigns.board import Banner as BannerRow
-from campaigns.tokens import Signer
-from profiles import profiles
+from app.context import Info
+from app.serving import Asked, Served, serve
+from campaigns import banners, board
+from campaigns.banner_tokens import ImpressionKind
+from campaigns.banners import MOST_PLACEMENTS
 from profiles.keys import Scope
 
-VIEWER_TOKEN = "viewer"
-"""The purpose its signature is for."""
-KNOWN_FOR = timedelta(hours=24)
-"""How long a profile's viewer token spares the look-up; a merge is noticed after that at the latest."""
-ANONYMOUS_FOR = timedelta(days=400)
+LIMITS = (
+    "How often one viewer is to see it. The server keeps to them for profiles, but for `perSession`; apps keep to that,"
+    " and to all of them for visitors who have no profile."
+)
 
 
 @output
@@ -35,19 +28,67 @@ class Banner:
     """What to show in a placement."""
 
     id: ID = about("The campaign's id.")
-    content: BannerContent = about("What it says.")
     content_version: int = about("Grows with every change of the content.")
+    content: BannerFace = about("What it says.")
+    in_test: bool = about("Whether it is only tried out, by this viewer among others.")
+    limits: BannerLimits = about(LIMITS)
+    impression_token: str = about("Send it with every event about this banner: it proves who was shown what.")
 
     @classmethod
-    def of(cls, row: BannerRow) -> "Banner":
+    def of(cls, served: Served, row: board.Banner, token: str) -> "Banner":
         return cls(
             id=ids.encode(Kind.CAMPAIGN, row.campaign_id),
-            content=BannerContent.of(row.content),
             content_version=row.content_version,
+            content=BannerFace.of(served.face(row)),
+            in_test=row.in_test,
+            limits=BannerLimits.of(row.rules.limits),
+            impression_token=token,
         )
 
-    def to_json(self) -> dict[str, Any]:
-        return {"id": self.id, "contentVersion": self.content_version, "content": self.content.to_json()}
+
+@output
+class BannerCandidate:
+    """A banner that an app may show while it has no network."""
+
+    weight: int = about("Its weight, 1 to 100.")
+    priority: int = about(
+        "Only banners of the highest priority that are to be shown are chosen from; 101 of one that is tried out."
+    )
+    held: bool = about(
+        "Whether this viewer is held out: never show it, and report it as HIDDEN where it would have been."
+    )
+    starts_at: datetime | None = about("Not before this instant.")
+    expires_at: datetime | None = about("Not at this instant any more.")
+    banner: Banner = about("The banner.")
+
+
+@output
+class BannerRotation:
+    """What an app needs to choose by itself, as docs/rotation.md says; the viewer's key is `viewer` of the answer."""
+
+    window_seconds: int = about("Length of a rotation window.")
+    window: int = about("Number of the window that is now: Unix seconds divided by its length, rounded down.")
+    slots: int = about("How many banners are shown at once.")
+    candidates: list[BannerCandidate] = about("What may be shown to this viewer, now or later.")
+
+    @classmethod
+    def of(cls, served: Served, place: board.Place, window: int) -> "BannerRotation":
+        return cls(
+            window_seconds=place.window_s,
+            window=window,
+            slots=place.slots,
+            candidates=[
+                BannerCandidate(
+                    weight=one.banner.weight,
+                    priority=one.priority,
+                    held=one.kind is ImpressionKind.HIDDEN,
+                    starts_at=one.banner.starts_at,
+                    expires_at=one.banner.expires_at,
+                    banner=Banner.of(served, one.banner, served.impression_token(place, window, one.banner, one.kind)),
+                )
+                for one in served.candidates(place)
+            ],
+        )
 
 
 @output
@@ -56,34 +97,38 @@ class PlacementDecision:
 
     placement: str = about("The placement's key, as asked.")
     banner: Banner | None = about("The banner; null when there is nothing to show.")
+    further: list[Banner] = about("What the placement shows beside it, if it shows several at once, the best first.")
+    hidden: list[str] = about("Impression tokens of banners that this viewer is held out of: report them as HIDDEN.")
+    limits: BannerLimits | None = about(f"{LIMITS} Null where there is no such placement.")
+    rotation: BannerRotation | None = about("What to choose from without a network; null unless `offline` is asked.")
 
-    def to_json(self) -> dict[str, Any]:
-        return {"placement": self.placement, "banner": self.banner.to_json() if self.banner else None}
+    @classmethod
+    def of(cls, served: Served, row: banners.PlacementDecision, *, offline: bool) -> "PlacementDecision":
+        place, shown, rotation = row.place, [], None
+        if place is not None:
+            shown = [
+                Banner.of(served, one.banner, served.impression_token(place, row.window, one.banner, one.kind))
+                for one in row.shown
+            ]
+            rotation = BannerRotation.of(served, place, row.window) if offline else None
+        return cls(
+            placement=row.placement,
+            banner=shown[0] if shown else None,
+            further=shown[1:],
+            hidden=served.hidden_tokens(row),
+            limits=BannerLimits.of(place.limits) if place else None,
+            rotation=rotation,
+        )
 
 
 @output
 class BannerDecision:
     """What a viewer sees."""
 
-    placements: list[PlacementDecision] = about("One for each placement, in the order asked.")
     max_age_seconds: int = about("How long this holds at most; ask again after that.")
     viewer_token: str | None = about("Keep it and send it as X-Muster-Viewer from now on; null when yours still holds.")
-
-    def to_json(self) -> dict[str, Any]:
-        """The same as JSON, for GET /v1/banners."""
-        return {
-            "maxAgeSeconds": self.max_age_seconds,
-            "viewerToken": self.viewer_token,
-            "placements": [one.to_json() for one in self.placements],
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Sight:
-    """Who looks, and the token that says so the next time; None when theirs still holds."""
-
-    viewer: Viewer
-    token: str | None
+    viewer: str = about("The key that rotation hashes; of a visitor also the anonymousId to send with events.")
+    placements: list[PlacementDecision] = about("One for each placement, in the order asked.")
 
 
 @output
@@ -96,64 +141,26 @@ class BannerQueries:
         external_id: Annotated[
             str | None, argument("Whom it is for: servers may name anybody, apps leave it out and send a client token.")
         ] = None,
+        locale: Annotated[
+            str | None,
+            argument("The language to show, such as pt-BR; left out: the client token's claim, then Accept-Language."),
+        ] = None,
+        offline: Annotated[bool, argument("Whether to answer `rotation` too, for choosing without a network.")] = False,
     ) -> BannerDecision:
-        """The banner of each placement for this viewer. The same viewer keeps a banner for a rotation window."""
-        return await decision(info.context, placements, external_id=external_id)
-
-
-async def decision(context: Context, placements: Sequence[str], *, external_id: str | None) -> BannerDecision:
-    """What the request's viewer sees; raises ApiError for none or too many placements, or a foreign profile."""
-    if not 1 <= len(placements) <= MOST_PLACEMENTS:
-        message = f"Ask for 1 to {MOST_PLACEMENTS} placements at once."
-        raise ApiError("PLACEMENTS", message, field=("placements",))
-    sight = await see(context, own_profile(context.known_caller, external_id))
-    board = await context.services.boards.board(context.workspace_id, now=context.now)
-    made = decide(board, sight.viewer, placements, now=context.now)
-    return BannerDecision(
-        placements=[
-            PlacementDecision(placement=one.placement, banner=Banner.of(one.banner) if one.banner else None)
-            for one in made.placements
-        ],
-        # Whole seconds, never beyond: at 0 the answer must not be kept.
-        max_age_seconds=max(0, int(made.max_age.total_seconds())),
-        viewer_token=sight.token,
-    )
-
-
-async def see(context: Context, external_id: str | None) -> Sight:
-    """Who looks. A token of ours spares the database; without one, a profile is looked up once."""
-    signer = context.resources.signer
-    if context.viewer_token is not None:
-        viewer = read_token(signer, context.viewer_token, context.workspace_id, external_id, now=context.now)
-        if viewer is not None:
-            return Sight(viewer, None)
-    if external_id is None:
-        viewer = Viewer(f"a{token_urlsafe(16)}", None)
-        expires_at = context.now + ANONYMOUS_FOR
-    else:
-        profile = await profiles.find_by_external_id(context.workspace_id, external_id)
-        # Somebody not known yet sees what strangers see, always the same.
-        viewer = Viewer(f"p{profile.id}", profile.id) if profile else Viewer(f"e{external_id}", None)
-        expires_at = context.now + KNOWN_FOR
-    return Sight(viewer, write_token(signer, viewer, context.workspace_id, external_id, expires_at=expires_at))
-
-
-def write_token(
-    signer: Signer, viewer: Viewer, workspace_id: UUID, external_id: str | None, *, expires_at: datetime
-) -> str:
-    """A token that names the viewer to this workspace, as long as the same person asks."""
-    claims = [workspace_id.hex, external_id, viewer.key, viewer.profile_id, int(expires_at.timestamp())]
-    return signer.sign(VIEWER_TOKEN, json.dumps(claims).encode())
-
-
-def read_token(
-    signer: Signer, token: str, workspace_id: UUID, external_id: str | None, *, now: datetime
-) -> Viewer | None:
-    """Who a token names; None when it is not ours, of another workspace or person, or expired."""
-    payload = signer.verify(VIEWER_TOKEN, token)
-    if payload is None:
-        return None
-    workspace, person, key, profile_id, expires = json.loads(payload)
-    if (workspace, person) != (workspace_id.hex, external_id) or datetime.fromtimestamp(expires, UTC) <= now:
-        return None
-    return Viewer(key, profile_id)
+        """The banners of each placement for this viewer. The same viewer keeps a banner for a rotation window."""
+        context = info.context
+        asked = Asked(tuple(placements), external_id=external_id, locale=locale, offline=offline)
+        served = await serve(
+            context.services,
+            context.known_caller,
+            asked,
+            viewer_token=context.viewer_token,
+            accept_language=context.accept_language,
+            now=context.now,
+        )
+        return BannerDecision(
+            max_age_seconds=served.max_age_s,
+            viewer_token=served.sight.token,
+            viewer=served.viewer.key,
+            placements=[PlacementDecision.of(served, one, offline=offline) for one in served.decision.placements],
+        )

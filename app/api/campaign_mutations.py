@@ -7,6 +7,7 @@ from uuid import UUID
 from strawberry import ID, Maybe
 
 from app.api import ids
+from app.api.banner_rules import BannerRulesInput, to_rules
 from app.api.campaigns import Campaign
 from app.api.content import CampaignContentInput, content_paths, to_content
 from app.api.declare import about, input_type, mutation, output
@@ -15,7 +16,8 @@ from app.api.enums import CampaignClass, MissedPolicy
 from app.api.ids import Kind
 from app.api.payloads import Payload, converted, given
 from app.context import Info
-from campaigns import control, drafts, rehearsal, sending, sizing
+from campaigns import control, drafts, rehearsal, sending
+from campaigns.banner_rules import PLAIN
 from campaigns.drafts import CampaignChanges, CampaignInput
 from profiles.keys import Scope
 
@@ -44,6 +46,10 @@ class CampaignCreateInput:
     sender_id: ID | None = about("Whom an email campaign comes from.", default=None)
     placement_id: ID | None = about("Where a banner appears.", default=None)
     weight: int | None = about("Of a banner: its share among those of its placement, 0 to 100.", default=None)
+    rules: BannerRulesInput | None = about("Of a banner: what else decides who sees it.", default=None)
+    test_segment_id: ID | None = about(
+        "Of a banner: a segment whose members see it before it goes live, such as your team.", default=None
+    )
     topic: str = about("What recipients unsubscribe from.", default="marketing")
     class_: CampaignClass = about("What kind of message it is by law.", name="class", default=CampaignClass.MARKETING)
     expires_at: datetime | None = about("After this nothing is sent or shown any more.", default=None)
@@ -67,6 +73,8 @@ class CampaignUpdateInput:
     sender_id: Maybe[ID | None] = about("Whom an email campaign comes from.")
     placement_id: Maybe[ID] = about("Where a banner appears.")
     weight: Maybe[int] = about("Of a banner: its share among those of its placement, 0 to 100.")
+    rules: Maybe[BannerRulesInput] = about("Of a banner: what else decides who sees it, as a whole.")
+    test_segment_id: Maybe[ID | None] = about("Of a banner: a segment whose members see it before it goes live.")
     topic: Maybe[str] = about("What recipients unsubscribe from.")
     class_: Maybe[CampaignClass] = about("What kind of message it is by law.", name="class")
     expires_at: Maybe[datetime | None] = about("After this nothing is sent or shown any more; null: never.")
@@ -240,6 +248,8 @@ def to_input(wanted: CampaignCreateInput) -> CampaignInput:
         sender_id=ids.optional(Kind.SENDER, wanted.sender_id, field="sender_id"),
         placement_id=ids.optional(Kind.PLACEMENT, wanted.placement_id, field="placement_id"),
         weight=wanted.weight,
+        rules=PLAIN if wanted.rules is None else to_rules(wanted.rules),
+        test_segment_id=ids.optional(Kind.SEGMENT, wanted.test_segment_id, field="test_segment_id"),
         topic=wanted.topic,
         class_=wanted.class_,
         expires_at=wanted.expires_at,
@@ -266,6 +276,10 @@ def to_changes(wanted: CampaignUpdateInput) -> CampaignChanges:
             wanted.placement_id, lambda text: ids.decode_uuid(Kind.PLACEMENT, text, field="placement_id")
         ),
         weight=given(wanted.weight),
+        rules=converted(wanted.rules, to_rules),
+        test_segment_id=converted(
+            wanted.test_segment_id, lambda text: ids.optional(Kind.SEGMENT, text, field="test_segment_id")
+        ),
         topic=given(wanted.topic),
         class_=given(wanted.class_),
         expires_at=given(wanted.expires_at),
@@ -329,7 +343,6 @@ class CampaignMutations:
             time_zone=input.time_zone,
             missed_policy=input.missed_policy,
             maximum_lateness=None if lateness is None else timedelta(seconds=lateness),
-            limit=await sizing.ask(info.context.resources.carrier),
         )
         return CampaignSchedulePayload(campaign=Campaign.of(row))
 
@@ -342,12 +355,7 @@ class CampaignMutations:
     @mutation(needs=Scope.SEND)
     async def campaign_send(self, info: Info, input: CampaignSendInput) -> CampaignSendPayload:
         """Start sending now, or showing when it is a banner. Sending is asynchronous: follow `campaign.progress`."""
-        row = await sending.start(
-            info.context.workspace_id,
-            ids.campaign_id(input.id),
-            now=info.context.now,
-            limit=await sizing.ask(info.context.resources.carrier),
-        )
+        row = await sending.start(info.context.workspace_id, ids.campaign_id(input.id), now=info.context.now)
         await info.context.resources.wakeups.deliver(workspace_id=row.workspace_id, campaign_id=row.id)
         return CampaignSendPayload(campaign=Campaign.of(row))
 

@@ -8,6 +8,8 @@ import strawberry
 from strawberry import ID
 
 from app.api import ids, paging
+from app.api.banner_counts import BannerCounts
+from app.api.banner_rules import BannerRules
 from app.api.content import CampaignContent, content_of
 from app.api.declare import about, argument, output, query, resolved
 from app.api.deliveries import CampaignProgress, Delivery, DeliveryStatus, Dispatch, delivery_page
@@ -23,6 +25,8 @@ from app.api.workspaces import Brand
 from app.auth import require
 from app.context import Info
 from campaigns import counts, listing, rehearsal, resolving
+from campaigns.banner_counts import BannerCounts as CountsRow
+from campaigns.banner_rules import BannerRules as RulesRow
 from campaigns.models import Campaign as CampaignRow
 from campaigns.resolving import Resolved
 from profiles.keys import Scope
@@ -65,6 +69,7 @@ class Campaign(Node):
     class_: CampaignClass = about("What kind of message it is by law.", name="class")
     content_version: int = about("Grows with every change of the content.")
     weight: int | None = about("Of a banner: its share among those of its placement, 0 to 100.")
+    rules: BannerRules | None = about("Of a banner: what else decides who sees it; null for all others.")
     scheduled_at: datetime | None = about("When it starts, or was to start, by itself.")
     time_zone: str = about("IANA name of the time zone people planned it in.")
     expires_at: datetime | None = about("After this nothing is sent or shown any more.")
@@ -95,6 +100,7 @@ class Campaign(Node):
             class_=row.class_,
             content_version=row.content_version,
             weight=row.weight,
+            rules=BannerRules.of(RulesRow.from_json(row.rules)) if row.channel is CampaignChannel.BANNER else None,
             scheduled_at=row.scheduled_at,
             time_zone=row.time_zone,
             expires_at=row.expires_at,
@@ -133,6 +139,12 @@ class Campaign(Node):
         return Placement.of(row) if row else None
 
     @resolved
+    async def test_segment(self, info: Info) -> Segment | None:
+        """Whose members see a banner before it goes live; null: nobody does."""
+        row = await info.context.loaders.segments.load(self.row.test_segment_id) if self.row.test_segment_id else None
+        return Segment.of(row) if row else None
+
+    @resolved
     async def segments(self, info: Info) -> list[Segment]:
         """Whom it goes to: everybody who is in at least one of these."""
         targets = await info.context.loaders.targets.load(self.key)
@@ -161,6 +173,14 @@ class Campaign(Node):
         return CampaignResponses.of(counted) if counted else None
 
     @resolved
+    async def banner_counts(self, info: Info) -> BannerCounts | None:
+        """What viewers did with a banner; null for all others."""
+        if self.channel is not CampaignChannel.BANNER:
+            return None
+        counted = await info.context.loaders.banner_counts.load(self.key)
+        return BannerCounts.of(self.key, counted or CountsRow())
+
+    @resolved
     async def links(self, info: Info) -> list[CampaignLink]:
         """The tracked links of its mails, in their order, from the first mail on; empty before. Tests never count."""
         return [CampaignLink.of(one) for one in await info.context.loaders.links.load(self.key) or ()]
@@ -187,9 +207,8 @@ class Campaign(Node):
     @resolved
     async def tests(self, info: Info) -> list[Dispatch]:
         """Its test sends, newest first; at most 100."""
-        tests = await counts.of_tests(info.context.workspace_id, self.key)
-        newest = sorted(tests, reverse=True)[: paging.LARGEST_PAGE]
-        rows = await info.context.loaders.dispatches.load_many(newest)
+        tests = await counts.of_tests(info.context.workspace_id, self.key, limit=paging.LARGEST_PAGE)
+        rows = await info.context.loaders.dispatches.load_many(list(tests))
         return [Dispatch.of(row, tests[row.id]) for row in rows if row]
 
 

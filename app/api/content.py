@@ -2,27 +2,19 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields
 from typing import Annotated, Any
 
 import strawberry
 from strawberry import Maybe
 
+from app.api.banner_content import BannerContent, BannerContentInput, to_banner
 from app.api.declare import about, input_type, one_of, output
 from app.api.enums import CampaignChannel
 from app.api.scalars import Json
-from app.problems import ApiError, camel
-from campaigns import content, emails
+from app.api.variables import ContentVariable
+from campaigns import banner_content, content, emails
 from campaigns.proofs import Proof
 from db.errors import MusterError
-
-
-@output
-class ContentVariable:
-    """Something about recipients that a content asks for."""
-
-    name: str = about("As templates write it: profile.first_name, traits.address.city.")
-    default: Json | None = about("What is declared to stand for it where a recipient has none; null: nothing is.")
 
 
 @output
@@ -48,41 +40,6 @@ class EmailContent:
             mjml=row.mjml,
             variables=[ContentVariable(name=one.name, default=one.default) for one in proof.variables],
         )
-
-
-@output
-class BannerContent:
-    """A banner. Apps draw it, so it has facts and no markup."""
-
-    title: str = about("Its title.")
-    body: str = about("Its text.")
-    image_url: str | None = about("An image.")
-    dark_image_url: str | None = about("The image on a dark background.")
-    image_alt: str = about("What the image shows, for those who cannot see it.")
-    action_label: str = about("What its button says.")
-    action_url: str | None = about("Where it leads: a web address, or the app's own such as myapp://offers/1.")
-    background_color: str | None = about("Colour of its background, as #RRGGBB.")
-    text_color: str | None = about("Colour of its text, as #RRGGBB.")
-    data: Json = about("For the app alone: an object.")
-
-    @classmethod
-    def of(cls, row: content.BannerContent) -> "BannerContent":
-        return cls(
-            title=row.title,
-            body=row.body,
-            image_url=row.image_url,
-            dark_image_url=row.dark_image_url,
-            image_alt=row.image_alt,
-            action_label=row.action_label,
-            action_url=row.action_url,
-            background_color=row.background_color,
-            text_color=row.text_color,
-            data=Json(row.data),
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """The same as JSON, for GET /v1/banners."""
-        return {camel(field.name): getattr(self, field.name) for field in fields(self)}
 
 
 CampaignContent = Annotated[
@@ -115,24 +72,6 @@ class EmailContentInput:
     )
 
 
-@input_type
-class BannerContentInput:
-    """A banner. Apps draw it, so it has facts and no markup."""
-
-    title: str = about("Its title.")
-    body: str = about("Its text.", default="")
-    image_url: str | None = about("An image: a web address.", default=None)
-    dark_image_url: str | None = about("The image on a dark background.", default=None)
-    image_alt: str = about("What the image shows, for those who cannot see it.", default="")
-    action_label: str = about("What its button says.", default="")
-    action_url: str | None = about(
-        "Where it leads: a web address, or the app's own such as myapp://offers/1.", default=None
-    )
-    background_color: str | None = about("Colour of its background, as #RRGGBB.", default=None)
-    text_color: str | None = about("Colour of its text, as #RRGGBB.", default=None)
-    data: Json | None = about("For the app alone: an object of at most 4 KB.", default=None)
-
-
 @one_of
 class CampaignContentInput:
     """What a campaign says; which one is given decides the channel."""
@@ -144,7 +83,7 @@ class CampaignContentInput:
 def content_of(channel: CampaignChannel, kept: dict[str, Any]) -> EmailContent | BannerContent:
     """A campaign's content as clients see it."""
     row = content.content_from_json(channel, kept)
-    return BannerContent.of(row) if isinstance(row, content.BannerContent) else EmailContent.of(kept)
+    return BannerContent.of(row) if isinstance(row, banner_content.BannerContent) else EmailContent.of(kept)
 
 
 def to_content(wanted: CampaignContentInput) -> content.Content:
@@ -152,22 +91,7 @@ def to_content(wanted: CampaignContentInput) -> content.Content:
     if wanted.email is not None:
         return to_email(wanted.email.value)
     assert wanted.banner is not None  # GraphQL has made sure that exactly one is given
-    banner = wanted.banner.value
-    data: object = {} if banner.data is None else banner.data
-    if not isinstance(data, dict):
-        raise ApiError("NOT_AN_OBJECT", "Data is an object of names and values.", field=("content", "data"))
-    return content.BannerContent(
-        title=banner.title,
-        body=banner.body,
-        image_url=banner.image_url,
-        dark_image_url=banner.dark_image_url,
-        image_alt=banner.image_alt,
-        action_label=banner.action_label,
-        action_url=banner.action_url,
-        background_color=banner.background_color,
-        text_color=banner.text_color,
-        data=data,
-    )
+    return to_banner(wanted.banner.value)
 
 
 def to_email(email: EmailContentInput) -> emails.EmailContent:

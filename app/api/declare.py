@@ -103,6 +103,19 @@ class Requires(FieldExtension):
         return await next_(source, info, **kwargs)
 
 
+class TellsBoards(FieldExtension):
+    """What it changed may change which banners are shown: boards look at once, and not within a second."""
+
+    async def resolve_async(self, next_: Any, source: Any, info: Info[Any, Any], **kwargs: Any) -> Any:
+        answer = await next_(source, info, **kwargs)
+        info.context.resources.wakeups.tell_boards_soon(info.context.workspace_id)
+        return answer
+
+
+ON_BOARDS = (Scope.CAMPAIGNS, Scope.SEND, Scope.SEGMENTS)
+"""Whoever changes something with these rights may change what banners are shown."""
+
+
 def query(*, needs: Scope, from_apps: bool = False) -> Callable[[Callable[..., Any]], Any]:
     """A field that reads. `from_apps`: publishable keys and client tokens may ask too."""
 
@@ -117,7 +130,9 @@ def mutation(*, needs: Scope, from_apps: bool = False) -> Callable[[Callable[...
 
     def declare(resolver: Callable[..., Any]) -> Any:
         # The last is the outermost: a caller without the right is told so before its input is looked at.
-        return strawberry.mutation(resolver, extensions=[AsUserErrors(), Requires(needs, from_apps=from_apps)])
+        tells = [TellsBoards()] if needs in ON_BOARDS else []
+        requires = Requires(needs, from_apps=from_apps)
+        return strawberry.mutation(resolver, extensions=[AsUserErrors(), *tells, requires])
 
     return declare
 

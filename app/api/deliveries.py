@@ -25,7 +25,7 @@ from campaigns.reasons import explain
 
 
 class DeliveryStatus(StrEnum):
-    """A message's state; the ledger's `claimed`, an affair of the workers, shows as PENDING."""
+    """A message's state."""
 
     PENDING = "PENDING"
     SENDING = "SENDING"
@@ -56,7 +56,6 @@ enum(
 
 STATUSES: dict[DeliveryState, DeliveryStatus] = {
     DeliveryState.PENDING: DeliveryStatus.PENDING,
-    DeliveryState.CLAIMED: DeliveryStatus.PENDING,
     DeliveryState.SENDING: DeliveryStatus.SENDING,
     DeliveryState.DEFERRED: DeliveryStatus.DEFERRED,
     DeliveryState.SENT: DeliveryStatus.SENT,
@@ -189,7 +188,7 @@ class Dispatch(Node):
         if self.kind is DispatchKind.SEND:
             row = await info.context.loaders.progress.load(self.campaign_key)
         else:
-            row = (await counts.of_tests(info.context.workspace_id, self.campaign_key)).get(self.key)
+            row = await counts.of_test(info.context.workspace_id, self.campaign_key, self.key)
         return CampaignProgress.of(row) if row else None
 
 

@@ -5,6 +5,8 @@ time, under its own name.
 """
 
 from app.api.declare import enum
+from campaigns.banner_content import BannerField
+from campaigns.banner_tracking import BannerEventKind
 from campaigns.models import (
     CampaignChannel,
     CampaignClass,
@@ -36,6 +38,8 @@ from segments.populating import PopulateMode
 
 __all__ = [
     "AttributeName",
+    "BannerEventKind",
+    "BannerField",
     "BuilderMode",
     "Cadence",
     "CampaignChannel",
@@ -126,6 +130,14 @@ enum(
     EMAIL="The email address.",
     PHONE="The phone number.",
     EXTERNAL_ID="Your own id of the profile.",
+)
+enum(
+    BannerEventKind,
+    "What happened to a banner.",
+    IMPRESSION="It was seen.",
+    HIDDEN="It would have been seen, were the viewer not held out.",
+    CLICK="Its link was followed.",
+    DISMISS="It was sent away.",
 )
 enum(
     ContextField,
@@ -311,4 +323,15 @@ enum(
     ADD="Whom the query finds enters.",
     REMOVE="Whom the query finds leaves.",
     REPLACE="Whom the query finds are the members, and nobody else.",
+)
+enum(
+    BannerField,
+    "What a placement may allow banners to have.",
+    TITLE="A title.",
+    BODY="A text.",
+    IMAGE="An image and what it shows.",
+    DARK_IMAGE="The image on a dark background.",
+    ACTION="A button: what it says and where it leads.",
+    COLORS="Colours.",
+    DATA="Data for the app alone.",
 )

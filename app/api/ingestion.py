@@ -1,6 +1,6 @@
 """What apps and servers report: events, and devices that can be reached.
 
-Called with a publishable key too, which everybody has: `app.auth.own_profile` says whom such a caller may name.
+Called with a publishable key too, which everybody has: app/visitors.py says whom such a caller may name.
 """
 
 from datetime import datetime
@@ -14,13 +14,16 @@ from app.api.enums import Platform, Provider
 from app.api.ids import Kind
 from app.api.payloads import Payload
 from app.api.scalars import Json
-from app.auth import Caller, own_profile
+from app.auth import Caller
 from app.context import Info
 from app.problems import user_error
+from app.visitors import person, with_visitor
 from profiles import devices, events
 from profiles.devices import DeviceInput
 from profiles.ingestion import CleanEvent
 from profiles.keys import Scope
+
+ANONYMOUS_ID = "A visitor's id: of apps, `viewer` of a fetch of banners, proven by the header X-Muster-Viewer."
 
 
 @input_type
@@ -30,7 +33,7 @@ class EventTrackInput:
     message_id: str = about("Your own id of this event: sent again within 35 days, it adds nothing.")
     name: str = about("What was done, such as purchase.")
     external_id: str | None = about("Your own id of the person; apps leave it out.", default=None)
-    anonymous_id: str | None = about("The id your app made up for a visitor.", default=None)
+    anonymous_id: str | None = about(ANONYMOUS_ID, default=None)
     occurred_at: datetime | None = about("When; left out: now.", default=None)
     properties: Json | None = about("What else is to say: an object.", default=None)
     page_path: str | None = about("Path of the page.", default=None)
@@ -64,7 +67,7 @@ class DeviceRegisterInput:
     token: str = about("What the provider calls it.")
     platform: Platform = about("What it runs.")
     external_id: str | None = about("Your own id of the person; apps leave it out.", default=None)
-    anonymous_id: str | None = about("The id your app made up for a visitor.", default=None)
+    anonymous_id: str | None = about(ANONYMOUS_ID, default=None)
     app_version: str | None = about("Version of your app on it.", default=None)
     locale: str | None = about("Its language tag.", default=None)
 
@@ -93,11 +96,12 @@ class DeviceUnregisterPayload(Payload):
 
 def read_event(wanted: EventTrackInput, *, caller: Caller, now: datetime) -> CleanEvent:
     """The event, checked. Raises ApiError when the caller may not act as that person, ProfileError for the rest."""
+    external_id, anonymous_id = person(caller, wanted.external_id, wanted.anonymous_id)
     return events.clean_fields(
         wanted.message_id,
         wanted.name,
-        person(caller, wanted.external_id, wanted.anonymous_id),
-        wanted.anonymous_id,
+        external_id,
+        anonymous_id,
         wanted.occurred_at,
         {} if wanted.properties is None else wanted.properties,
         wanted.page_path,
@@ -110,17 +114,10 @@ def read_event(wanted: EventTrackInput, *, caller: Caller, now: datetime) -> Cle
     )
 
 
-def person(caller: Caller, external_id: str | None, anonymous_id: str | None) -> str | None:
-    """The external id an input is about: an app that names nobody means the profile of its client token."""
-    if anonymous_id is not None and external_id is None:
-        return None
-    return own_profile(caller, external_id)
-
-
 async def track(info: Info, wanted: list[EventTrackInput]) -> EventsTrackPayload:
     """Write the events that are allowed, and name those that are not."""
     now = info.context.now
-    read = partial(read_event, caller=info.context.known_caller, now=now)
+    read = partial(read_event, caller=await with_visitor(info.context), now=now)
     report = await events.take(info.context.workspace_id, wanted, read, now=now)
     return EventsTrackPayload(
         accepted=report.accepted,
@@ -139,14 +136,16 @@ class IngestionMutations:
     @mutation(needs=Scope.INGEST, from_apps=True)
     async def device_register(self, info: Info, input: DeviceRegisterInput) -> DeviceRegisterPayload:
         """Let push notifications reach a device; registering again renews it."""
+        caller = await with_visitor(info.context)
+        external_id, anonymous_id = person(caller, input.external_id, input.anonymous_id)
         device = await devices.register(
             info.context.workspace_id,
             DeviceInput(
                 provider=input.provider,
                 token=input.token,
                 platform=input.platform,
-                external_id=person(info.context.known_caller, input.external_id, input.anonymous_id),
-                anonymous_id=input.anonymous_id,
+                external_id=external_id,
+                anonymous_id=anonymous_id,
                 app_version=input.app_version,
                 locale=input.locale,
             ),

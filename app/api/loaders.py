@@ -1,12 +1,14 @@
 """Look-ups gathered over one request: a page of a hundred items costs one query a kind, not a hundred."""
 
 from collections.abc import Awaitable, Callable, Hashable, Mapping
+from datetime import datetime
+from functools import partial
 from typing import TypeVar
 from uuid import UUID
 
 from strawberry.dataloader import DataLoader
 
-from campaigns import counts, deliveries, placements, responses, senders
+from campaigns import banner_counts, counts, deliveries, placements, responses, senders
 from campaigns import listing as campaign_listing
 from profiles import brands, consent, devices, profiles
 from segments import evaluation, members, references, saved_queries
@@ -35,9 +37,9 @@ async def condition_names(workspace_id: UUID, ids: list[UUID]) -> dict[UUID, str
 
 
 class Loaders:
-    """The loaders of one request; all of one workspace."""
+    """The loaders of one request; all of one workspace, and as of `now`."""
 
-    def __init__(self, workspace_id: UUID) -> None:
+    def __init__(self, workspace_id: UUID, *, now: datetime) -> None:
         self.brands = gathered(brands.load, workspace_id)
         self.profiles = gathered(profiles.load, workspace_id)
         self.profile_brands = gathered(profiles.load_brand_ids, workspace_id)
@@ -54,10 +56,12 @@ class Loaders:
         self.memberships = gathered(members.segments_of_profiles, workspace_id)
         self.senders = gathered(senders.load, workspace_id)
         self.placements = gathered(placements.load, workspace_id)
+        self.rotations = gathered(partial(placements.rotations, now=now), workspace_id)
         self.campaigns = gathered(campaign_listing.load, workspace_id)
         self.targets = gathered(campaign_listing.load_targets, workspace_id)
         self.progress = gathered(counts.of_campaigns, workspace_id)
         self.responses = gathered(responses.of_campaigns, workspace_id)
+        self.banner_counts = gathered(banner_counts.of_campaigns, workspace_id)
         self.links = gathered(responses.of_links, workspace_id)
         self.message_events = gathered(responses.of_messages, workspace_id)
         self.deliveries = gathered(deliveries.load, workspace_id)

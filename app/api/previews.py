@@ -122,6 +122,14 @@ def to_sample(sample: SampleRecipientInput) -> Recipient:
     )
 
 
+def profile_key(text: ID) -> int:
+    """The profile whom a preview is for; raises ApiError INVALID_ID."""
+    try:
+        return ids.profile_id(text)
+    except ApiError as refusal:
+        raise ApiError(refusal.code, refusal.message, field=("recipient", "profile_id")) from refusal
+
+
 @output
 class PreviewQueries:
     @query(needs=Scope.CAMPAIGNS)
@@ -136,9 +144,7 @@ class PreviewQueries:
                 content=to_email(input.content) if input.content is not None else None,
                 sender_id=ids.optional(Kind.SENDER, input.sender_id, field="sender_id"),
                 class_=input.class_,
-                profile_id=ids.profile_id(recipient.profile_id.value, field="profile_id")
-                if recipient.profile_id
-                else None,
+                profile_id=profile_key(recipient.profile_id.value) if recipient.profile_id else None,
                 external_id=recipient.external_id.value if recipient.external_id else None,
                 sample=to_sample(recipient.sample.value) if recipient.sample else None,
             ),

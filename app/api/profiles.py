@@ -19,8 +19,9 @@ from app.api.workspaces import Brand
 from app.auth import require
 from app.context import Info
 from app.problems import ApiError, UserError, user_error
+from campaigns import erasing, merging
 from db.errors import MusterError
-from profiles import merging, profiles
+from profiles import profiles
 from profiles.keys import Scope
 from profiles.profiles import Profile as ProfileRow
 from profiles.profiles import ProfileInput, UpsertOutcome
@@ -189,6 +190,13 @@ class ProfileMergeInput:
 
 
 @input_type
+class ProfileEraseInput:
+    """Whom to forget."""
+
+    profile_id: ID = about("The profile; one that was merged into another means that one.")
+
+
+@input_type
 class ProfileIdentifyInput:
     """A visitor who turned out to be somebody you know."""
 
@@ -201,6 +209,14 @@ class ProfileMergePayload(ProfilePayload):
     """The person's one profile."""
 
     merged: bool = about("Whether two profiles became one; false when they were one already.", default=False)
+
+
+@output
+class ProfileErasePayload(Payload):
+    """Who was forgotten."""
+
+    erased_id: ID | None = about("Id of the profile, of which nothing else is left.", default=None)
+    erased_at: datetime | None = about("When it was erased; earlier than now when it had been before.", default=None)
 
 
 @output
@@ -316,6 +332,15 @@ class ProfileMutations:
             now=info.context.now,
         )
         return ProfileMergePayload(key=done.profile_id, merged=done.merged)
+
+    @mutation(needs=Scope.ADMIN)
+    async def profile_erase(self, info: Info, input: ProfileEraseInput) -> ProfileErasePayload:
+        """Forget a person: traits, addresses, events, devices, consents and what mail servers said of them. The address
+        stays suppressed, by its hash; what still comes in under their external id is refused. It cannot be undone."""
+        done = await erasing.erase(
+            info.context.workspace_id, ids.profile_id(input.profile_id, field="profile_id"), now=info.context.now
+        )
+        return ProfileErasePayload(erased_id=ids.encode(Kind.PROFILE, done.profile_id), erased_at=done.erased_at)
 
     @mutation(needs=Scope.INGEST)
     async def profile_identify(self, info: Info, input: ProfileIdentifyInput) -> ProfileIdentifyPayload:

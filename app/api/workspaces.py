@@ -8,7 +8,8 @@ from app.api.enums import ConsentDefault
 from app.api.ids import Kind
 from app.api.nodes import Node
 from app.api.payloads import Payload
-from app.auth import LONGEST_CLIENT_TOKEN_LIFE
+from app.api.scalars import Json
+from app.auth import LONGEST_CLAIM, LONGEST_CLIENT_TOKEN_LIFE, MOST_CLAIMS, kept_claims
 from app.context import Info
 from app.problems import ApiError
 from profiles import brands, workspaces
@@ -93,6 +94,11 @@ class ClientTokenCreateInput:
 
     external_id: str = about("Your id of the person who is signed in to the app.")
     expires_in_seconds: int = about("How long it holds: 60 to 86,400 seconds.", default=3600)
+    claims: Json | None = about(
+        f"What banners may say of the person, by the names of their variables: an object of at most {MOST_CLAIMS} "
+        "texts, numbers and booleans. The person can read them.",
+        default=None,
+    )
 
 
 @output
@@ -142,7 +148,14 @@ class WorkspaceMutations:
             raise ApiError("OUT_OF_RANGE", message, field=("expires_in_seconds",))
         external_id = clean_external_id(input.external_id)
         expires_at = (info.context.now + life).replace(microsecond=0)
+        claims: object = {} if input.claims is None else input.claims
+        if not isinstance(claims, dict) or len(kept_claims(claims)) < len(claims):
+            message = (
+                f"Claims are an object of at most {MOST_CLAIMS} texts, numbers and booleans of at most "
+                f"{LONGEST_CLAIM} characters."
+            )
+            raise ApiError("INVALID_CLAIMS", message, field=("claims",))
         token = info.context.services.authenticator.client_token(
-            info.context.workspace_id, external_id, expires_at=expires_at
+            info.context.workspace_id, external_id, expires_at=expires_at, claims=claims
         )
         return ClientTokenCreatePayload(token=token, expires_at=expires_at)

@@ -63,8 +63,10 @@ class Engine(Protocol):
         Few beside the living, so that a question whose answer is small need not read the universe.
         """
 
-    async def living(self, *, workspace_id: UUID) -> int:
-        """How many the universe of the workspace are. Raises EngineError."""
+    async def profiles(self, *, workspace_id: UUID, since: float) -> int:
+        """How many profiles the workspace has, gone ones too, or had at any moment after `since` by time.monotonic().
+        Raises EngineError.
+        """
 
     async def crossed(
         self, *, workspace_id: UUID, leaves: Sequence[EngineLeaf], since: datetime, until: datetime

@@ -5,7 +5,7 @@ import math
 import sys
 from array import array
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from time import monotonic
@@ -14,18 +14,19 @@ from uuid import UUID
 
 from pyroaring import BitMap
 
-from db.idsets import numbers, unpack
+from db.idsets import unpack
 from db.roles import Role
 from db.transactions import Connection, transaction_apart
 from segments.canonical import key
 from segments.engines import scans
 from segments.engines.base import Ranks
 from segments.engines.crossings import CROSSED, edges_of
-from segments.engines.folding import as_often
+from segments.engines.folding import fold
 from segments.engines.looked_at import looked_at
 from segments.engines.queries import Query, Statement, packed
 from segments.engines.ranks import ranked
 from segments.engines.refusals import as_engine_errors
+from segments.engines.scans import Scan
 from segments.nodes import EngineLeaf, Json, RankBy
 
 # On a standby, up to when it has replayed what was written.
@@ -60,7 +61,7 @@ SELECT string_agg(int4send(id), ''::bytea) FROM (
   SELECT id FROM profile WHERE workspace_id = $1 AND merged_into IS NOT NULL
   UNION ALL SELECT id FROM profile WHERE workspace_id = $1 AND erased_at IS NOT NULL) AS gone
 """
-LIVING = "SELECT count(*) FROM profile WHERE workspace_id = $1 AND merged_into IS NULL AND erased_at IS NULL"
+PROFILES = "SELECT count(*) FROM profile WHERE workspace_id = $1"
 
 COUNTED_FOR_S = 600
 """How long the size of a workspace is good enough to choose plans by."""
@@ -132,11 +133,15 @@ class PostgresEngine:
             return [BitMap() for _ in leaves]
         asked = self.of_everybody.of(leaves) if only is None else self.of_some.of(leaves)
         if only is None and monotonic() > self.counted.get(workspace_id, NEVER)[1] + COUNTED_FOR_S:
-            await self.living(workspace_id=workspace_id)
+            await self.profiles(workspace_id=workspace_id, since=monotonic())
         found: dict[int, BitMap] = {}
-        folding: dict[int, asyncio.Future[BitMap]] = {}
+        folding: list[tuple[Scan, asyncio.Future[list[BitMap]]]] = []
         waiting = iter([(scan, some) for some in halves(only) for scan in asked])
         loop = asyncio.get_running_loop()
+
+        def note(scan: Scan, answers: Iterable[BitMap]) -> None:
+            for place, ids in zip(scan.places, answers, strict=True):
+                found[place] = found.get(place, NOBODY) | ids
 
         async def answer(began: asyncio.Event) -> None:
             async with self.reading(workspace_id, planning=self.planning(workspace_id, only)) as connection:
@@ -145,19 +150,23 @@ class PostgresEngine:
                     if scan.of_all_profiles:
                         await connection.execute(READ_IN_ORDER, self.size(workspace_id))
                     values = scan.statement.values(workspace_id, now=now, only=some)
+                    at = monotonic()
                     row = await only_row(connection, scan.statement, values)
-                    for place, ids, amount in zip(scan.places, row, scan.amounts, strict=True):
-                        if amount is None:
-                            found[place] = found.get(place, NOBODY) | unpack(ids)
-                        else:
-                            folding[place] = loop.run_in_executor(None, as_often, numbers(ids), amount)
+                    if scan.of_all_profiles:
+                        *row, profiles = row
+                        self.counted[workspace_id] = profiles, at
+                    if scan.reading is not None:
+                        folding.append((scan, loop.run_in_executor(None, fold, scan.reading, row, now)))
+                    else:
+                        note(scan, map(unpack, row))
 
         some_at_once = only is not None and len(only) >= HALVED_FROM
         if some_at_once or (len(asked) > 1 and self.planning(workspace_id, only) is ABOUT_MANY):
             await side_by_side(answer, answer)
         else:
             await answer(asyncio.Event())
-        found |= {place: await folded for place, folded in folding.items()}
+        for scan, folded in folding:
+            note(scan, await folded)
         return [found[place] for place in range(len(leaves))]
 
     async def universe(self, *, workspace_id: UUID, brand_id: UUID | None = None, only: BitMap | None = None) -> BitMap:
@@ -167,22 +176,22 @@ class PostgresEngine:
         statement = universe(brand_id, some=only is not None)
         async with self.reading(workspace_id, planning=self.planning(workspace_id, only)) as connection:
             (ids,) = await only_row(connection, statement, statement.values(workspace_id, only=only))
-        found = unpack(ids)
-        if brand_id is None and only is None:
-            self.counted[workspace_id] = len(found), monotonic()
-        return found
+        return unpack(ids)
 
     async def gone(self, *, workspace_id: UUID) -> BitMap:
         """See engines/base.py. An index of nobody else."""
         async with self.reading(workspace_id, planning=ABOUT_SOME) as connection:
             return unpack(await connection.fetchval(GONE, workspace_id))
 
-    async def living(self, *, workspace_id: UUID) -> int:
-        """See engines/base.py. Kept for the choice of plans."""
-        async with self.reading(workspace_id, planning=self.planning(workspace_id, None)) as connection:
-            ((living,),) = await connection.fetch(LIVING, workspace_id)
-        self.counted[workspace_id] = living, monotonic()
-        return int(living)
+    async def profiles(self, *, workspace_id: UUID, since: float) -> int:
+        """See engines/base.py. Whoever read all profiles has counted them. Kept for the choice of plans."""
+        profiles, at = self.counted.get(workspace_id, NEVER)
+        if at < since:
+            at = monotonic()
+            async with self.reading(workspace_id, planning=self.planning(workspace_id, None)) as connection:
+                ((profiles,),) = await connection.fetch(PROFILES, workspace_id)
+            self.counted[workspace_id] = profiles, at
+        return int(profiles)
 
     async def crossed(
         self, *, workspace_id: UUID, leaves: Sequence[EngineLeaf], since: datetime, until: datetime

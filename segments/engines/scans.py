@@ -5,17 +5,17 @@ for in ten years of them, what the index answers does not go through the table b
 properties, and a look-up by a unique key is not made a scan.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, assert_never
 
 from segments.engines import statements
-from segments.engines.event_leaves import is_folded, is_plain, reads_index_only
+from segments.engines.event_leaves import reads_index_only
+from segments.engines.event_rows import MOST_FLAG, Reading, of_events
 from segments.engines.profile_leaves import is_dated, is_looked_up
 from segments.engines.queries import Statement
 from segments.nodes import (
-    Amount,
     Attribute,
     EngineLeaf,
     Event,
@@ -32,19 +32,14 @@ from segments.nodes import (
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """A statement, and the places of the leaves it answers, in the order of its columns."""
+    """A statement of one row, and the places of the leaves it answers, in the order of its columns."""
 
     statement: Statement
     places: tuple[int, ...]
     of_all_profiles: bool = False
-    """Whether it reads every profile of the workspace."""
-    folded_by: Mapping[int, Amount] = field(default_factory=dict)
-    """How often an id must be in its column, by the leaf's place; where nothing is said, once."""
-
-    @property
-    def amounts(self) -> list[Amount | None]:
-        """How often an id must be in each column; None: once."""
-        return [self.folded_by.get(place) for place in self.places]
+    """Whether it reads every profile of the workspace; its last column is how many these are."""
+    reading: Reading | None = None
+    """What its columns are, when these are of events and not the ids of each leaf."""
 
 
 LONGEST_SQL = 14_000
@@ -65,11 +60,8 @@ def of_everybody(leaves: Sequence[EngineLeaf]) -> list[Scan]:
         *scans([[one] for one in kinds.dates], lambda leaves: statements.of_dates(leaves, some=False)),
         *scans(alike(kinds.buckets, salt), lambda leaves: statements.of_buckets(leaves, some=False)),
         *scans(alike(kinds.sessions, time), lambda leaves: statements.of_sessions(leaves, some=False)),
-        *(scan for group in alike(kinds.events, source) for scan in event_scans(group)),
-        *(
-            replace(scan, of_all_profiles=True)
-            for scan in scans([others], lambda leaves: statements.of_profiles(leaves, some=False))
-        ),
+        *(scan for group in alike(kinds.events, name) for scan in event_scans(group)),
+        *(replace(scan, of_all_profiles=True) for scan in scans([others], statements.of_all_profiles)),
     ]
 
 
@@ -81,7 +73,7 @@ def of_some(leaves: Sequence[EngineLeaf]) -> list[Scan]:
         *scans([kinds.dates], lambda leaves: statements.of_dates(leaves, some=True)),
         *scans(alike(kinds.buckets, salt), lambda leaves: statements.of_buckets(leaves, some=True)),
         *scans(alike(kinds.sessions, time), lambda leaves: statements.of_sessions(leaves, some=True)),
-        *scans([kinds.events], statements.of_some_events),
+        *readings(kinds.events, some=True),
     ]
 
 
@@ -129,34 +121,40 @@ def time(leaf: Sessions) -> str:
     return repr(leaf.window)
 
 
-def source(leaf: Event) -> tuple[str, bool]:
-    """Where a leaf's events are read."""
-    return leaf.name, reads_index_only(leaf)
+def name(leaf: Event) -> str:
+    return leaf.name
 
 
 def event_scans(leaves: Sequence[Placed]) -> Iterable[Scan]:
-    """For leaves on events of one name that are read in one way."""
+    """For leaves on events of one name, about everybody."""
     for group in near(leaves):
-        if all(is_folded(leaf) for _, leaf in group):
-            amounts = {place: leaf.count for place, leaf in group if not is_plain(leaf)}
-            for scan in scans([group], statements.of_performed):
-                yield replace(scan, folded_by=amounts)
-        else:
-            yield from scans([group], statements.of_measured)
+        yield from readings(group, some=False)
+
+
+def readings(leaves: Sequence[Placed], *, some: bool) -> list[Scan]:
+    """A statement for these leaves, several where it would be too long or have too many flags."""
+    if not leaves:
+        return []
+    reading = of_events([leaf for _, leaf in leaves], some=some)
+    too_much = len(reading.statement.sql) > LONGEST_SQL or max(one.flag for one in reading.shares) > MOST_FLAG
+    if too_much and len(leaves) > 1:
+        middle = len(leaves) // 2
+        return [*readings(leaves[:middle], some=some), *readings(leaves[middle:], some=some)]
+    return [Scan(reading.statement, tuple(place for place, _ in leaves), reading=reading)]
 
 
 def near(leaves: Sequence[Placed]) -> list[list[Placed]]:
-    """Groups that reach about as far back: by a factor of `FURTHEST` at most.
+    """Groups that read the same rows, or some a part of those of others.
 
-    What folds is told along with what is measured, but nothing is grouped further back for that: grouping takes several
-    times as long as reading (sums of 30 days with page views of 180: 24 s, apart 7 s, of a million people).
+    What the index answers alone is told along with what goes through the table where that reaches as far back and not
+    much further: to read a row costs a third less from the index alone, to look at its time little.
     """
     reaching = [one for one in leaves if reach(one[1]) is not None]
-    groups = by_reach([one for one in reaching if not is_folded(one[1])])
+    groups = by_reach([one for one in reaching if not reads_index_only(one[1])])
     alone: list[Placed] = []
-    for one in (one for one in reaching if is_folded(one[1])):
-        fitting = [group for group in groups if 1 <= ratio(group[0], one) <= FURTHEST]
-        (fitting[0] if fitting else alone).append(one)
+    for one in (one for one in reaching if reads_index_only(one[1])):
+        fitting = [group for group in groups if 1 <= ratio(group[0], one) <= MUCH_FURTHER]
+        (fitting[-1] if fitting else alone).append(one)
     rest = [one for one in leaves if reach(one[1]) is None]
     return [*groups, *by_reach(alone), *alike(rest, extent)]
 
@@ -181,8 +179,12 @@ def ratio(one: Placed, other: Placed) -> float:
 
 
 FURTHEST = 6
-"""Beside page views of 30 days (600,000 of a million people: 274 ms), those of 4 days took 42 ms in the same scan and
-36 in one of their own, those of 1 day 25 and 9; CPU of one core."""
+"""How many times as far back a scan goes at most as any of its leaves: beside page views of 30 days (600,000 of a
+million people: 274 ms), those of 4 days took 42 ms in the same scan and 36 in one of their own, those of 1 day 25 and
+9; CPU of one core."""
+MUCH_FURTHER = 2
+"""The same for leaves that the index answers alone, in a scan that goes through the table: what it costs is to send the
+times of all rows, a quarter of reading them."""
 
 
 def reach(leaf: Event) -> timedelta | None:
@@ -191,11 +193,10 @@ def reach(leaf: Event) -> timedelta | None:
     return window.duration if isinstance(window, Window) and window.side is Side.WITHIN else None
 
 
-def extent(leaf: Event) -> str:
-    """What times have in common: a period is alone, all others end now or go back to the first event."""
-    if isinstance(leaf.window, Period):
-        return repr(leaf.window)
-    return "back from now" if reach(leaf) is not None else "from the first on"
+def extent(leaf: Event) -> object:
+    """What times have in common that do not go back from now: a period is alone, all others go back to the first event;
+    and what the index answers alone is apart."""
+    return repr(leaf.window) if isinstance(leaf.window, Period) else "", reads_index_only(leaf)
 
 
 def scans(groups: Iterable[Sequence[Placed]], make: Make) -> list[Scan]:

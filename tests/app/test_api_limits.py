@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from typing import Any
 
 import httpx2
@@ -101,11 +102,9 @@ async def test_only_json_is_taken_so_that_no_form_can_post(console: Caller, http
         assert response.status_code == 415
 
 
-async def test_graphql_answers_no_get_and_shows_no_page_in_production(console: Caller) -> None:
-    headers = console.all_headers() | {"Accept": "text/html"}
-    response = await console.http.get("/graphql", params={"query": "{ workspace { id } }"}, headers=headers)
-    assert response.status_code == 405
-    assert response.json()["error"]["code"] == "METHOD_NOT_ALLOWED"
+async def test_graphql_shows_no_page_in_production(console: Caller) -> None:
+    page = await console.http.get("/graphql", headers=console.all_headers() | {"Accept": "text/html"})
+    assert page.status_code == 404
 
 
 async def test_a_mistyped_name_gets_no_suggestion_in_production(console: Caller) -> None:
@@ -171,7 +170,7 @@ async def test_conditions_beyond_all_depth_are_the_clients_mistake(console: Call
     assert field is not None
     assert field[:3] == ["input", "definition", "not"]
     answer = await console.ask("SegmentCreate", input=deep | {"definition": nested(300)})
-    assert answer["data"] is None
+    assert answer.get("data") is None
     assert "INTERNAL" not in json.dumps(answer)
 
 
@@ -185,12 +184,25 @@ async def test_what_breaks_inside_is_masked_and_logged_under_the_id_the_client_g
     caplog.set_level(logging.INFO)
     answer = await console.ask("Workspace")
     (error,) = answer["errors"]
-    assert answer["data"] is None
+    assert answer.get("data") is None
     assert error["extensions"]["code"] == "INTERNAL"
     assert "secret" not in json.dumps(answer)
     (line,) = [record for record in caplog.records if record.message == "request failed"]
     assert line.__dict__["error_id"] == error["extensions"]["errorId"]
     assert line.__dict__["where"] == "Workspace"
+
+
+async def test_a_request_that_breaks_is_answered_in_words_and_with_the_time_it_took(
+    http: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(self: object) -> None:
+        raise RuntimeError("postgres://muster:secret@db/muster")
+
+    monkeypatch.setattr("app.wakeups.Wakeups.is_reachable", broken)
+    response = await http.get("/readyz")
+    assert (response.status_code, response.json()["error"]["code"]) == (500, "INTERNAL")
+    assert "secret" not in response.text
+    assert re.fullmatch(r"app;dur=\d+\.\d\d", response.headers["server-timing"])
 
 
 async def test_a_clients_mistake_is_one_line_without_the_query(

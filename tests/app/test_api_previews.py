@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import pytest
+
+from campaigns.emails import EmailContent, Finished, finish
 from tests.app.caller import Caller
 from tests.app.conftest import MakeCaller
 from tests.app.test_api_campaigns import NOWHERE, complete, make, people, sender, work
@@ -138,7 +141,7 @@ async def test_a_preview_without_a_person_or_a_content_is_refused(console: Calle
     wrong: list[tuple[dict[str, Any], str, list[str] | None]] = [
         ({"recipient": {"externalId": "nobody"}}, "NOT_FOUND", ["recipient", "externalId"]),
         ({"recipient": {"profileId": "prf_99"}}, "NOT_FOUND", ["recipient", "profileId"]),
-        ({"recipient": {"profileId": "seg_99"}}, "INVALID_ID", ["profileId"]),
+        ({"recipient": {"profileId": "seg_99"}}, "INVALID_ID", ["recipient", "profileId"]),
         ({"recipient": {"sample": {"traits": [1]}}}, "NOT_AN_OBJECT", ["recipient", "sample", "traits"]),
         ({"campaignId": "cmp_" + NOWHERE}, "NOT_FOUND", ["campaignId"]),
         ({"senderId": "snd_" + NOWHERE}, "NOT_FOUND", ["senderId"]),
@@ -150,6 +153,20 @@ async def test_a_preview_without_a_person_or_a_content_is_refused(console: Calle
         wanted = {"recipient": {"externalId": "ada"}, "content": content} | more
         found = await console.error("CampaignPreview", input=wanted)
         assert (found["code"], found.get("field")) == (code, field)
+
+
+async def test_a_preview_makes_a_content_ready_once(console: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It must not take a child much longer than the proof did, else what could be saved could not be looked at."""
+    times = []
+
+    def counted(content: EmailContent) -> Finished:
+        times.append(content)
+        return finish(content)
+
+    monkeypatch.setattr("campaigns.proofs.finish", counted)
+    monkeypatch.setattr("campaigns.emails.finish", counted)
+    shown = await preview(console, {"sample": {}}, content={"subject": "x", "html": "<p>y</p>"})
+    assert (shown["problems"], len(times)) == ([], 1)
 
 
 async def test_a_key_that_may_only_read_writes_no_previews(caller: MakeCaller, workspace: UUID) -> None:

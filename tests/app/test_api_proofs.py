@@ -24,6 +24,7 @@ from app.resources import Resources
 from app.settings import Settings
 from campaigns.emails import EmailContent
 from campaigns.errors import CampaignError
+from campaigns.proofs import prove
 from profiles import keys
 from profiles.keys import Scope
 from profiles.models import KeyKind
@@ -34,6 +35,8 @@ from tests.campaigns.hostile import CONTENTS, TEMPLATES
 PLAIN = {"email": {"subject": "x", "text": "{{ sender.postal_address }} {{ unsubscribe_url }}"}}
 PATIENT = Limits(children=1, wall=timedelta(minutes=5))
 """One child, that nobody ends for being slow."""
+SMALL = EmailContent("x", text="{{ traits.a }}")
+PROOF = prove(SMALL)
 OURS, THEIRS = UUID(int=1), UUID(int=2)
 
 
@@ -44,9 +47,9 @@ class Watched(Proofreaders):
         super().__init__(limits)
         self.asked = asyncio.Event()
 
-    async def ask_a_child(self, request: bytes) -> dict[str, Any]:
+    async def ask_a_child(self, request: bytes, deadline: float) -> dict[str, Any]:
         self.asked.set()
-        return await super().ask_a_child(request)
+        return await super().ask_a_child(request, deadline)
 
 
 @asynccontextmanager
@@ -96,16 +99,21 @@ async def campaigns(console: Caller) -> list[Any]:
 async def test_every_hostile_content_is_refused_by_the_api_and_nothing_is_made(
     settings: Settings, workspace: UUID
 ) -> None:
-    """T-19. No child outlives 2 seconds at one content nor has more than 256 MB: that is how they are started."""
-    assert Limits() == Limits(memory_bytes=256 * 2**20, cpu_s=1, wall=timedelta(seconds=2), children=2)
+    """T-19. An answer comes within 2 seconds, the wait for a child included, and no child has more than 256 MB: that is
+    how they are asked and started."""
+    assert Limits() == Limits(memory_bytes=256 * 2**20, cpu_s=1, wall=timedelta(seconds=1.8), children=2)
     async with console_with(Limits(), settings, workspace) as (console, proofs):
         for name, content in CONTENTS.items():
-            code, path = await console.refusal("CampaignCreate", input={"name": "x", "content": given(content)})
+            code, path = "BUSY", None
+            while code == "BUSY":  # a child that was killed is not replaced at once on a machine with much to do
+                await children(proofs)
+                code, path = await console.refusal("CampaignCreate", input={"name": "x", "content": given(content)})
             assert code.startswith(("TEMPLATE_", "MJML_", "NOT_A_VARIABLE", "TOO_MANY")), name
             assert path is not None
             assert path[:2] == ["input", "content"], name
             if name in TEMPLATES:
                 tried = {"recipient": {"sample": {}}, "content": given(content)["email"]}
+                await children(proofs)
                 assert (await console.error("CampaignPreview", input=tried))["code"] == code, name
             if sys.platform == "linux":
                 assert all(status_of(child, "VmPeak") <= 256 * 2**20 for child in await children(proofs))
@@ -133,15 +141,35 @@ async def test_others_are_answered_while_a_child_hangs(settings: Settings, works
 
 
 async def test_a_child_that_hangs_is_killed_when_its_time_is_up(settings: Settings, workspace: UUID) -> None:
-    limits = replace(PATIENT, wall=timedelta(milliseconds=50))
+    limits = replace(PATIENT, wall=timedelta(milliseconds=50), fair=timedelta(0))
     async with console_with(limits, settings, workspace) as (console, proofs):
-        proofs.spares = [asyncio.create_task(Child.start(limits))]
         (child,) = await children(proofs)
         os.kill(child.process.pid, signal.SIGSTOP)
         found = await console.refusal("CampaignCreate", input={"name": "x", "content": PLAIN})
         assert found == ("TEMPLATE_TOO_COSTLY", ["input", "content"])
         assert child.process.returncode == -signal.SIGKILL
         assert (await children(proofs))[0] is not child
+
+
+async def test_who_waits_too_long_for_a_child_is_told_to_come_again(settings: Settings, workspace: UUID) -> None:
+    """T-19: starting one counts. Nobody has looked at the content, so nobody calls it too costly."""
+    async with console_with(PATIENT, settings, workspace) as (console, proofs):
+        (ready,) = await children(proofs)
+        starting: asyncio.Future[Child] = asyncio.get_running_loop().create_future()
+        proofs.spares = [asyncio.ensure_future(there_at_last(starting))]
+        proofs.limits = replace(PATIENT, wall=timedelta(milliseconds=50))
+        found = await console.refusal("CampaignCreate", input={"name": "x", "content": PLAIN})
+        assert found == ("BUSY", ["input", "content"])
+        # Now one is there, but what is left of the time is too short to tell whether the content is costly.
+        os.kill(ready.process.pid, signal.SIGSTOP)
+        starting.set_result(ready)
+        found = await console.refusal("CampaignCreate", input={"name": "x", "content": PLAIN})
+        assert found == ("BUSY", ["input", "content"])
+        assert ready.process.returncode == -signal.SIGKILL
+
+
+async def there_at_last(child: "asyncio.Future[Child]") -> Child:
+    return await child
 
 
 async def test_a_child_that_died_while_nobody_asked_is_replaced_without_a_word() -> None:
@@ -153,7 +181,7 @@ async def test_a_child_that_died_while_nobody_asked_is_replaced_without_a_word()
         child.process.kill()
         await asyncio.to_thread(os.waitid, os.P_PID, child.process.pid, os.WEXITED | os.WNOWAIT)
         await asyncio.wait(proofs.spares)
-        assert (await proofs.prove(EmailContent("x", text="y"), workspace_id=OURS)).size == 5
+        assert await proofs.prove(SMALL, workspace_id=OURS) == PROOF
         assert len(proofs.spares) == 1
     finally:
         await proofs.close()
@@ -191,7 +219,7 @@ async def test_work_and_memory_have_limits_that_the_kernel_keeps(name: str, limi
             await proofs.prove(CONTENTS[name], workspace_id=OURS)
         assert (refusal.value.code, refusal.value.field) == ("TEMPLATE_TOO_COSTLY", ("content",))
         assert why in refusal.value.message
-        assert (await proofs.prove(EmailContent("x", text="y"), workspace_id=OURS)).size == 5
+        assert await proofs.prove(SMALL, workspace_id=OURS) == PROOF
     finally:
         await proofs.close()
 
@@ -218,29 +246,27 @@ async def test_a_child_has_no_secret_no_file_and_no_network(
 async def test_who_goes_away_takes_the_answer_along(settings: Settings, workspace: UUID) -> None:
     """An answer that nobody waits for must not become the answer to the next question."""
     async with console_with(PATIENT, settings, workspace) as (_, proofs):
-        proofs.spares = [asyncio.create_task(Child.start(PATIENT))]
         (child,) = await children(proofs)
         os.kill(child.process.pid, signal.SIGSTOP)
-        gone = asyncio.create_task(proofs.prove(EmailContent("x", text="y" * 50), workspace_id=OURS))
+        gone = asyncio.create_task(proofs.prove(EmailContent("x", text="{{ traits.b }}"), workspace_id=OURS))
         await proofs.asked.wait()
         gone.cancel()
         await asyncio.gather(gone, return_exceptions=True)
         assert child.process.returncode == -signal.SIGKILL
-        assert (await proofs.prove(EmailContent("x", text="y"), workspace_id=OURS)).size == 5
+        assert await proofs.prove(SMALL, workspace_id=OURS) == PROOF
 
 
 async def test_more_than_can_wait_are_refused_at_once(settings: Settings, workspace: UUID) -> None:
     limits = replace(PATIENT, waiting=0)
     async with console_with(limits, settings, workspace) as (console, proofs):
-        proofs.spares = [asyncio.create_task(Child.start(limits))]
         (child,) = await children(proofs)
         os.kill(child.process.pid, signal.SIGSTOP)
-        slow = asyncio.create_task(proofs.prove(EmailContent("x", text="y"), workspace_id=OURS))
+        slow = asyncio.create_task(proofs.prove(SMALL, workspace_id=OURS))
         await proofs.asked.wait()
         found = await console.refusal("CampaignCreate", input={"name": "x", "content": PLAIN})
         assert found == ("BUSY", ["input", "content"])
         os.kill(child.process.pid, signal.SIGCONT)
-        assert (await slow).size == 5
+        assert await slow == PROOF
 
 
 async def test_one_workspace_leaves_others_room_to_wait() -> None:
@@ -250,15 +276,15 @@ async def test_one_workspace_leaves_others_room_to_wait() -> None:
         proofs.spares = [asyncio.create_task(Child.start(PATIENT))]
         (child,) = await children(proofs)
         os.kill(child.process.pid, signal.SIGSTOP)
-        slow = [asyncio.create_task(proofs.prove(EmailContent("x", text="y"), workspace_id=OURS)) for _ in range(2)]
+        slow = [asyncio.create_task(proofs.prove(SMALL, workspace_id=OURS)) for _ in range(2)]
         await proofs.asked.wait()
         with pytest.raises(CampaignError) as refusal:
-            await proofs.prove(EmailContent("x", text="y"), workspace_id=OURS)
+            await proofs.prove(SMALL, workspace_id=OURS)
         assert (refusal.value.code, refusal.value.field) == ("BUSY", ("content",))
-        slow.append(asyncio.create_task(proofs.prove(EmailContent("x", text="y"), workspace_id=THEIRS)))
+        slow.append(asyncio.create_task(proofs.prove(SMALL, workspace_id=THEIRS)))
         os.kill(child.process.pid, signal.SIGCONT)
-        assert [proof.size for proof in await asyncio.gather(*slow)] == [5, 5, 5]
+        assert await asyncio.gather(*slow) == [PROOF] * 3
         assert not proofs.asking
-        assert (await proofs.prove(EmailContent("x", text="y"), workspace_id=OURS)).size == 5
+        assert await proofs.prove(SMALL, workspace_id=OURS) == PROOF
     finally:
         await proofs.close()

@@ -1,6 +1,13 @@
 """Trying a campaign through the public API: counts after every gate, and copies to a few."""
 
+import pytest
+
+from campaigns import runs
+from campaigns.carrier import Run
+from campaigns.errors import CampaignError
+from campaigns.models import Campaign, Dispatch, DispatchKind
 from channels.base import Outcome, OutcomeKind
+from db.transactions import transaction
 from tests.app.caller import Caller
 from tests.app.test_api_campaigns import make, people, work
 from tests.campaigns.factories import ScriptedChannel
@@ -76,3 +83,51 @@ async def test_a_test_that_is_refused_pauses_nothing(console: Caller) -> None:
     campaign = await console.data("Campaign", id=one)
     assert (campaign["status"], campaign["statusReason"]) == ("DRAFT", None)
     assert campaign["tests"][0]["progress"]["failed"] == 100
+
+
+async def test_a_test_whose_content_is_refused_says_so_and_leaves_the_campaign_alone(
+    console: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a version that knows better than the one which took it: the campaign goes on, its test does not."""
+    await people(console, "ada", "bob")
+    one = await make(console)
+    await console.data("CampaignSend", input={"id": one})
+    first = ScriptedChannel(lambda message: Outcome(OutcomeKind.DEFERRED, "TRY_LATER", "RCPT", "451 later"))
+    await work(console, one, first)
+    await console.data("CampaignTestSend", input={"id": one, "externalIds": ["ada"]})
+    before = await console.data("Campaign", id=one)
+
+    compiled = runs.compiled
+
+    def refuse_tests(campaign: Campaign, dispatch: Dispatch) -> Run:
+        if dispatch.kind is DispatchKind.TEST:
+            raise CampaignError("TEMPLATE_NOT_ALLOWED", "No.", field=("content", "html"))
+        return compiled(campaign, dispatch)
+
+    monkeypatch.setattr(runs, "compiled", refuse_tests)
+    (test,) = before["tests"]
+    assert (await work(console, one)).received == []
+    after = await console.data("Campaign", id=one)
+    (ended,) = after["tests"]
+    assert ended["finishedAt"] is not None
+    assert (test["progress"]["pending"], ended["progress"]["skipped"]) == (0, 1)
+    assert [reason["reason"] for reason in ended["progress"]["reasons"]] == ["CONTENT_REFUSED"]
+    assert (after["status"], after["statusReason"]) == ("SENDING", None)
+
+
+async def test_a_test_that_nobody_was_at_for_long_is_not_sent(console: Caller) -> None:
+    """R11: put back from a backup, its messages may have left before."""
+    await people(console, "ada")
+    one = await make(console)
+    await console.data("CampaignTestSend", input={"id": one, "externalIds": ["ada"]})
+    async with transaction(console.workspace_id) as connection:
+        await connection.execute("UPDATE dispatch SET heartbeat_at = now() - interval '20 min'")
+    assert (await work(console, one)).received == []
+    campaign = await console.data("Campaign", id=one)
+    (test,) = campaign["tests"]
+    assert (campaign["status"], test["progress"]["skipped"]) == ("DRAFT", 1)
+    assert test["finishedAt"] is not None
+    assert [reason["reason"] for reason in test["progress"]["reasons"]] == ["SILENT"]
+    # Another one goes.
+    await console.data("CampaignTestSend", input={"id": one, "externalIds": ["ada"]})
+    assert (await work(console, one)).recipients == ["ada@example.com"]

@@ -1,17 +1,20 @@
 """What holds a campaign back, through the public API: refusals above its threshold, silence, sizes, rates."""
 
-from datetime import datetime, timedelta
+import asyncio
+from datetime import UTC, datetime, timedelta
+from time import monotonic
 from typing import Any
 from uuid import UUID
 
 import pytest
 
-from campaigns import control
-from channels.base import EmailMessage, Outcome, OutcomeKind
+from campaigns import control, sending
+from campaigns.retrying import HostGate
+from channels.base import EmailMessage, Outcome, OutcomeKind, OutcomeScope
 from db.transactions import transaction
 from tests.app.caller import Caller
 from tests.app.test_api_campaigns import EMAIL, HTML, instant, make, people, work
-from tests.campaigns.factories import ACCEPTED, ScriptedChannel
+from tests.campaigns.factories import ACCEPTED, ScriptedChannel, carrier
 
 REFUSED = Outcome(OutcomeKind.REFUSED, "POLICY", "DATA", "550 5.7.1 looks like spam")
 AGE = "UPDATE dispatch SET heartbeat_at = now() - interval '20 min'"
@@ -142,22 +145,35 @@ async def test_a_campaign_with_a_message_larger_than_the_server_takes_sends_noth
     assert (await work(console, one, channel)).recipients == ["ada@example.com", "b@x.example"]
 
 
-async def test_a_content_too_large_for_anybody_is_neither_sent_nor_scheduled(
+async def test_a_campaign_is_started_at_once_however_long_the_mail_server_takes_to_answer(
     console: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A request asks no mail server anything: the workers do, before the first message."""
+
+    async def never(channel: ScriptedChannel) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(ScriptedChannel, "largest_message", never)
     one = await make(console)
+    scheduled = await console.data("CampaignSchedule", input={"id": one, "at": instant(hours=1)})
+    assert scheduled["campaign"]["status"] == "SCHEDULED"
+    assert (await console.data("CampaignSend", input={"id": one}))["campaign"]["status"] == "PREPARING"
 
-    async def takes(channel: ScriptedChannel) -> int:
-        return 50
 
-    monkeypatch.setattr(ScriptedChannel, "largest_message", takes)
-    for operation, when in (("CampaignSend", {}), ("CampaignSchedule", {"at": instant(hours=1)})):
-        answer = await console.ask(operation, input={"id": one} | when)
-        (payload,) = answer["data"].values()
-        (error,) = payload["userErrors"]
-        assert (error["code"], error["field"]) == ("MESSAGE_TOO_LARGE", ["input", "content"])
-        assert "the mail server takes 50;" in error["message"]
-    assert (await console.data("Campaign", id=one))["status"] == "DRAFT"
+async def test_while_the_mail_server_is_away_a_worker_keeps_its_places_for_other_jobs(console: Caller) -> None:
+    await people(console, "ada")
+    one = await make(console)
+    await console.data("CampaignSend", input={"id": one})
+    channel = ScriptedChannel()
+    ours = carrier(channel, gate=HostGate(clock=lambda: 0.0))
+    ours.gate.saw(Outcome(OutcomeKind.DEFERRED, "CONNECT_FAILED", "CONNECT", scope=OutcomeScope.HOST))
+    # Not before an hour has passed, were it to wait.
+    more = await sending.deliver(
+        console.workspace_id, key_of(one), carrier=ours, now=datetime.now(UTC), until=monotonic() + 3600
+    )
+    assert (more, channel.received) == (False, [])
+    assert (await console.data("Campaign", id=one))["status"] == "SENDING"
+    assert (await work(console, one)).recipients == ["ada@example.com"]
 
 
 async def test_rate_and_threshold_are_changed_while_it_is_sent(console: Caller) -> None:

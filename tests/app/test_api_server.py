@@ -12,6 +12,8 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
 from uuid import UUID
@@ -19,21 +21,24 @@ from uuid import UUID
 import httpx2
 import pytest
 
+from campaigns import banner_counts
+from db.transactions import transaction
 from profiles import keys
 from profiles.models import KeyKind
 from tests.app.caller import Caller
+from tests.app.test_api_banners import show
 
 PATIENCE_S = 60.0
+AT = datetime.now(UTC).isoformat()
 TOOK = re.compile(r"app;dur=[0-9]+\.[0-9]{2}")
 
 
-@pytest.fixture
-async def server(environ: dict[str, str], tmp_path: Path) -> AsyncIterator[str]:
-    """Base URL of a running API."""
+@asynccontextmanager
+async def api_process(environ: dict[str, str], log: Path) -> AsyncIterator[tuple[str, "subprocess.Popen[bytes]"]]:
+    """Base URL and process of a running API."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    log = tmp_path / "log"
     with log.open("wb") as out:
         process = subprocess.Popen(
             [sys.executable, "-c", "from app.cli import main; main()", "api"],
@@ -54,10 +59,18 @@ async def server(environ: dict[str, str], tmp_path: Path) -> AsyncIterator[str]:
                         break
                 except httpx2.TransportError:
                     await asyncio.sleep(0.05)
-        yield url
+        yield url, process
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(PATIENCE_S)
+
+
+@pytest.fixture
+async def server(environ: dict[str, str], tmp_path: Path) -> AsyncIterator[str]:
+    """Base URL of a running API."""
+    log = tmp_path / "log"
+    async with api_process(environ, log) as (url, process):
+        yield url
     assert process.returncode in (0, -signal.SIGTERM), log.read_text()
 
 
@@ -95,3 +108,49 @@ async def test_a_host_header_that_names_a_path_opens_nothing(server: str) -> Non
     async with httpx2.AsyncClient(base_url=server) as http:
         response = await http.get("/graphql", headers={"Host": "a@b/../healthz"})
         assert response.status_code in (400, 405)
+
+
+async def test_what_was_answered_outlives_a_kill(
+    environ: dict[str, str], workspace: UUID, console: Caller, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Banner events: a process is killed while batches come in. What it answered is there; sent again, all is there
+    once."""
+    await show(console, "Sale")
+    monkeypatch.setattr("app.boards.OLDEST_S", 0.0)
+    shown = (await console.data("Banners", placements=["home-top"]))["placements"][0]["banner"]
+    batches = [
+        [
+            {"id": f"{batch} {place}", "kind": "CLICK", "token": shown["impressionToken"], "occurredAt": AT}
+            for place in range(20)
+        ]
+        for batch in range(200)
+    ]
+    answered: list[int] = []
+    enough = asyncio.Event()
+
+    async def send(http: httpx2.AsyncClient, batch: int) -> None:
+        body = {"events": batches[batch]}
+        response = await http.post("/v1/banner-events", json=body, headers=console.all_headers())
+        assert response.status_code == 202, response.text
+        answered.append(batch)
+        if len(answered) >= 60:
+            enough.set()
+
+    async with (
+        api_process(environ, tmp_path / "log") as (url, process),
+        httpx2.AsyncClient(base_url=url, timeout=PATIENCE_S) as http,
+    ):
+        sending = asyncio.gather(*(send(http, batch) for batch in range(200)), return_exceptions=True)
+        await enough.wait()
+        process.kill()
+        lost = [one for one in await sending if one is not None]
+    assert all(isinstance(one, httpx2.TransportError) for one in lost)
+    assert len(lost) == 200 - len(answered) > 0
+    async with transaction(workspace) as connection:
+        kept = await connection.fetchval("SELECT count(*) FROM banner_event")
+    assert kept >= 20 * len(answered)
+    for batch in range(200):
+        await send(console.http, batch)
+    async with transaction(workspace) as connection:
+        assert await connection.fetchval("SELECT count(*) FROM banner_event") == 4000
+    assert await banner_counts.verify(workspace) == []

@@ -272,7 +272,7 @@ async def test_nobody_waits_for_a_database_that_does_not_even_end_what_is_given_
 
 
 async def test_whoever_unsubscribes_during_a_blast_gets_nothing_more(console: Caller, http: httpx2.AsyncClient) -> None:
-    """T-23: no intent after the commit, though every mail was claimed and made before it."""
+    """T-23: no intent after the commit, though every mail was read and made before it."""
     names = [f"p{n:02}" for n in range(20)]
     await people(console, *names)
     campaign = await make(console)

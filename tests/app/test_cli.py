@@ -10,7 +10,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from app import administration
+from app import imports
 from tests.conftest import LOGIN_PASSWORD, Database, Servers, database_url, on_server
 
 PEOPLE = "customer,address,plan\n1,anna@example.com,gold\n2,no address at all,tin\n3,carl@example.com,tin\n"
@@ -119,6 +119,12 @@ def test_a_workspace_is_made_filled_and_verified(environ: dict[str, str], tmp_pa
     key = run("key", "create", "--workspace", "acme", "--kind", "secret", "--scope", "read", "--scope", "send")
     assert key.returncode == 0, key.stderr
     assert key.stdout.startswith("msk_")
+    (listed,) = run("key", "list", "--workspace", "acme").stdout.splitlines()
+    key_id, prefix, kind, state, scopes, *_ = listed.split()
+    assert (prefix, kind, state, scopes) == (key.stdout[:12], "secret", "live", "read,send")
+    revoked = run("key", "revoke", key_id, "--workspace", "acme")
+    assert (revoked.returncode, revoked.stdout.split()[:2]) == (0, [prefix, "revoked"]), revoked.stderr
+    assert run("key", "list", "--workspace", "acme").stdout.split()[3] == "revoked"
     assert run("worker", "--check").returncode == 1  # none has announced itself
     wrong_scope = run("key", "create", "--workspace", "acme", "--kind", "secret", "--scope", "everything")
     assert wrong_scope.returncode == 1
@@ -167,7 +173,7 @@ def test_a_mistake_at_the_terminal_names_the_mend(environ: dict[str, str], tmp_p
 
 
 def test_a_column_may_have_an_equals_sign_in_its_name() -> None:
-    assert administration.columns(["a=b=external_id", "plan=traits.plan:text"]) == {
+    assert imports.columns(["a=b=external_id", "plan=traits.plan:text"]) == {
         "a=b": "external_id",
         "plan": "traits.plan:text",
     }

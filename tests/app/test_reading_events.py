@@ -15,7 +15,7 @@ from profiles.models import KeyKind
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SERVER = Caller(workspace_id=uuid4(), kind=KeyKind.SECRET, scopes=frozenset({"ingest"}))
-APP = Caller(workspace_id=uuid4(), kind=KeyKind.PUBLISHABLE)
+APP = Caller(workspace_id=uuid4(), kind=KeyKind.PUBLISHABLE, visitor="v")
 SIGNED_IN = Caller(workspace_id=uuid4(), kind=KeyKind.PUBLISHABLE, acting_as="ann")
 
 ODD: list[Any] = [None, "", " ", "a", " a", "a ", "|", "a|", "|b", "a||b", "a\t", "a\x1fb", "é😀", "x" * 201, "\u2028"]

@@ -15,6 +15,8 @@ from app.processes import CannotStart
 from app.stack import Stack, running_settings
 from tests.app.test_cli import MACHINE, muster
 
+pytestmark = pytest.mark.xdist_group("stack")  # one process starts what they share
+
 
 def fetched(url: str) -> object:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))

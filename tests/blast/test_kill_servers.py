@@ -1,7 +1,11 @@
 """The kill tests of `make kill-test` in their short form: servers that go away under a blast."""
 
+import pytest
+
 from killtest.running import run_one
 from killtest.yard import Yard
+
+pytestmark = pytest.mark.xdist_group("yard")  # one process starts what they share
 
 
 def test_restarts_of_postgresql_lose_nobody_and_mail_nobody_twice(yard: Yard) -> None:

@@ -22,6 +22,8 @@ from segments import everyone
 from tests.app.caller import Caller
 from tests.blast.running import child_of, until
 
+pytestmark = pytest.mark.xdist_group("whole path")  # one process starts what they share
+
 PEOPLE = 1_500
 CONCURRENCY = 16
 SENDER = {

@@ -37,6 +37,9 @@ TRACKER = Tracker(Signer(b"a token key of the tests, at least 32 bytes"), "https
 class ReadHere:
     """The port campaigns.proofs.Proofs for texts of the tests' own, in this process: a child takes 0.3 s to start."""
 
+    def prepare(self) -> None:
+        return None
+
     async def prove(self, content: EmailContent, *, workspace_id: UUID) -> Proof:
         return prove(content)
 
@@ -84,7 +87,7 @@ class ScriptedChannel:
 
 
 def carrier(
-    channel: Channel, *, concurrency: int = 8, lease: timedelta = timedelta(seconds=30), **more: Any
+    channel: Channel[EmailMessage], *, concurrency: int = 8, lease: timedelta = timedelta(seconds=30), **more: Any
 ) -> Carrier:
     """What a worker sends with; `more` are further fields."""
     return Carrier(

@@ -6,7 +6,8 @@ from enum import Enum, auto
 
 from hypothesis import strategies as st
 
-from campaigns.ledger import Claimed, Result
+from campaigns.claims import Taken
+from campaigns.ledger import Result
 from campaigns.models import DeliveryState
 from tests.campaigns.ledger_world import Ending, Person
 
@@ -14,7 +15,7 @@ FAR = timedelta(days=5)
 """Beyond `ledger.GIVE_UP_AFTER`."""
 
 Held = tuple[int, int]
-"""A profile id and the fence of the claim it was held under."""
+"""A profile id and the fence of its row, as it was read or as the intent has left it."""
 
 
 class News(Enum):
@@ -71,7 +72,7 @@ class Hands:
     it also does what no worker should: the same thing twice."""
 
     claim_id: int | None = None
-    claimed: dict[Held, Claimed] = field(default_factory=dict)
+    taken: dict[Held, Taken] = field(default_factory=dict)
     intended: set[Held] = field(default_factory=set)
     """Asked for at least once."""
     leaving: set[Held] = field(default_factory=set)

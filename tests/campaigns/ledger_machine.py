@@ -12,7 +12,7 @@ from time import monotonic
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from campaigns import control, counts, ledger, lifecycle, planning, resolving, sending, sweeping
+from campaigns import claims, control, counts, ledger, lifecycle, planning, resolving, sending, sweeping
 from campaigns.ledger import Intent, Result
 from campaigns.models import CampaignStatus, DeliveryState
 from campaigns.resolving import Resolution
@@ -22,6 +22,7 @@ from profiles.addresses import Channel
 from tests.campaigns.ledger_hands import (
     ACCEPTED,
     FAR,
+    NOW,
     Hands,
     Held,
     News,
@@ -38,7 +39,9 @@ from tests.contract.test_docs import between_states, drawn, section
 LEASE = timedelta(hours=1)
 """Ends when a step says so, never by itself."""
 S = CampaignStatus
-OPEN = {"pending", "claimed", "sending", "deferred"}
+OPEN = {"pending", "sending", "deferred"}
+AGAIN = timedelta(0)
+"""For so long what was deferred is one worker's: not at all, so that both take it."""
 MOVES = between_states(drawn(section("Delivery")))
 """What docs/states.md draws."""
 
@@ -85,14 +88,18 @@ class LedgerMachine(RuleBasedStateMachine):
         for id, row in self.stage.rows.items():
             old = self.before.get(id, row)
             assert row.state == old.state or (old.state, row.state) in MOVES
-            assert row.fence - old.fence == ((old.state, row.state) == ("pending", "claimed"))
-            assert old.message_id in (None, row.message_id)
+            assert row.fence - old.fence == (row.state == "sending" and old.state in ("pending", "deferred"))
             assert old.first_attempt_at in (None, row.first_attempt_at)
-            assert (row.claim_id is not None) == (row.state in ("claimed", "sending"))
+            assert row.claim_id is not None or row.attempt == 0
+            assert (row.not_before is not None) == (row.state == "deferred")
             if id in self.perhaps_arrived:
                 assert row.state in ("sending", "in_doubt", "sent", "failed")
             if row.state == "sent":
                 assert id in self.believed_sent()
+            if row.state == "pending":  # somebody will read it: the walk is still to come, or comes back
+                assert id > self.stage.standing.walked_through or any(
+                    first <= id for first in self.stage.standing.walked_from
+                )
         assert self.before.keys() <= self.stage.rows.keys()
         assert len(self.accepted) == len(set(self.accepted))
 
@@ -144,7 +151,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(worker=workers, steps=st.lists(st.tuples(endings, replies), min_size=1, max_size=8))
     def works(self, worker: int, steps: list[tuple[Ending, Reply]]) -> None:
-        """What a worker does next, some steps long: open, claim, intend, hand over, hear, record."""
+        """What a worker does next, some steps long: open, take, intend, hand over, hear, record."""
         for ending, reply in steps:
             hands = self.hands[worker]
             if hands.answered.keys() - hands.written:
@@ -153,11 +160,11 @@ class LedgerMachine(RuleBasedStateMachine):
                 self.is_answered(worker, reply)
             elif hands.leaving:
                 self.hands_over(worker)
-            elif hands.claimed.keys() - hands.intended:
+            elif hands.taken.keys() - hands.intended:
                 self.intends(worker, ending)
             elif hands.claim_id is None:
                 self.opens_a_claim(worker, ending)
-            elif not self.claims(worker, 3, ending):
+            elif not self.takes(worker, 3, ending):
                 return
             self.every_row_keeps_the_rules()
             self.the_dispatch_keeps_the_rules()
@@ -169,7 +176,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def opens_a_claim(self, worker: int, ending: Ending) -> None:
         self.remember()
         owner = self.stage.dispatch_id
-        opened = self.stage.commit(lambda c: ledger.open_claim(c, **self.stage.ids, owner=owner, lease=LEASE), ending)
+        opened = self.stage.commit(lambda c: claims.open_claim(c, **self.stage.ids, owner=owner, lease=LEASE), ending)
         self.hands[worker].claim_id = opened
         self.must_have_become({})
 
@@ -179,72 +186,79 @@ class LedgerMachine(RuleBasedStateMachine):
         claim_id = self.hands[worker].claim_id or 0
         alive = self.stage.claims.get(claim_id, False)
         extended = self.stage.commit(
-            lambda c: ledger.extend_claim(c, workspace_id=self.world.workspace_id, claim_id=claim_id, lease=LEASE),
+            lambda c: claims.extend_claim(c, workspace_id=self.world.workspace_id, claim_id=claim_id, lease=LEASE),
             ending,
         )
         assert extended in (None, alive)
         assert self.stage.claims.get(claim_id, False) is alive
         self.must_have_become({})
 
-    def claims(self, worker: int, most: int, ending: Ending) -> bool:
-        """Whether there was something to claim."""
+    def takes(self, worker: int, most: int, ending: Ending) -> bool:
+        """Whether there was something to take."""
         self.remember()
-        hands = self.hands[worker]
+        hands, was = self.hands[worker], self.stage.standing
         claim_id = hands.claim_id or 0
-        may = self.stage.claims.get(claim_id, False) and self.stage.standing.status == S.SENDING
-        pending = [id for id, row in self.stage.rows.items() if row.state == "pending"]
-        taken = pending[:most] if may and not self.stage.standing.expired else []
-        found = self.stage.commit(lambda c: ledger.claim(c, **self.stage.ids, claim_id=claim_id, limit=most), ending)
-        self.must_have_become(dict.fromkeys(taken, "claimed"), ending)
+        may = self.stage.claims.get(claim_id, False) and was.status == S.SENDING and not was.expired
+        due = [id for id, row in self.before.items() if row.due and row.claim_id != claim_id]
+        waiting = [id for id, row in self.before.items() if row.state == "pending" and id > was.walked_through]
+        taken = [*due, *waiting][:most] if may else []
+        found = self.stage.commit(
+            lambda c: claims.take(c, **self.stage.ids, claim_id=claim_id, lease=AGAIN, limit=most), ending
+        )
+        changed = {id for id, row in self.stage.rows.items() if row != self.before[id]}
+        assert changed == (set(due) if may and ending is not Ending.LOST else set())
+        if ending is Ending.LOST or not may or len(due) >= most:
+            assert self.stage.standing.walked_through == was.walked_through
+        else:
+            assert self.stage.standing.walked_through == max(waiting, default=claims.END_OF_WALK)
         if found is not None:
-            assert [one.profile_id for one in found] == taken
-            hands.claimed |= {(one.profile_id, one.fence): one for one in found}
+            assert [one.profile_id for one in sorted(found, key=lambda one: one.profile_id)] == sorted(taken)
+            hands.taken |= {(one.profile_id, one.fence): one for one in found}
         return bool(taken)
 
-    @precondition(lambda self: self.hands[0].claimed)
+    @rule(worker=workers, ending=endings)
+    def goes_back(self, worker: int, ending: Ending) -> None:
+        """To the first of those that it has taken, when nothing else is left."""
+        self.remember()
+        was = self.stage.standing.walked_through
+        first = min((id for id, _ in self.hands[worker].taken), default=0)
+        waiting = [id for id, row in self.before.items() if row.state == "pending" and id >= first]
+        self.stage.commit(lambda c: claims.go_back(c, **self.stage.ids, profile_id=first), ending)
+        expected = was if ending is Ending.LOST else min([was, *(id - 1 for id in waiting)])
+        assert self.stage.standing.walked_through == expected
+        self.must_have_become({})
+
+    @precondition(lambda self: self.hands[0].taken)
     @rule(ending=endings)
     def cannot_render(self, ending: Ending) -> None:
         """One person's message cannot be made."""
         self.remember()
-        id, fence = min(self.hands[0].claimed)
+        id, fence = min(self.hands[0].taken)
         result = Result(id, 0, fence, DeliveryState.FAILED, "RENDER")
         self.stage.commit(
-            lambda c: ledger.record(
-                c,
-                workspace_id=self.world.workspace_id,
-                dispatch_id=self.stage.dispatch_id,
-                results=[result],
-                found_in=ledger.BEFORE_INTENT,
-            ),
-            ending,
+            lambda c: ledger.settle_unsent(c, dispatch_id=self.stage.dispatch_id, results=[result]), ending
         )
         row = self.before[id]
-        mine = row.state == "claimed" and row.fence == fence
+        mine = row.state in ("pending", "deferred") and row.fence == fence
         self.must_have_become({id: "failed"} if mine else {}, ending)
 
     @rule(worker=workers, ending=endings)
     def intends(self, worker: int, ending: Ending) -> None:
-        """All that it ever claimed, again and again."""
+        """All that it ever took, again and again."""
         self.remember()
         hands = self.hands[worker]
-        if not hands.claimed:
+        if not hands.taken:
             return
-        hands.intended |= hands.claimed.keys()
+        for_the_first_time = hands.taken.keys() - hands.intended
+        hands.intended |= hands.taken.keys()
         claim_id = hands.claim_id or 0
         ready = [
-            Intent(
-                one.profile_id,
-                0,
-                one.fence,
-                one.message_id or f"<{one.profile_id}.{one.fence}@example.com>",
-                one.first_attempt_at or self.now(),
-                one.email_hash,
-            )
-            for one in hands.claimed.values()
+            Intent(one.profile_id, 0, one.fence, one.first_attempt_at or self.now(), one.email_hash)
+            for one in hands.taken.values()
         ]
         people = self.world.run(self.stage.find_people())
         may = self.stage.claims.get(claim_id, False)
-        expected = {one.profile_id: self.decide(one, people) for one in ready if may and self.is_claimed(one)}
+        expected = {one.profile_id: self.decide(one, people) for one in ready if may and self.is_waiting(one)}
         found = self.stage.commit(
             lambda c: ledger.intend(
                 c, **self.stage.ids, claim_id=claim_id, ready=ready, consent_matters=True, test=False
@@ -252,30 +266,42 @@ class LedgerMachine(RuleBasedStateMachine):
             ending,
         )
         decided = {id: self.stage.rows[id].state for id in expected}
-        self.must_have_become(decided, ending)
+        self.must_have_become({id: state for id, state in decided.items() if state != self.before[id].state}, ending)
         if ending is not Ending.LOST:
             assert all(state in expected[id] for id, state in decided.items())
             leaving = {id for id, state in decided.items() if state == "sending"}
             self.nobody_gets_two(leaving, people)
-            assert found in (None, {(id, 0) for id in leaving})
-        hands.leaving |= {(id, self.before[id].fence) for id, _ in found or ()}
+            assert found is None or found.leaving == {(id, 0) for id in leaving}
+            assert found is None or found.waiting == {(one.profile_id, 0) for one in ready} - {
+                (id, 0) for id, state in decided.items() if state in ("sending", "skipped")
+            }
+        if found is not None:
+            hands.leaving |= {(id, self.before[id].fence + 1) for id, _ in found.leaving}
+            return
+        # Whatever became of the intents, not one byte has left.
+        for id, fence in for_the_first_time:
+            hands.answered.setdefault(
+                (id, fence + 1),
+                Result(id, 0, fence + 1, DeliveryState.DEFERRED, "NOT_BEGUN", retry_in=NOW, counts=False),
+            )
 
-    def is_claimed(self, intent: Intent) -> bool:
+    def is_waiting(self, intent: Intent) -> bool:
         row = self.before[intent.profile_id]
-        return row.state == "claimed" and row.fence == intent.fence
+        return row.state in ("pending", "deferred") and row.fence == intent.fence
 
     def decide(self, intent: Intent, people: dict[int, Person]) -> set[str]:
         """The last look, told once more: what may become of a message about to leave."""
         campaign, person = self.stage.standing, living(people, intent.profile_id)
+        as_it_was = self.before[intent.profile_id].state
         if campaign.expired or campaign.status == S.CANCELLED:
             return {"skipped"}
         if campaign.status != S.SENDING:
-            return {"pending"}
+            return {as_it_was}
         if person.suppressed or person.unsubscribed:
             return {"skipped"}
         if [living(people, id) for id in self.before].count(person) > 1:
-            return {"sending", "pending", "skipped"}  # one of those who are one by now gets it
-        return {"sending"} if person.email_hash == intent.email_hash else {"pending"}
+            return {"sending", as_it_was, "skipped"}  # one of those who are one by now gets it
+        return {"sending"} if person.email_hash == intent.email_hash else {as_it_was}
 
     def nobody_gets_two(self, leaving: set[int], people: dict[int, Person]) -> None:
         """Of profiles that are one person by now only one gets the message, and no mailbox gets it twice."""
@@ -316,16 +342,20 @@ class LedgerMachine(RuleBasedStateMachine):
         hands = self.hands[worker]
         if not hands.answered:
             return
-        results = list(hands.answered.values())
+        results, claim_id = list(hands.answered.values()), hands.claim_id or 0
         expected: dict[int, str] = {}
         for one in results:
             row = self.before[one.profile_id]
-            if row.state in ("sending", "in_doubt") and row.fence == one.fence:
+            mine = row.fence == one.fence and row.claim_id == claim_id
+            if mine and row.state in ("sending", "in_doubt"):
                 expected[one.profile_id] = self.written(one)
         changing = {id: state for id, state in expected.items() if self.before[id].state != state}
         workspace_id, _, dispatch_id = self.stage.path
         written = self.stage.commit(
-            lambda c: ledger.record(c, workspace_id=workspace_id, dispatch_id=dispatch_id, results=results), ending
+            lambda c: ledger.record(
+                c, workspace_id=workspace_id, dispatch_id=dispatch_id, claim_id=claim_id, results=results
+            ),
+            ending,
         )
         assert written in (None, len(expected))
         if written is not None:
@@ -344,13 +374,15 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(worker=workers, ending=endings)
     def gives_back(self, worker: int, ending: Ending) -> None:
+        """The end of a turn. Of what is still away the worker knows, and says that not all is settled."""
         self.remember()
         claim_id = self.hands[worker].claim_id or 0
-        mine = [id for id, row in self.before.items() if row.claim_id == claim_id and row.state == "claimed"]
         busy = any(row.claim_id == claim_id and row.state == "sending" for row in self.before.values())
         was = self.stage.claims.keys()
-        self.stage.commit(lambda c: ledger.close_claim(c, **self.stage.ids, claim_id=claim_id), ending)
-        self.must_have_become(dict.fromkeys(mine, "pending"), ending)
+        self.stage.commit(
+            lambda c: claims.close_claim(c, **self.stage.ids, claim_id=claim_id, settled=not busy), ending
+        )
+        self.must_have_become({})
         gone = set() if busy or ending is Ending.LOST else {claim_id} & was
         assert self.stage.claims.keys() == was - gone
 
@@ -372,18 +404,10 @@ class LedgerMachine(RuleBasedStateMachine):
     def sweeps(self, ending: Ending) -> None:
         self.remember()
         claim_id = min(id for id, alive in self.stage.claims.items() if not alive)
-        after = {"claimed": "pending", "sending": "in_doubt"}
-        expected = {id: after[row.state] for id, row in self.before.items() if row.claim_id == claim_id}
+        leaving = [id for id, row in self.before.items() if row.claim_id == claim_id and row.state == "sending"]
+        expected = dict.fromkeys(leaving, "in_doubt")
         self.stage.commit(lambda c: sweeping.release(self.world.workspace_id, claim_id), ending)
         self.must_have_become(expected, ending)
-
-    @precondition(lambda self: any(row.due for row in self.stage.rows.values()))
-    @rule(ending=endings)
-    def wakes_deferred(self, ending: Ending) -> None:
-        self.remember()
-        due = [id for id, row in self.before.items() if row.state == "deferred" and row.due]
-        self.stage.commit(lambda c: ledger.wake_deferred(c, **self.stage.ids, limit=10), ending)
-        self.must_have_become(dict.fromkeys(due, "pending"), ending)
 
     @precondition(lambda self: self.stage.standing.status == S.CANCELLED or self.stage.standing.expired)
     @rule(ending=endings)
@@ -391,12 +415,14 @@ class LedgerMachine(RuleBasedStateMachine):
         self.remember()
         now = self.stage.standing
         until = monotonic() + 60
-        self.stage.commit(
-            lambda c: sending.close_rest(*self.stage.path, test=False, now=self.now(), until=until), ending
-        )
+        self.stage.commit(lambda c: sending.close_rest(*self.stage.path, now=self.now(), until=until), ending)
         after = {"pending": "skipped", "deferred": "failed"}
         over = now.status == S.CANCELLED or (now.expired and now.status != S.PAUSED)
-        closed = {id: after[row.state] for id, row in self.before.items() if row.state in after}
+        closed = {
+            id: after[row.state]
+            for id, row in self.before.items()
+            if row.state == "deferred" or (row.state == "pending" and id > now.walked_through)
+        }
         self.must_have_become(closed if over else {}, ending)
 
     @rule(ending=endings)
@@ -404,7 +430,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.remember()
         was = self.stage.standing
         done = self.stage.commit(lambda c: sending.finish(*self.stage.path), ending)
-        has_open = any(row.state in OPEN for row in self.before.values())
+        has_open = any(row.state in OPEN for row in self.before.values()) or bool(self.stage.claims)
         may = (was.status == S.SENDING and was.planned) or was.status == S.CANCELLED
         finished = was.finished or (may and not has_open)
         assert done in (None, finished)
@@ -491,8 +517,9 @@ class LedgerMachine(RuleBasedStateMachine):
             if self.stage.standing.status == S.CANCELLED or self.stage.standing.expired:
                 self.closes_the_rest(Ending.DONE)
             self.stage.change(TIME_PASSES, self.stage.dispatch_id)
-            self.wakes_deferred(Ending.DONE)
+            self.goes_back(0, Ending.DONE)
             self.works(0, [(Ending.DONE, ACCEPTED)] * 8)
+        self.gives_back(0, Ending.DONE)
         self.finishes(Ending.DONE)
         self.remember()
         self.every_row_keeps_the_rules()

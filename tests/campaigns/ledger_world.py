@@ -35,13 +35,14 @@ INSERT INTO dispatch (workspace_id, campaign_id, kind, content, content_version,
 VALUES ($1, $2, 'SEND', '{}', 1, $3, $4) RETURNING id
 """
 ROWS = """
-SELECT profile_id, state, reason, claim_id, fence, attempt, message_id, first_attempt_at, address_hash,
+SELECT profile_id, state, reason, claim_id, fence, attempt, first_attempt_at, address_hash, not_before,
   not_before <= now() AS due
 FROM delivery WHERE dispatch_id = $1 ORDER BY profile_id
 """
 STANDING = """
 SELECT c.status, c.expires_at <= now() AS expired, d.planned_at IS NOT NULL AS planned, d.no_address,
-  d.finished_at IS NOT NULL AS finished, d.counts, d.dirty,
+  d.finished_at IS NOT NULL AS finished, d.counts, d.dirty, d.walked_through,
+  ARRAY(SELECT walked_from FROM claim WHERE dispatch_id = $1 AND walked_from IS NOT NULL) AS walked_from,
   ARRAY(SELECT id FROM claim WHERE dispatch_id = $1 AND lease_until > now()) AS held,
   ARRAY(SELECT id FROM claim WHERE dispatch_id = $1 AND lease_until <= now()) AS lapsed
 FROM dispatch d JOIN campaign c ON c.id = d.campaign_id WHERE d.id = $1
@@ -80,9 +81,9 @@ class Row:
     claim_id: int | None
     fence: int
     attempt: int
-    message_id: str | None
     first_attempt_at: datetime | None
     address_hash: bytes
+    not_before: datetime | None
     due: bool | None
 
 
@@ -97,6 +98,9 @@ class Standing:
     finished: bool
     counts: dict[str, int] | None
     dirty: bool
+    walked_through: int
+    walked_from: list[int]
+    """Where the claims began to read."""
     held: list[int]
     """Claims whose lease runs."""
     lapsed: list[int]

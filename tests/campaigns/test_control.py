@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 
 from campaigns import control, drafts, placements, sending
-from campaigns.content import BannerContent
+from campaigns.banner_content import BannerContent, BannerFace
 from campaigns.drafts import CampaignChanges
 from campaigns.errors import CampaignError, IllegalMove
 from campaigns.listing import get
@@ -26,7 +26,7 @@ async def make_banner(workspace_id: UUID, *, now: datetime, **wanted: object) ->
         workspace_id,
         now=now,
         sender_id=None,
-        content=BannerContent(title="Sale", body="Today"),
+        content=BannerContent(BannerFace("Sale", "Today")),
         placement_id=placement.id,
         weight=10,
         **wanted,

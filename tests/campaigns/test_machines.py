@@ -25,6 +25,7 @@ NEW = Judgement(is_by_machine=False, is_new=True, also_by_machine=())
         (Visit("GET", "YahooMailProxy; https://help.yahoo.com/kb/yahoo-mail-proxy-SLN28749.html"), False),
         (Visit("GET", "Mozilla/4.0 (compatible; ms-office; MSOffice 16)"), False),
         (Visit("GET", "Mozilla/5.0 (Linux; Android 11; CUBOT NOTE 20) AppleWebKit/537.36 Chrome/96.0 Mobile"), False),
+        (Visit("GET", "okhttp/4.12.0"), False),
         (Visit("HEAD", BROWSER), True),
         (Visit("GET", BROWSER, "prefetch;prerender"), True),
         (Visit("GET", BROWSER, "Prefetch"), True),

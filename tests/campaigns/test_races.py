@@ -5,13 +5,14 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from time import monotonic
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 
-from campaigns import control, drafts, sending
+from campaigns import claims, control, drafts, erasing, ledger, sending
 from campaigns.drafts import CampaignChanges
 from campaigns.errors import CampaignError, TargetError
+from campaigns.ledger import Intended, Intent
 from campaigns.listing import get
 from campaigns.models import CampaignStatus, DeliveryState
 from campaigns.senders import SenderInput, create
@@ -27,9 +28,6 @@ from tests.campaigns.test_sending import deliver_all, states
 from tests.segments.factories import PREMIUM
 
 SENT = (DeliveryState.SENT, None)
-ERASE = """
-UPDATE profile SET erased_at = now(), external_id = NULL, email = NULL, email_hash = NULL, traits = '{}' WHERE id = $1
-"""
 DUPLICATE = (DeliveryState.SKIPPED, "DUPLICATE_ADDRESS")
 Change = Callable[[], Awaitable[Any]]
 
@@ -37,7 +35,7 @@ Change = Callable[[], Awaitable[Any]]
 async def held_up(
     workspace_id: UUID, campaign_id: UUID, change: Change, *, now: datetime, after: int = 1
 ) -> ScriptedChannel:
-    """Send one message at a time; once `after` have come and the others are claimed, `change` something, then go on."""
+    """Send one message at a time; once `after` have come and the others are made, `change` something, then go on."""
     channel = ScriptedChannel()
     channel.go.clear()
     job = asyncio.create_task(
@@ -136,8 +134,7 @@ async def test_who_is_erased_before_their_turn_gets_nothing(
     await sending.start(workspace, campaign.id, now=now)
 
     async def erase() -> None:
-        async with transaction(workspace) as connection:
-            await connection.execute(ERASE, people["cyd"])
+        await erasing.erase(workspace, people["cyd"], now=now)
 
     channel = await held_up(workspace, campaign.id, erase, now=now)
     assert channel.recipients == ["ada@example.com", "bob@example.com"]
@@ -187,6 +184,42 @@ async def test_two_who_move_to_the_same_new_mailbox_get_one_message(
     channel = await held_up(workspace, campaign.id, change, now=now)
     assert channel.recipients == ["ada@example.com", "both@x.example"]
     assert (await states(workspace, campaign.id))[people["cyd"]] == DUPLICATE
+
+
+async def test_two_who_move_to_one_mailbox_in_two_groups_at_once_get_one_message(
+    workspace: UUID, now: datetime, hasher: AddressHasher
+) -> None:
+    """The second group waits for the first to be committed, and then sees where its message goes."""
+    people = await make_people(workspace, ["bob", "cyd"], hasher=hasher, now=now)
+    campaign = await make_campaign(workspace, now=now)
+    await sending.start(workspace, campaign.id, now=now)
+    await sending.prepare(workspace, campaign.id, carrier=carrier(ScriptedChannel()), now=now, until=monotonic() + 60)
+    await move(workspace, "bob", "both@x.example", hasher=hasher, now=now)
+    await move(workspace, "cyd", "both@x.example", hasher=hasher, now=now)
+    lease = timedelta(minutes=1)
+    async with transaction(workspace) as connection:
+        ids = {"workspace_id": workspace, "dispatch_id": await connection.fetchval("SELECT id FROM dispatch")}
+        claim_id = await claims.open_claim(connection, **ids, owner=uuid4(), lease=lease)
+        taken = await claims.take(connection, **ids, claim_id=claim_id, lease=lease, limit=9) or []
+    bob, cyd = (Intent(one.profile_id, 0, one.fence, now, one.email_hash) for one in taken)
+
+    async def intend(one: Intent) -> Intended:
+        async with transaction(workspace) as connection:
+            return await ledger.intend(
+                connection, **ids, claim_id=claim_id, ready=[one], consent_matters=True, test=False
+            )
+
+    async with transaction(workspace):
+        first = await intend(cyd)
+        with apart():
+            other = asyncio.create_task(intend(bob))
+            while not await somebody_waits(workspace):
+                pass
+    second = await other
+    assert (first.leaving, second.leaving) == (frozenset({(people["cyd"], 0)}), frozenset())
+    assert await states(workspace, campaign.id) == {
+        people["bob"]: DUPLICATE, people["cyd"]: (DeliveryState.SENDING, None),
+    }  # fmt: skip
 
 
 async def test_what_expires_while_it_is_sent_is_skipped_from_that_instant(

@@ -50,11 +50,31 @@ def test_the_longest_wait_doubles_with_each_attempt(attempt: int, draw: float) -
     assert retry_delay(attempt, lambda: draw) == first * draw
 
 
+@given(attempts, draws, st.timedeltas(timedelta(seconds=1), timedelta(hours=1)))
+def test_waits_that_a_provider_has_a_rule_for_begin_there_double_and_end_at_six_hours(
+    attempt: int, draw: float, first: timedelta
+) -> None:
+    wait = retry_wait(attempt, None, first, lambda: draw)
+    floor = retry_wait(attempt, None, first, lambda: 0.0)
+    assert floor <= wait <= LONGEST_RETRY
+    assert retry_wait(1, None, first, lambda: 0.0) == first
+    assert floor == min(first * 2.0 ** min(attempt - 1, 16), LONGEST_RETRY / 4)
+
+
+def test_a_thousand_devices_that_a_push_service_sends_away_come_back_spread_out() -> None:
+    """T-14, for FCM's 10 s and APNs' 15 minutes: jitter's coefficient of variation is 0.3 or more at every attempt."""
+    draw = random.Random(14).random
+    for first in (timedelta(seconds=10), timedelta(minutes=15)):
+        for attempt in range(1, 8):
+            waits = [retry_wait(attempt, None, first, draw).total_seconds() for _ in range(1_000)]
+            assert pstdev(waits) / fmean(waits) >= 0.3
+
+
 @given(attempts, draws, st.timedeltas(timedelta(0), timedelta(hours=6)))
 def test_a_wait_that_was_asked_for_is_kept_and_spread_over_a_tenth_of_it(
     attempt: int, draw: float, asked: timedelta
 ) -> None:
-    wait = retry_wait(attempt, asked, lambda: draw)
+    wait = retry_wait(attempt, asked, draw=lambda: draw)
     assert asked <= wait <= asked + max(asked / 10, LEAST_SPREAD)
 
 

@@ -15,8 +15,8 @@ from graphql.execution import get_variable_values
 
 from app import cli, limits, settings
 from app.api.paging import LARGEST_PAGE
+from campaigns.banner_checks import DATA_LIMIT
 from campaigns.banners import MOST_PLACEMENTS
-from campaigns.content import DATA_LIMIT
 from campaigns.emails import BODY_LIMIT
 from campaigns.ledger import GIVE_UP_AFTER
 from campaigns.program import OUTPUT_LIMIT

@@ -69,7 +69,14 @@ def test_a_published_operation_is_valid_within_the_limits_of_production(publishe
     assert root.name.value.lower() == file.stem.lower() or file.stem in VIEWS
 
 
-VIEWS = {"SegmentMembers", "SegmentEvaluations", "SegmentChanges", "CampaignResponses"}
+VIEWS = {
+    "SegmentMembers",
+    "SegmentEvaluations",
+    "SegmentChanges",
+    "CampaignResponses",
+    "CampaignBannerCounts",
+    "BannersOffline",
+}
 """Operations that show one side of what another shows too."""
 
 

@@ -8,7 +8,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from db import ddl, delivery_engine, live_segments
+from db import banner_engine, ddl, delivery_engine, live_segments, push_engine
 from db.roles import Role
 from db.transactions import Connection, across_workspaces, entry, transaction
 from tests.conftest import Database
@@ -72,8 +72,26 @@ ROWS = {
     " SELECT $1, campaign_id, id, 0, 'https://example.com' FROM dispatch WHERE workspace_id = $1",
     "in_doubt_resolution": "INSERT INTO in_doubt_resolution (workspace_id, campaign_id, resolved_as, messages,"
     " resolved_by, resolved_at) SELECT $1, id, 'SENT', 1, 'k', now() FROM campaign WHERE workspace_id = $1",
+    "banner_stop": "INSERT INTO banner_stop (workspace_id, subject_id, profile_id, reason)"
+    " SELECT $1, id, 1, 'CLICKED' FROM campaign WHERE workspace_id = $1",
+    "banner_event": "INSERT INTO banner_event (workspace_id, viewer, event_key, token_month, kind, campaign_id,"
+    " placement_id, content_version, occurred_at) SELECT $1, $1, $1, now(), 'CLICK', c.id, p.id, 1, now()"
+    " FROM campaign c, placement p WHERE c.workspace_id = $1 AND p.workspace_id = $1",
+    "banner_tally": "INSERT INTO banner_tally (workspace_id, subject_id, viewer, impressions, last_day, on_last_day,"
+    " days) SELECT $1, id, $1, 1, current_date, 1, 1 FROM campaign WHERE workspace_id = $1",
+    "banner_day": "INSERT INTO banner_day (workspace_id, campaign_id, placement_id, day)"
+    " SELECT $1, c.id, p.id, current_date FROM campaign c, placement p"
+    " WHERE c.workspace_id = $1 AND p.workspace_id = $1",
+    "push_credential": "INSERT INTO push_credential (workspace_id, app, provider, facts, sealed, key_id, set_at)"
+    " VALUES ($1, 'a', 'FCM', '{}', 's', 'k', now())",
 }
-TABLES = ddl.TENANT_TABLES + live_segments.TENANT_TABLES + delivery_engine.TENANT_TABLES
+TABLES = (
+    ddl.TENANT_TABLES
+    + live_segments.TENANT_TABLES
+    + delivery_engine.TENANT_TABLES
+    + banner_engine.TENANT_TABLES
+    + push_engine.TENANT_TABLES
+)
 LEAF_TABLES = ddl.LEAF_TABLES + live_segments.LEAF_TABLES
 
 
@@ -91,7 +109,7 @@ async def as_owner(database: Database) -> AsyncIterator[Connection]:
 async def filled(database: Database, workspace: UUID, other_workspace: UUID) -> tuple[UUID, UUID]:
     """Two workspaces with a row in every table."""
     async with as_owner(database) as owner:
-        for parent in ("event", "delivery", "delivery_event"):
+        for parent in ("event", "delivery", "delivery_event", "banner_event"):
             await owner.execute("SELECT ensure_month($1, now())", parent)
         for one in (workspace, other_workspace):
             for table in TABLES:

@@ -21,7 +21,7 @@ OWNERS = {
     },
     "campaigns": {
         "sender", "placement", "campaign", "campaign_segment", "dispatch", "delivery", "claim", "delivery_event",
-        "link", "in_doubt_resolution",
+        "link", "in_doubt_resolution", "banner_stop", "banner_event", "banner_tally", "banner_day", "push_credential",
     },
 }  # fmt: skip
 OWNER = {table: package for package, tables in OWNERS.items() for table in tables}
@@ -98,13 +98,15 @@ def test_a_statement_touches_only_tables_its_package_may(package: str, where: st
 
 
 def test_every_table_has_one_owner() -> None:
-    from db import ddl, delivery_engine, live_segments
+    from db import banner_engine, ddl, delivery_engine, live_segments, push_engine
 
     assert set(OWNER) == {
         "workspace",
         *ddl.TENANT_TABLES,
         *live_segments.TENANT_TABLES,
         *delivery_engine.TENANT_TABLES,
+        *banner_engine.TENANT_TABLES,
+        *push_engine.TENANT_TABLES,
     }
 
 

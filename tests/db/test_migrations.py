@@ -10,7 +10,7 @@ from tortoise import Tortoise
 from tortoise.migrations.autodetector import MigrationAutodetector
 
 from app.tables import MODEL_MODULES
-from db import ddl, delivery_engine, live_segments
+from db import banner_engine, ddl, delivery_engine, live_segments, push_engine
 from db.transactions import APP_LABEL, across_workspaces, tortoise_config, transaction
 from tests.conftest import Database, Servers, database_url, on_server
 
@@ -113,6 +113,8 @@ async def test_every_tenant_table_is_listed(database: Database) -> None:
         *ddl.TENANT_TABLES,
         *live_segments.TENANT_TABLES,
         *delivery_engine.TENANT_TABLES,
+        *banner_engine.TENANT_TABLES,
+        *push_engine.TENANT_TABLES,
     }
 
 
@@ -132,7 +134,11 @@ d AS (INSERT INTO profile_date (workspace_id, key, at, profile_id)
   SELECT workspace_id, 'since', '2024-03-01Z', id FROM p),
 c AS (INSERT INTO profile_change (workspace_id, kind, profile_id, profile_ids, other_id)
   SELECT id, c.kind, c.one, c.several, c.other FROM w,
-    (VALUES ('touched', NULL, ARRAY[7, 8], NULL), ('merged', 8, NULL, 7)) AS c (kind, one, several, other))
+    (VALUES ('touched', NULL, ARRAY[7, 8], NULL), ('merged', 8, NULL, 7)) AS c (kind, one, several, other)),
+l AS (INSERT INTO placement (workspace_id, key, name, content_fields, limits)
+  SELECT id, 'home', 'Home', '{TITLE}', '{"lifetime": 3}' FROM w RETURNING id, workspace_id),
+b AS (INSERT INTO campaign (workspace_id, name, channel, status, content, placement_id, weight, rules, test_segment_id)
+  SELECT l.workspace_id, 'Sale', 'BANNER', 'ACTIVE', '{"title": "Sale"}', l.id, 10, '{"priority": 3}', s.id FROM l, s)
 INSERT INTO pulse_clock (workspace_id, through) SELECT id, now() FROM w
 """
 
@@ -175,6 +181,10 @@ async def test_the_newest_migration_goes_down_and_up_again_with_rows_in_it(serve
             assert await owner.fetchval("SELECT live FROM segment WHERE name = 'vip'")
             assert await owner.fetchval("SELECT at::date::text FROM profile_date WHERE key = 'since'") == "2024-03-01"
             assert await owner.fetchval("SELECT count(*) FROM membership") == 2
+            banner = await owner.fetchrow(
+                "SELECT weight, content->>'title', rules::text, test_segment_id FROM campaign"
+            )
+            assert tuple(banner) == (10, "Sale", "{}", None)
             told = await owner.fetch(
                 "SELECT kind, profile_id, profile_ids FROM profile_change ORDER BY kind, profile_ids"
             )

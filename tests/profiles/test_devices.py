@@ -9,7 +9,7 @@ import pytest
 
 from profiles import devices
 from profiles.addresses import AddressHasher
-from profiles.devices import MOST_DEVICES, Device, DeviceInput, Platform, Provider
+from profiles.devices import MOST_DEVICES, Device, DeviceInput, GoneDevice, Platform, Provider
 from profiles.errors import ProfileError
 from tests.profiles import people
 
@@ -115,3 +115,19 @@ async def test_a_device_that_cannot_be_kept_is_refused_and_nothing_is_written(wo
     with pytest.raises(ProfileError) as refused:
         await devices.unregister(workspace, Provider.FCM, "a\0", now=now)
     assert refused.value.field == ("token",)
+
+
+async def test_devices_that_a_push_service_calls_gone_are_disabled_unless_they_registered_since(
+    workspace: UUID, other_workspace: UUID, now: datetime
+) -> None:
+    made = [
+        await devices.register(workspace, replace(PHONE, token=f"Token-{n}"), now=now + n * SECOND) for n in range(4)
+    ]
+    await devices.register(workspace, replace(PHONE, token="Token-3"), now=now + 20 * SECOND)
+    gone = [GoneDevice(one.id, one.token, now + 10 * SECOND) for one in made]
+    gone[1] = replace(gone[1], token="another")
+    assert await devices.disable_gone(other_workspace, gone, now=now) == 0
+    assert await devices.disable_gone(workspace, gone, now=now + 30 * SECOND) == 2
+    assert await devices.disable_gone(workspace, gone, now=now + 40 * SECOND) == 0
+    assert await devices.disable_gone(workspace, [], now=now) == 0
+    assert await people.rows(workspace, DISABLED) == [("Token-0", "GONE"), ("Token-2", "GONE")]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from db.transactions import transaction
-from profiles.packing import SEPARATOR, pack, pack_numbers, pack_times
+from profiles.packing import SEPARATOR, pack, pack_numbers, seconds_of
 
 TEXTS = st.lists(st.one_of(st.none(), st.text(alphabet=SEPARATOR + "ab é", max_size=4)), min_size=1, max_size=9)
 SPLIT = """
@@ -50,7 +50,7 @@ async def test_times_come_out_to_the_microsecond(workspace: UUID) -> None:
     draw = Random(1)
     instants = [EARLIEST + timedelta(microseconds=draw.randrange(10**15 * 3)) for _ in range(5000)]
     async with transaction(workspace) as connection:
-        found = await connection.fetchval(INSTANTS, pack_times(instants))
+        found = await connection.fetchval(INSTANTS, pack_numbers(seconds_of(instants)))
         assert found == instants
         assert await connection.fetchval(NUMBERS, pack_numbers([2**31 - 1, 1, 2])) == [2**31 - 1, 1, 2]
         assert await connection.fetchval(NUMBERS, pack_numbers([])) == []

@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 
 from db.transactions import transaction
-from profiles import consent, devices, identities, loading, profiles, storing
+from profiles import consent, devices, identities, loading, profiles, seen, storing
 from tests.conftest import Database
 
 MANY = """
@@ -53,6 +53,20 @@ async def test_people_are_looked_up_by_key_whatever_the_statistics_say(late_work
     async with transaction(late_workspace) as connection:
         plan = [row[0].strip() for row in await connection.fetch(f"EXPLAIN (COSTS OFF) {text}")]
     assert [line for line in plan if line.startswith("Filter") or "Seq Scan" in line] == []
+    conditions = [line for line in plan if line.startswith("Index Cond")]
+    assert conditions
+    assert all(" AND " in line for line in conditions)
+
+
+@pytest.mark.parametrize("name", ["MEET_BY_EXTERNAL_ID", "MEET_BY_ANONYMOUS_ID"])
+async def test_strangers_are_met_by_key_whatever_the_statistics_say(late_workspace: UUID, name: str) -> None:
+    nobody = ["\x1f", "b1", "{1}", "{1}", "", "", "", ""]
+    arguments = ", ".join(f"'{one}'" for one in (late_workspace, *nobody))
+    async with transaction(late_workspace, generic_plans=True) as connection:
+        await connection.execute(f"PREPARE meeting AS {getattr(seen, name)}")
+        plan = [row[0].strip() for row in await connection.fetch(f"EXPLAIN (COSTS OFF) EXECUTE meeting ({arguments})")]
+        await connection.execute("DEALLOCATE meeting")
+    assert [line for line in plan if "Seq Scan" in line] == []
     conditions = [line for line in plan if line.startswith("Index Cond")]
     assert conditions
     assert all(" AND " in line for line in conditions)

@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 from pyroaring import BitMap
 
 from db.transactions import transaction
-from profiles import events, merging, profiles
+from profiles import erasing, events, merging, profiles
 from profiles.addresses import AddressHasher
 from profiles.events import EventInput
 from profiles.profiles import ProfileInput
@@ -33,10 +33,6 @@ Json = dict[str, object]
 ON_PREMIUM: Json = {"plan": "premium"}
 
 HASHER = AddressHasher(b"an address key of the tests, 32+ bytes")
-WRITE_ERASED = """
-WITH erased AS (UPDATE profile SET erased_at = $3, traits = '{}' WHERE workspace_id = $1 AND id = $2)
-INSERT INTO profile_change (workspace_id, profile_id, kind, changed_at) VALUES ($1, $2, 'erased', $3)
-"""
 WAITING = """
 SELECT kind, unnest(coalesce(profile_ids, ARRAY[profile_id])) AS profile_id FROM profile_change
 WHERE workspace_id = $1 ORDER BY seq
@@ -107,9 +103,8 @@ async def merge(workspace_id: UUID, *, loser: int, winner: int, now: datetime) -
 
 
 async def erase(workspace_id: UUID, profile_id: int, *, now: datetime) -> None:
-    """What is left of somebody, and the word about it."""
     async with transaction(workspace_id) as connection:
-        await connection.execute(WRITE_ERASED, workspace_id, profile_id, now)
+        await erasing.erase(connection, workspace_id=workspace_id, profile_id=profile_id, now=now)
 
 
 async def static_with(workspace_id: UUID, *profile_ids: int, now: datetime, name: str = "curated") -> Segment:

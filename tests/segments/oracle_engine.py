@@ -96,8 +96,8 @@ class OracleEngine:
     async def gone(self, *, workspace_id: UUID) -> BitMap:
         return BitMap((await read_population(workspace_id)).dead)
 
-    async def living(self, *, workspace_id: UUID) -> int:
-        return len(await self.universe(workspace_id=workspace_id))
+    async def profiles(self, *, workspace_id: UUID, since: float) -> int:
+        return len((await read_population(workspace_id)).people)
 
     async def crossed(
         self, *, workspace_id: UUID, leaves: Sequence[EngineLeaf], since: datetime, until: datetime

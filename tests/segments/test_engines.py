@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from itertools import product
+from time import monotonic
 from typing import Any, cast
 from uuid import UUID, uuid4
 
@@ -505,7 +506,7 @@ async def test_nobody_is_found_where_nobody_is(engine: Engine, workspace: UUID) 
         assert await found(engine, workspace, leaf) == set()
     assert await engine.universe(workspace_id=workspace) == BitMap()
     assert await engine.gone(workspace_id=workspace) == BitMap()
-    assert await engine.living(workspace_id=workspace) == 0
+    assert await engine.profiles(workspace_id=workspace, since=monotonic()) == 0
     assert await engine.ids(workspace_id=workspace, leaves=[], now=NOW) == []
     assert await engine.crossed(workspace_id=workspace, leaves=[], since=NOW, until=NOW) == BitMap()
     ranks = await engine.ranks(workspace_id=workspace, by=ByTrait("k"), now=NOW)
@@ -541,7 +542,7 @@ async def test_the_universe_is_the_living_of_the_workspace_or_of_a_brand(engine:
     assert set(await engine.universe(workspace_id=workspace, brand_id=uuid4())) == set()
 
 
-async def test_those_who_are_gone_are_told_and_the_living_counted(
+async def test_those_who_are_gone_are_told_and_all_are_counted(
     engine: Engine, workspace: UUID, other_workspace: UUID
 ) -> None:
     ids = await make_people(workspace, *[Person()] * 5)
@@ -549,10 +550,10 @@ async def test_those_who_are_gone_are_told_and_the_living_counted(
     await erase(workspace, ids[2])
     await merge(workspace, loser=ids[3], winner=ids[1])
     assert set(await engine.gone(workspace_id=workspace)) == {ids[2], ids[3]}
-    assert await engine.living(workspace_id=workspace) == 3
+    assert await engine.profiles(workspace_id=workspace, since=monotonic()) == 5
     await erase(other_workspace, foreign)
     assert set(await engine.gone(workspace_id=other_workspace)) == {foreign}
-    assert await engine.living(workspace_id=other_workspace) == 0
+    assert await engine.profiles(workspace_id=other_workspace, since=monotonic()) == 1
 
 
 async def test_counts_are_right_on_both_sides_of_where_they_are_counted_here_or_there(

@@ -34,9 +34,9 @@ class WatchedEngine(PostgresEngine):
         self.asked.append("gone")
         return await super().gone(**asked)
 
-    async def living(self, **asked: Any) -> int:
-        self.asked.append("living")
-        return await super().living(**asked)
+    async def profiles(self, **asked: Any) -> int:
+        self.asked.append("profiles")
+        return await super().profiles(**asked)
 
 
 async def find(
@@ -69,7 +69,7 @@ async def test_everybody_is_listed_only_for_a_condition_that_everybody_but_some_
     everyone = uuid4()
     for definition, expected, asked in (
         (PREMIUM, {one}, ["gone"]),
-        ({"all": [PREMIUM, {"not": BOUGHT}]}, {one}, ["gone", "living"]),
+        ({"all": [PREMIUM, {"not": BOUGHT}]}, {one}, ["gone", "profiles"]),
         ({"not": BOUGHT}, {one}, ["universe"]),
         ({"all": [{"inSegment": str(everyone)}, BOUGHT]}, {other}, ["universe"]),
     ):

@@ -1,44 +1,121 @@
-"""Counting who is how often among ids, against plain counting."""
+"""Columns of events against the oracle, without a database: every measure, exactly."""
 
-from array import array
-from collections import Counter
-from fractions import Fraction
+from dataclasses import replace
+from datetime import timedelta
+from decimal import Decimal
+from struct import pack
+from typing import Any
 
+import orjson
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segments.engines import folding
-from segments.nodes import Amount
+from segments.engines import event_rows, folding, json_numbers
+from segments.engines.event_rows import Reading, Share
+from segments.nodes import Aggregate, Amount, Event, Total
 from tests.segments import oracle, strategies
+from tests.segments.people import Happened
+from tests.segments.strategies import NOW
 
-# Few enough people that many of them are in one slice again and again, and in many slices.
-IDS = st.lists(st.integers(min_value=1, max_value=60) | st.just(2**31 - 1), max_size=3 * folding.SLICE)
-AMOUNTS = st.builds(
-    Amount,
-    st.sampled_from(strategies.COMPARING),
-    st.integers(min_value=-1, max_value=folding.MOST_COUNTED - 1) | st.sampled_from([0.5, 2.5, -0.5, 7.5]),
+PROPERTIES = ("k", "l")
+IDS = st.integers(1, 6) | st.sampled_from((1000, 2**31 - 1))
+# What fits into 64 bits in parts of its last decimal, what does not, what does not together, and what is no number.
+NUMBERS = st.one_of(
+    st.integers(-3, 3),
+    st.decimals(-100, 100, places=2).map(float),
+    st.sampled_from(
+        (2**62, -(2**62), 2**63 - 1, 10**17, -(10**17), 0.1, 0.2, 0.3, 1e20, 1e300, 5e-324, -1e-7, 0.30000000000000004)
+    ),
+)
+OTHERS = st.sampled_from((None, True, "5", "-1.5", "", "a.b", "1", [1.5], {"a": 2.5}, "x\ny\x01z"))
+EVENTS = st.tuples(
+    IDS,
+    st.builds(
+        Happened,
+        st.just("buy"),
+        st.sampled_from([NOW - edge for edge in (*strategies.EDGES, timedelta(microseconds=1))]),
+        st.dictionaries(st.sampled_from(PROPERTIES), NUMBERS | OTHERS, max_size=2),
+    ),
+)
+LIMITS = st.builds(Amount, st.sampled_from(strategies.COMPARING), NUMBERS)
+COUNTS = st.integers(-1, 4) | st.sampled_from((0.5, 1e40))
+LEAVES = st.builds(
+    Event,
+    st.just("buy"),
+    count=st.none()
+    | st.builds(Amount, st.sampled_from(strategies.COMPARING), st.integers(-1, 4) | st.sampled_from((0.5, 1e40))),
+    totals=st.lists(
+        st.builds(Total, st.sampled_from(Aggregate), st.sampled_from(PROPERTIES), LIMITS),
+        max_size=2,
+        unique_by=lambda total: total.aggregate,
+    ).map(tuple),
+    window=st.none() | strategies.times,
+    first=st.none() | strategies.times,
+    last=st.none() | strategies.times,
 )
 
 
+def as_sent(value: Any) -> bytes:
+    """As jsonb_send writes it: numbers are plain digits."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return b"\x01" + format(Decimal(str(value)), "f").encode()
+    return b"\x01" + orjson.dumps(value)
+
+
+def columns(reading: Reading, events: list[tuple[int, Happened]]) -> list[bytes | None]:
+    """What PostgreSQL answers `reading` with, all flags set that `flags` gives."""
+    if not events:
+        return [None] * (1 + reading.timed + reading.flagged + len(reading.properties))
+    found = [b"".join(pack(">i", id) for id, _ in events)]
+    if reading.timed:
+        found.append(b"".join(pack(">q", folding.micros(one.at)) for _, one in events))
+    if reading.flagged:
+        found.append(b"".join(pack(">q", id % 4) for id, _ in events))
+    found += [b"".join(as_sent(one.properties.get(key)) for _, one in events) for key in reading.properties]
+    return list(found)
+
+
+def meant(leaf: Event, events: list[tuple[int, Happened]]) -> set[int]:
+    """Never who has no matching event: see engines/base.py."""
+    people: dict[int, list[Happened]] = {}
+    for id, one in events:
+        people.setdefault(id, []).append(one)
+    return {id for id, mine in people.items() if oracle.matching(leaf, mine, NOW) and oracle.performed(leaf, mine, NOW)}
+
+
+@settings(max_examples=1000, deadline=None)
+@given(events=st.lists(EVENTS, max_size=30), leaves=st.lists(LEAVES, min_size=1, max_size=3))
+def test_columns_are_folded_to_whom_the_oracle_finds(events: list[tuple[int, Happened]], leaves: list[Event]) -> None:
+    """S2-16 to S2-19 where they are counted, summed and dated."""
+    reading = event_rows.of_events(leaves, some=False)
+    if not reading.timed and leaves[0].window is not None:
+        # The statement has seen to it.
+        events = [one for one in events if oracle.inside(one[1].at, leaves[0].window, NOW)]
+    found = folding.fold(reading, columns(reading, events), NOW)
+    assert [set(one) for one in found] == [meant(leaf, events) for leaf in leaves]
+
+
+def test_each_leaf_takes_the_rows_with_its_flag() -> None:
+    events = [(id, Happened("buy", NOW)) for id in (1, 2, 3, 4, 6)]
+    reading = event_rows.of_events([Event("buy"), Event("buy")], some=False)
+    reading = replace(reading, shares=(Share(Event("buy"), 1), Share(Event("buy"), 2), Share(Event("buy"))))
+    found = folding.fold(reading, columns(reading, events), NOW)
+    assert [set(one) for one in found] == [{1, 3}, {2, 3, 6}, {1, 2, 3, 4, 6}]
+
+
 @settings(max_examples=500, deadline=None)
-@given(ids=IDS, amount=AMOUNTS)
-def test_as_often_means_what_counting_one_by_one_means(ids: list[int], amount: Amount) -> None:
-    counted = Counter(ids)
-    assert folding.may_fold(amount)
-    found = folding.as_often(array("I", ids), amount)
-    assert set(found) == {id for id, times in counted.items() if oracle.measures(Fraction(times), amount)}
-
-
-def test_large_counts_are_left_to_the_database() -> None:
-    """Each number up to the limit is a bitmap of its own."""
-    for operator in strategies.COMPARING:
-        assert not folding.may_fold(Amount(operator, folding.MOST_COUNTED))
-        assert not folding.may_fold(Amount(operator, 10**40))
-
-
-@settings(max_examples=200, deadline=None)
-@given(ids=IDS)
-def test_layers_are_of_those_who_are_there_so_often_or_more(ids: list[int]) -> None:
-    counted = Counter(ids)
-    for times, layer in enumerate(folding.layers(array("I", ids), 4), start=1):
-        assert set(layer) == {id for id, found in counted.items() if found >= times}
+@given(values=st.lists(NUMBERS | OTHERS, max_size=40))
+@pytest.mark.parametrize("together", [1, 3, 1 << 17])
+def test_numbers_are_read_as_they_are(values: list[Any], together: int) -> None:
+    before = json_numbers.TOGETHER
+    json_numbers.TOGETHER = together
+    try:
+        numbers = json_numbers.read(b"".join(map(as_sent, values)))
+    finally:
+        json_numbers.TOGETHER = before
+    read = [
+        Decimal(unit).scaleb(-numbers.decimals, json_numbers.EXACT) if known else None
+        for unit, known in zip(numbers.units.tolist(), numbers.known.tolist(), strict=True)
+    ]
+    assert read == [None if oracle.number(one) is None else Decimal(str(one)) for one in values]

@@ -79,15 +79,23 @@ async def test_rows_of_a_dead_worker_are_swept(workspace: UUID, now: datetime, h
     async with transaction(workspace) as connection:
         dispatch_id = await connection.fetchval("SELECT id FROM dispatch")
         claim_id = await connection.fetchval(
-            "INSERT INTO claim (workspace_id, dispatch_id, owner, lease_until)"
-            " VALUES ($1, $2, $2, now() - interval '1 s') RETURNING id",
+            "INSERT INTO claim (workspace_id, dispatch_id, owner, lease_until, walked_from)"
+            " VALUES ($1, $2, $2, now() - interval '1 s', 0) RETURNING id",
             workspace,
             dispatch_id,
         )
-        await connection.execute("UPDATE delivery SET state = 'claimed', claim_id = $1", claim_id)
+        await connection.execute(
+            "UPDATE delivery SET claim_id = $1,"
+            " state = CASE WHEN email = 'a@example.com' THEN 'sending' ELSE 'pending' END"
+            " FROM profile WHERE id = profile_id",
+            claim_id,
+        )
     await ticks.sweep(worker.context)
     async with transaction(workspace) as connection:
-        assert await connection.fetchval("SELECT array_agg(DISTINCT state) FROM delivery") == ["pending"]
+        states = await connection.fetch("SELECT profile_id, state FROM delivery ORDER BY profile_id")
+        assert [row["state"] for row in states] == ["in_doubt", "pending"]
+        walked = await connection.fetchval("SELECT walked_through FROM dispatch")
+        assert walked == states[1]["profile_id"] - 1
         assert await connection.fetchval("SELECT count(*) FROM claim") == 0
 
 

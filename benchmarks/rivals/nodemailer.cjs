@@ -1,4 +1,4 @@
-// Messages a second of nodemailer's pooled transport: node send.cjs PORT MESSAGES CONNECTIONS
+// Messages a second of nodemailer's pooled transport: node nodemailer.cjs PORT MESSAGES CONNECTIONS
 const nodemailer = require("nodemailer");
 
 const [port, messages, connections] = process.argv.slice(2).map(Number);

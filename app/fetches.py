@@ -1,0 +1,203 @@
+"""Fetches of banners, as fast as they can be answered: who asks, and what was answered a moment ago.
+
+Proving a caller, reading a viewer token, deciding and writing cost tens of microseconds. All of it is kept a while for
+those who fetched last, and an answer as long as it is true: until its time is over, banners or placements change, or
+something about its very viewer does (app/boards.py: Kept.holds).
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from hashlib import blake2b
+from typing import Generic, TypeVar
+
+from starlette.datastructures import Headers
+
+from app.auth import Caller, require
+from app.banner_json import AGE
+from app.boards import Kept
+from app.context import Services
+from app.patience import UNREACHABLE
+from app.plans import Plan
+from app.problems import ApiError
+from app.serving import Asked, Served, serve
+from campaigns.banner_stops import FOREVER
+from campaigns.banners import LONGEST_AGE, Viewer
+from profiles.keys import Scope
+
+REMEMBERED = timedelta(seconds=5)
+"""So long a caller is not proven again, as keys are not (app/auth.py)."""
+MOST_SESSIONS = 16_384
+"""Callers of whom something is kept: about 30 MB."""
+MOST_ANSWERS = 4
+"""Kept of each."""
+LONGEST_AGE_S = LONGEST_AGE.total_seconds()
+
+AUTHORIZATION, CLIENT_TOKEN, VIEWER = b"authorization", b"x-muster-client-token", b"x-muster-viewer"
+LANGUAGE = b"accept-language"
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Latest(Generic[K, V]):
+    """The values used last, at most so many."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.kept: OrderedDict[K, V] = OrderedDict()
+
+    def find(self, key: K) -> V | None:
+        """The value; None when it is not kept."""
+        found = self.kept.get(key)
+        if found is not None:
+            self.kept.move_to_end(key)
+        return found
+
+    def keep(self, key: K, value: V) -> None:
+        """Keep one, and drop the one that was not used for longest where there are too many."""
+        self.kept[key] = value
+        self.kept.move_to_end(key)
+        if len(self.kept) > self.most:
+            self.kept.popitem(last=False)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Question:
+    """What is asked, and how the answer is written."""
+
+    plan: Plan
+    asked: Asked
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What was answered to somebody, for as long as it is true."""
+
+    pieces: list[bytes]
+    """Cut where the age belongs."""
+    etag: bytes
+    good_until: datetime
+    made_at: int
+    """The number of the board's last change."""
+
+
+@dataclass(slots=True)
+class Session:
+    """Somebody with a viewer token."""
+
+    caller: Caller
+    viewer: Viewer
+    kept: Kept
+    proven_until: datetime
+    seen_until: datetime
+    """Until when the viewer token names this viewer."""
+    answers: "dict[Question, Answer]" = field(default_factory=dict)
+
+    def holds(self, answer: Answer) -> bool:
+        """Whether an answer would still be the same."""
+        return self.kept.holds(answer.made_at, self.viewer.profile_id)
+
+
+HeaderValues = dict[bytes, bytes]
+SessionKey = tuple[bytes | None, bytes | None, bytes | None, bytes | None]
+
+
+class Fetches:
+    """Answers fetches. `services` is set when the application starts."""
+
+    def __init__(self) -> None:
+        self.services: Services
+        self.sessions: Latest[SessionKey, Session] = Latest(MOST_SESSIONS)
+
+    async def answer(self, headers: HeaderValues, question: Question, *, now: datetime) -> tuple[Answer, bool]:
+        """The answer to a question, and whether it brings a new viewer token. Raises MusterError."""
+        key = (
+            headers.get(AUTHORIZATION),
+            headers.get(CLIENT_TOKEN),
+            headers.get(VIEWER),
+            headers.get(LANGUAGE),
+        )
+        session = self.sessions.find(key)
+        caller = None
+        if session is not None and now >= session.proven_until:
+            caller = await self.prove(headers, now=now)
+            if caller == session.caller:
+                session.proven_until = proven_until(caller, now)
+            else:
+                session = None
+        if session is not None and now < session.seen_until and self.services.boards.is_current(session.kept):
+            answer = session.answers.get(question)
+            if answer is not None and now < answer.good_until and session.holds(answer):
+                return answer, False
+        caller = caller or (session.caller if session else await self.prove(headers, now=now))
+        served = await serve(
+            self.services,
+            caller,
+            question.asked,
+            viewer_token=text_of(headers.get(VIEWER)),
+            accept_language=text_of(headers.get(LANGUAGE)),
+            now=now,
+        )
+        answer = answered(served, question)
+        is_new = served.sight.token is not None
+        # Only who has a token comes back as the same; and what a secret key opens is not kept by its name.
+        if not is_new and not caller.is_server and key[2] is not None:
+            self.remember(key, session, caller, served, question, answer)
+        return answer, is_new
+
+    async def prove(self, headers: HeaderValues, *, now: datetime) -> Caller:
+        """Who asks; raises ApiError UNAUTHENTICATED or FORBIDDEN, UNAVAILABLE when nobody can be asked."""
+        given = Headers(raw=[(name, headers[name]) for name in (AUTHORIZATION, CLIENT_TOKEN) if name in headers])
+        try:
+            caller = await self.services.authenticator.caller(given, now=now)
+        except UNREACHABLE as fault:
+            raise ApiError("UNAVAILABLE", "The database is away; ask again later.") from fault
+        return require(caller, Scope.READ, from_apps=True)
+
+    def remember(
+        self,
+        key: SessionKey,
+        session: Session | None,
+        caller: Caller,
+        served: Served,
+        question: Question,
+        answer: Answer,
+    ) -> None:
+        """Keep an answer for the next time."""
+        if session is None or session.viewer != served.viewer or session.kept is not served.kept:
+            session = Session(
+                caller, served.viewer, served.kept, proven_until(caller, served.now), served.sight.expires_at
+            )
+            self.sessions.keep(key, session)
+        if question not in session.answers and len(session.answers) >= MOST_ANSWERS:
+            session.answers.clear()
+        session.answers[question] = answer
+
+
+def answered(served: Served, question: Question) -> Answer:
+    """What is answered, written."""
+    pieces = question.plan.answer(served, question.asked)
+    digest = blake2b(AGE.join(pieces), digest_size=12, key=served.viewer.key.encode("utf-8", "replace")[:64])
+    return Answer(
+        pieces=pieces,
+        # Weak: the age in it is another one each second (RFC 9110 8.8.1).
+        etag=b'W/"' + digest.hexdigest().encode() + b'"',
+        good_until=served.good_until,
+        made_at=served.kept.number,
+    )
+
+
+def proven_until(caller: Caller, now: datetime) -> datetime:
+    """Until when a caller need not be proven again."""
+    return min(now + REMEMBERED, caller.expires_at or FOREVER)
+
+
+def age_of(answer: Answer, now: datetime) -> bytes:
+    """How many whole seconds an answer holds at most."""
+    left = (answer.good_until - now).total_seconds()
+    return b"%d" % max(0, min(LONGEST_AGE_S, left))
+
+
+def text_of(value: bytes | None) -> str | None:
+    return None if value is None else value.decode("latin-1")

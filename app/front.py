@@ -1,0 +1,205 @@
+"""The two ways to fetch banners, before everything else of the application: GET /v1/banners and POST /graphql.
+
+A fetch costs tens of microseconds where Starlette costs a hundred and execution a thousand. Whatever is not plain goes
+the usual way, to the same answer: tests/app/test_banner_plans.py compares them.
+"""
+
+from functools import lru_cache
+from time import perf_counter
+from urllib.parse import parse_qs
+
+import orjson
+from graphql import GraphQLSchema
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.endpoint import GRAPHQL_JSON, JSON, media_type
+from app.fetches import Fetches, Latest, Question, age_of
+from app.ingest import answer as refused
+from app.plans import REST, REST_OFFLINE, plan_of
+from app.problems import ApiError, log_fault, problem
+from app.serving import Asked
+from app.timing import BEGAN, HEADER, timing
+from db.errors import MusterError
+
+MOST_QUESTIONS = 1_024
+LONGEST_QUESTION = 8_192
+"""Bytes of a query string or body that is kept."""
+VARY = b"Authorization, X-Muster-Client-Token, X-Muster-Viewer, Accept-Language"
+FROM_ANYWHERE = ((b"access-control-allow-origin", b"*"), (b"access-control-expose-headers", b"ETag"))
+"""Pages of any origin fetch banners; no cookie is used."""
+TIMING = HEADER.encode()
+
+
+class Front:
+    """Answers fetches of banners; everything else is the application's."""
+
+    def __init__(self, schema: GraphQLSchema, *, introspection: bool) -> None:
+        self.fetches = Fetches()
+        self.get = GetBanners(self.fetches)
+        self.post = PostBanners(self.fetches, schema, introspection=introspection)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send, application: ASGIApp) -> None:
+        """Answer, or hand on to the application."""
+        path, method = scope["path"], scope["method"]
+        if path == "/v1/banners" and method in ("GET", "HEAD") and not has_body(scope):
+            await self.get(scope, receive, send)
+        elif path == "/graphql" and method == "POST":
+            await self.post(scope, receive, send, application)
+        else:
+            await application(scope, receive, send)
+
+
+def has_body(scope: Scope) -> bool:
+    """Whether a request announces one."""
+    return any(
+        (name == b"content-length" and value != b"0") or name == b"transfer-encoding"
+        for name, value in scope["headers"]
+    )
+
+
+class GetBanners:
+    """GET /v1/banners?placement=... (repeated for more): the JSON of the query `banners`, for the same callers."""
+
+    def __init__(self, fetches: Fetches) -> None:
+        self.fetches = fetches
+        self.queries: Latest[bytes, Question] = Latest(MOST_QUESTIONS)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began = scope.setdefault(BEGAN, perf_counter())
+        # Of a header that is there twice the first counts, as everywhere.
+        headers = dict(scope["headers"][::-1])
+        now = self.fetches.services.clock()
+        try:
+            question = self.queries.find(scope["query_string"]) or self.read_query(scope["query_string"])
+            answer, is_new = await self.fetches.answer(headers, question, now=now)
+        except MusterError as refusal:
+            response = refused(refusal)
+            response.raw_headers.extend((*FROM_ANYWHERE, (TIMING, timing(scope).encode())))
+            await response(scope, receive, send)
+            return
+        except Exception as fault:
+            error_id = log_fault(fault, where="banners")
+            message = f"Something went wrong on our side; ask about error {error_id}."
+            await problem(500, "INTERNAL", message, **{HEADER: timing(scope)})(scope, receive, send)
+            return
+        age = age_of(answer, now)
+        common = [
+            (b"cache-control", b"private, max-age=" + age),
+            (b"etag", answer.etag),
+            (b"vary", VARY),
+            *FROM_ANYWHERE,
+            (TIMING, f"app;dur={(perf_counter() - began) * 1000:.2f}".encode()),
+        ]
+        wanted = headers.get(b"if-none-match")
+        # A new viewer token must arrive.
+        if wanted is not None and not is_new and matches(wanted, answer.etag):
+            await send({"type": "http.response.start", "status": 304, "headers": common})
+            await send({"type": "http.response.body", "body": b""})
+            return
+        body = age.join(answer.pieces)
+        length = (b"content-length", str(len(body)).encode())
+        start = {
+            "type": "http.response.start",
+            "status": 200,
+            "headers": [(b"content-type", JSON.encode()), length, *common],
+        }
+        await send(start)
+        await send({"type": "http.response.body", "body": body})
+
+    def read_query(self, text: bytes) -> Question:
+        """What a query string asks; raises ApiError for a parameter nobody knows, or a value that is none."""
+        given = parse_qs(text.decode("latin-1"), keep_blank_values=True)
+        offline = given.get("offline", ["false"])[0]
+        if offline not in ("true", "false"):
+            raise ApiError("INVALID_VALUE", "Say offline=true, or leave it out.", field=("offline",))
+        asked = Asked(
+            tuple(given.get("placement", ())),
+            external_id=given.get("externalId", [None])[0],
+            locale=given.get("locale", [None])[0],
+            offline=offline == "true",
+        )
+        question = Question(REST_OFFLINE if asked.offline else REST, asked)
+        if len(text) <= LONGEST_QUESTION:
+            self.queries.keep(text, question)
+        return question
+
+
+class PostBanners:
+    """POST /graphql with an operation that has a plan; others are executed, as is whatever would be refused."""
+
+    def __init__(self, fetches: Fetches, schema: GraphQLSchema, *, introspection: bool) -> None:
+        self.fetches, self.schema, self.introspection = fetches, schema, introspection
+        self.bodies: Latest[bytes, Question] = Latest(MOST_QUESTIONS)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send, application: ASGIApp) -> None:
+        began = perf_counter()
+        headers = dict(scope["headers"][::-1])
+        message = await receive()
+        body: bytes = message.get("body", b"")
+        question = None
+        if message["type"] == "http.request" and not message.get("more_body") and len(body) <= LONGEST_QUESTION:
+            question = self.bodies.find(body) or self.read_body(body)
+        if question is None or media_type(headers.get(b"content-type", b"").decode("latin-1")) != JSON:
+            await application(scope, again(message, receive), send)
+            return
+        now = self.fetches.services.clock()
+        try:
+            answer, _ = await self.fetches.answer(headers, question, now=now)
+        except MusterError:
+            await application(scope, again(message, receive), send)
+            return
+        body = age_of(answer, now).join(answer.pieces)
+        start = {
+            "type": "http.response.start",
+            "status": 200,
+            "headers": [
+                (b"content-length", str(len(body)).encode()),
+                (b"content-type", content_type(headers.get(b"accept", b""))),
+                (TIMING, f"app;dur={(perf_counter() - began) * 1000:.2f}".encode()),
+            ],
+        }
+        await send(start)
+        await send({"type": "http.response.body", "body": body})
+
+    def read_body(self, body: bytes) -> Question | None:
+        """What a body asks; None when it has to be executed, if only to be refused."""
+        try:
+            data = orjson.loads(body)
+        except orjson.JSONDecodeError:
+            return None
+        if not isinstance(data, dict) or b"\\u0000" in body:
+            return None
+        text, name, variables = data.get("query"), data.get("operationName"), data.get("variables")
+        well_formed = isinstance(text, str) and isinstance(name, str | None) and isinstance(variables, dict | None)
+        if not well_formed or not isinstance(data.get("extensions"), dict | None):
+            return None
+        plan = plan_of(self.schema, text, name, self.introspection)
+        asked = plan.asked(variables or {}) if plan else None
+        if plan is None or asked is None:
+            return None
+        question = Question(plan, asked)
+        self.bodies.keep(body, question)
+        return question
+
+
+def matches(wanted: bytes, etag: bytes) -> bool:
+    """Whether If-None-Match names `etag`, compared weakly (RFC 9110 13.1.2)."""
+    named = (one.strip().removeprefix(b"W/") for one in wanted.split(b","))
+    return wanted in (etag, b"*") or etag[2:] in named
+
+
+@lru_cache(maxsize=256)
+def content_type(accept: bytes) -> bytes:
+    """The media type of an answer to an operation, as app/endpoint.py has it."""
+    accepted = map(media_type, accept.decode("latin-1").split(","))
+    return f"{GRAPHQL_JSON if GRAPHQL_JSON in accepted else JSON}; charset=utf-8".encode()
+
+
+def again(message: Message, receive: Receive) -> Receive:
+    """Receives `message` first, which was received already."""
+    waiting = [message]
+
+    async def received() -> Message:
+        return waiting.pop() if waiting else await receive()
+
+    return received

@@ -1,0 +1,202 @@
+"""What a worker takes of a ledger, for how long, and what becomes of it when the worker is gone.
+
+Workers read a ledger ahead, in the order of profiles: `dispatch.walked_through` says how far, and moves on under the
+dispatch's lock. Reading changes no row. What was read and not sent when a claim ends is read again, for the walk goes
+back to the first such row; what waits for its next attempt is found by its time. So no two workers read the same rows
+but around such ends, and where they do, the fence lets only one of them send (ledger.py).
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from db.transactions import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """One message that a worker has read to send it, with the person it goes to as they are now."""
+
+    profile_id: int
+    device_id: int
+    fence: int
+    """As it was read; the intent raises it by one, and is refused when somebody else's has."""
+    attempt: int
+    """Attempts made before this one."""
+    first_attempt_at: datetime | None
+    person_id: int
+    """The profile it goes to: another one than `profile_id` when that was merged since the audience was frozen."""
+    erased: bool
+    external_id: str | None
+    email: str | None
+    email_hash: bytes | None
+    traits: dict[str, Any]
+    locale: str | None
+    time_zone: str | None
+    country: str | None
+    city: str | None
+
+
+# All of these name their rows by key and run with generic plans and without bitmap scans: a ledger that was written a
+# second ago has no statistics yet, and a planner that guesses 15 rows reads the whole dispatch for each group.
+
+OPEN_CLAIM = """
+WITH made AS (
+  INSERT INTO claim (workspace_id, dispatch_id, owner, lease_until) VALUES ($1, $2, $3, now() + $4) RETURNING id)
+SELECT id FROM made
+"""
+# Only a claim whose lease still runs can be extended; a late worker finds out here.
+HEARTBEAT = """
+WITH alive AS (
+  UPDATE claim SET lease_until = now() + $3 WHERE workspace_id = $1 AND id = $2 AND lease_until > now()
+  RETURNING dispatch_id),
+seen AS (UPDATE dispatch d SET heartbeat_at = now() FROM alive WHERE d.workspace_id = $1 AND d.id = alive.dispatch_id)
+SELECT count(*) = 1 FROM alive
+"""
+# Where the walk stands, with claim and dispatch locked, in this order everywhere. In a statement of its own, so that
+# the next one sees what others have committed meanwhile. No row: the lease is over, or the campaign paused, cancelled
+# or expired, else its rows would be read and left in a circle. A pause that commits later is seen by the intent.
+LOOK = """
+WITH held AS MATERIALIZED (
+  SELECT id FROM claim WHERE workspace_id = $1 AND id = $3 AND lease_until > now() FOR NO KEY UPDATE)
+SELECT r.walked_through FROM dispatch r JOIN campaign c ON c.workspace_id = r.workspace_id AND c.id = r.campaign_id
+WHERE r.workspace_id = $1 AND r.id = $2 AND EXISTS (SELECT 1 FROM held)
+  AND (r.kind = 'TEST' OR (c.status = 'SENDING' AND (c.expires_at IS NULL OR c.expires_at > now())))
+FOR NO KEY UPDATE OF r
+"""
+# Whom the messages of `taken` go to: a profile that was merged since the freeze stands as its winner. Looked up one by
+# one (LIMIT 1): a merge join would read all people from the first one on for each 500. The winner's id is MATERIALIZED:
+# under row level security nothing that coalesce() has made is looked up in an index.
+PEOPLE = """,
+named AS MATERIALIZED (
+  SELECT taken.*, coalesce(own.merged_into, own.id) AS person_id FROM taken CROSS JOIN LATERAL (
+    SELECT o.id, o.merged_into FROM profile o WHERE o.workspace_id = $1 AND o.id = taken.profile_id LIMIT 1) AS own)
+SELECT named.*, p.erased_at IS NOT NULL AS erased, p.external_id, p.email, p.email_hash, p.traits, p.locale,
+  p.time_zone, p.country, p.city
+FROM named
+CROSS JOIN LATERAL (SELECT * FROM profile w WHERE w.workspace_id = $1 AND w.id = named.person_id LIMIT 1) AS p
+ORDER BY named.profile_id, named.device_id
+"""
+# Deferred messages whose time has come, those due first, but for those that were deferred under this very claim: a turn
+# tries nobody twice. They stay deferred, and are due again when the lease would be over ($4): whoever took them may be
+# gone by then.
+TAKE_DUE = (
+    """
+WITH due AS (
+  SELECT d.ctid AS place FROM delivery d
+  WHERE d.dispatch_id = $2 AND d.not_before <= now() AND d.state = 'deferred' AND d.claim_id IS DISTINCT FROM $5
+  ORDER BY d.not_before LIMIT $3 FOR UPDATE SKIP LOCKED),
+taken AS (
+  UPDATE delivery d SET not_before = now() + $4 FROM due WHERE d.dispatch_id = $2 AND d.ctid = due.place
+  RETURNING d.profile_id, d.device_id, d.fence, d.attempt, d.first_attempt_at)"""
+    + PEOPLE
+)
+# The next pending ones after $4. All devices of a profile are taken together, so that the walk is told by profile. At
+# the end of the ledger it rests at $6.
+TAKE_NEXT = (
+    """
+WITH taken AS MATERIALIZED (
+  SELECT d.profile_id, d.device_id, d.fence, d.attempt, d.first_attempt_at FROM delivery d
+  WHERE d.dispatch_id = $2 AND d.profile_id > $4 AND d.state = 'pending'
+  ORDER BY d.profile_id FETCH FIRST ($5) ROWS WITH TIES),
+walked AS (
+  UPDATE dispatch r SET walked_through = coalesce((SELECT max(profile_id) FROM taken), $6)
+  WHERE r.workspace_id = $1 AND r.id = $2),
+begun AS (
+  UPDATE claim c SET walked_from = $4 + 1
+  WHERE c.workspace_id = $1 AND c.id = $3 AND (c.walked_from IS NULL OR c.walked_from > $4 + 1))"""
+    + PEOPLE
+)
+# First of all, as the sweeper does: a taking that is being committed, its answer unheard, holds the claim.
+LOCK_CLAIM = "SELECT walked_from FROM claim WHERE workspace_id = $1 AND id = $2 FOR UPDATE"
+# Back to the first message from $3 on that still waits. Nothing but `resolving` makes a message pending again, and it
+# moves the walk itself: so a look that is a moment old finds too much at worst, never too little.
+GO_BACK = """
+WITH waiting AS MATERIALIZED (
+  SELECT d.profile_id FROM delivery d WHERE d.dispatch_id = $2 AND d.profile_id >= $3 AND d.state = 'pending'
+  ORDER BY d.profile_id LIMIT 1)
+UPDATE dispatch r SET walked_through = waiting.profile_id - 1 FROM waiting
+WHERE r.workspace_id = $1 AND r.id = $2 AND r.walked_through >= waiting.profile_id
+"""
+FORGET_CLAIM = "DELETE FROM claim WHERE workspace_id = $1 AND id = $2"
+LOCK_EXPIRED_CLAIM = """
+SELECT dispatch_id, walked_from FROM claim
+WHERE workspace_id = $1 AND id = $2 AND lease_until < now() FOR UPDATE SKIP LOCKED
+"""
+# Reads the dispatch from end to end, for a worker that died; an index of claims would cost every message more.
+PARK = """
+UPDATE delivery SET state = 'in_doubt', reason = 'WORKER_LOST', updated_at = now(),
+  detail = 'The worker ended while this message was leaving; it may have arrived.'
+WHERE workspace_id = $1 AND dispatch_id = $2 AND claim_id = $3 AND state = 'sending'
+"""
+END_OF_WALK = 2**31 - 1
+
+
+async def open_claim(
+    connection: Connection, *, workspace_id: UUID, dispatch_id: UUID, owner: UUID, lease: timedelta
+) -> int:
+    """A new lease by the database's clock; `owner` is the process's boot id."""
+    claim: int = await connection.fetchval(OPEN_CLAIM, workspace_id, dispatch_id, owner, lease)
+    return claim
+
+
+async def extend_claim(connection: Connection, *, workspace_id: UUID, claim_id: int, lease: timedelta) -> bool:
+    """Prolong a lease; False when it ended already, and then nothing taken under it may be sent."""
+    alive: bool = await connection.fetchval(HEARTBEAT, workspace_id, claim_id, lease)
+    return alive
+
+
+async def take(
+    connection: Connection, *, workspace_id: UUID, dispatch_id: UUID, claim_id: int, lease: timedelta, limit: int
+) -> list[Taken] | None:
+    """About `limit` messages to send, with addresses as they are now: first those due again, then the next pending.
+
+    Empty means that nothing is left to take now, not that the dispatch is finished. None: nothing may be taken, for the
+    lease is over, or the campaign is not being sent. Many workers may call this at once.
+    """
+    walked_through = await connection.fetchval(LOOK, workspace_id, dispatch_id, claim_id)
+    if walked_through is None:
+        return None
+    rows = await connection.fetch(TAKE_DUE, workspace_id, dispatch_id, limit, lease, claim_id)
+    if len(rows) < limit and walked_through < END_OF_WALK:
+        rest = limit - len(rows)
+        ids = (workspace_id, dispatch_id, claim_id)
+        rows += await connection.fetch(TAKE_NEXT, *ids, walked_through, rest, END_OF_WALK)
+    return [Taken(**row) for row in rows]
+
+
+async def go_back(connection: Connection, *, workspace_id: UUID, dispatch_id: UUID, profile_id: int) -> None:
+    """Have the walk begin again at the first message from `profile_id` on that still waits, if it is beyond that."""
+    await connection.execute(GO_BACK, workspace_id, dispatch_id, profile_id)
+
+
+async def close_claim(
+    connection: Connection, *, workspace_id: UUID, dispatch_id: UUID, claim_id: int, settled: bool
+) -> None:
+    """Leave what was taken and not begun to others, and end the lease.
+
+    `settled`: every message that began to leave under the claim has its outcome written. Else the claim stays until the
+    sweeper finds it: those messages may have left.
+    """
+    walked_from = await connection.fetchval(LOCK_CLAIM, workspace_id, claim_id)
+    if walked_from is not None:
+        await go_back(connection, workspace_id=workspace_id, dispatch_id=dispatch_id, profile_id=walked_from)
+    if settled:
+        await connection.execute(FORGET_CLAIM, workspace_id, claim_id)
+
+
+async def release_expired(connection: Connection, *, workspace_id: UUID, claim_id: int) -> bool:
+    """End a claim whose lease is over: what it had not begun is read again, what was leaving is in doubt.
+
+    False when the claim is gone, alive or in another sweeper's hands.
+    """
+    claim = await connection.fetchrow(LOCK_EXPIRED_CLAIM, workspace_id, claim_id)
+    if claim is None:
+        return False
+    dispatch_id = claim["dispatch_id"]
+    await connection.execute(PARK, workspace_id, dispatch_id, claim_id)
+    if claim["walked_from"] is not None:
+        await go_back(connection, workspace_id=workspace_id, dispatch_id=dispatch_id, profile_id=claim["walked_from"])
+    await connection.execute(FORGET_CLAIM, workspace_id, claim_id)
+    return True
