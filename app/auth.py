@@ -134,6 +134,8 @@ class KnownKeys:
 
     def __init__(self) -> None:
         self.seen: OrderedDict[bytes, Known] = OrderedDict()
+        self.away = False
+        """Whether the last look-up had no answer."""
 
     async def find(self, secret: str, *, now: datetime) -> KeyIdentity | None:
         """See `keys.find`."""
@@ -142,13 +144,19 @@ class KnownKeys:
         known = self.seen.get(hash)
         if known is not None and known.tried_at <= now < known.tried_at + REMEMBERED:
             return known.still(now)
+        may_do = known is not None and known.proven_at <= now < known.proven_at + REMEMBERED_AWAY
+        if known is not None and may_do and self.away:
+            # One asks whether PostgreSQL is back, and the others do not wait for that: it may not even answer.
+            self.seen[hash] = replace(known, tried_at=now)
         try:
             identity = await within(PATIENCE_S, keys.find(secret, now=now))
         except UNREACHABLE:
-            if known is None or not known.proven_at <= now < known.proven_at + REMEMBERED_AWAY:
+            self.away = True
+            if known is None or not may_do:
                 raise
             self.seen[hash] = replace(known, tried_at=now)
             return known.still(now)
+        self.away = False
         self.seen.pop(hash, None)
         if identity is not None:
             self.seen[hash] = Known(identity, now, now)
@@ -227,14 +235,15 @@ async def provided(issuer: Issuer, token: str) -> Caller:
     try:
         person = await issuer.read(token)
         external_id = clean_external_id(person.external_id)
-    except (BadToken, ProfileError) as fault:
+        expires_at = datetime.fromtimestamp(person.expires_at, UTC)
+    except (BadToken, ProfileError, ValueError, OverflowError) as fault:  # the last two: no such time
         raise unauthenticated("This token is not one of the identity provider's for us, or has expired.") from fault
     return Caller(
         workspace_id=person.workspace_id,
         kind=KeyKind.PUBLISHABLE,
         acting_as=external_id,
         claims=kept_claims(person.claims),
-        expires_at=datetime.fromtimestamp(person.expires_at, UTC),
+        expires_at=expires_at,
     )
 
 

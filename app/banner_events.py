@@ -32,7 +32,7 @@ async def banner_events(request: Request) -> Response:
             return problem(415, "UNSUPPORTED_MEDIA_TYPE", "Send JSON, with the header Content-Type: application/json.")
         report = await take(context, read_batch(await request.body()), read_event)
     except MusterError as refusal:
-        if refusal.code == "BUSY":
+        if refusal.code in ("BUSY", "UNAVAILABLE"):
             return problem(503, refusal.code, refusal.message, **COME_AGAIN)
         return answer(refusal)
     except UNREACHABLE:

@@ -163,8 +163,10 @@ class Boards:
         if not self.is_current(kept):
             asked_at = kept.asked_at
             async with kept.reading:
-                # Whoever waited for the same reading takes what it brought.
-                if kept.began_at < asked_at:
+                # Whoever waited for the same reading takes what it brought, also that PostgreSQL is away: were each to
+                # try by itself, a server that hangs would hold them up one after the other.
+                is_away = kept.away and (kept.tried_at >= asked_at or self.is_young(kept))
+                if kept.began_at < asked_at and not is_away:
                     await self.read(kept, now=now)
         if not self.is_young(kept):
             message = "Banners cannot be told now, since the database is away; ask again later."

@@ -7,7 +7,7 @@ something about its very viewer does (app/boards.py: Kept.holds).
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from typing import Generic, TypeVar
 
@@ -25,16 +25,24 @@ from campaigns.banner_stops import FOREVER
 from campaigns.banners import LONGEST_AGE, Viewer
 from profiles.keys import Scope
 
-REMEMBERED = timedelta(seconds=5)
-"""So long a caller is not proven again, as keys are not (app/auth.py)."""
+REMEMBERED = timedelta(seconds=1)
+"""So long a key is not proven again, beside the time for which app/auth.py remembers it. One of its callers proves it
+for all."""
+TOKEN_REMEMBERED = timedelta(minutes=1)
+"""So long a client token is not, which costs more than all else of a fetch; never beyond its expiry."""
+MOST_KEYS = 1_024
 MOST_SESSIONS = 16_384
-"""Callers of whom something is kept: about 30 MB."""
+"""Callers of whom something is kept."""
 MOST_ANSWERS = 4
 """Kept of each."""
+MOST_BYTES = 48_000_000
+"""Of all answers that are kept and the headers by which they are found: anybody may ask for much, as many visitors."""
 LONGEST_AGE_S = LONGEST_AGE.total_seconds()
 
 AUTHORIZATION, CLIENT_TOKEN, VIEWER = b"authorization", b"x-muster-client-token", b"x-muster-viewer"
 LANGUAGE = b"accept-language"
+
+NEVER = datetime.min.replace(tzinfo=UTC)
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -81,6 +89,11 @@ class Answer:
     made_at: int
     """The number of the board's last change."""
 
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return sum(map(len, self.pieces))
+
 
 @dataclass(slots=True)
 class Session:
@@ -109,6 +122,10 @@ class Fetches:
     def __init__(self) -> None:
         self.services: Services
         self.sessions: Latest[SessionKey, Session] = Latest(MOST_SESSIONS)
+        self.keys: Latest[bytes | None, datetime] = Latest(MOST_KEYS)
+        """Until when what an Authorization header carries is proven."""
+        self.size = 0
+        """Bytes of what is kept."""
 
     async def answer(self, headers: HeaderValues, question: Question, *, now: datetime) -> tuple[Answer, bool]:
         """The answer to a question, and whether it brings a new viewer token. Raises MusterError."""
@@ -120,7 +137,7 @@ class Fetches:
         )
         session = self.sessions.find(key)
         caller = None
-        if session is not None and now >= session.proven_until:
+        if session is not None and not now < min(session.proven_until, self.keys.find(key[0]) or NEVER):
             caller = await self.prove(headers, now=now)
             if caller == session.caller:
                 session.proven_until = proven_until(caller, now)
@@ -153,7 +170,9 @@ class Fetches:
             caller = await self.services.authenticator.caller(given, now=now)
         except UNREACHABLE as fault:
             raise ApiError("UNAVAILABLE", "The database is away; ask again later.") from fault
-        return require(caller, Scope.READ, from_apps=True)
+        proven = require(caller, Scope.READ, from_apps=True)
+        self.keys.keep(headers.get(AUTHORIZATION), now + REMEMBERED)
+        return proven
 
     def remember(
         self,
@@ -165,14 +184,19 @@ class Fetches:
         answer: Answer,
     ) -> None:
         """Keep an answer for the next time."""
+        if (before := self.sessions.kept.pop(key, None)) is not None:
+            self.size -= size_of(key, before)
         if session is None or session.viewer != served.viewer or session.kept is not served.kept:
             session = Session(
                 caller, served.viewer, served.kept, proven_until(caller, served.now), served.sight.expires_at
             )
-            self.sessions.keep(key, session)
         if question not in session.answers and len(session.answers) >= MOST_ANSWERS:
             session.answers.clear()
         session.answers[question] = answer
+        self.sessions.kept[key] = session
+        self.size += size_of(key, session)
+        while self.size > MOST_BYTES or len(self.sessions.kept) > MOST_SESSIONS:
+            self.size -= size_of(*self.sessions.kept.popitem(last=False))
 
 
 def answered(served: Served, question: Question) -> Answer:
@@ -188,9 +212,14 @@ def answered(served: Served, question: Question) -> Answer:
     )
 
 
+def size_of(key: SessionKey, session: Session) -> int:
+    """Bytes of what is kept of somebody."""
+    return sum(len(one or b"") for one in key) + sum(one.size for one in session.answers.values())
+
+
 def proven_until(caller: Caller, now: datetime) -> datetime:
     """Until when a caller need not be proven again."""
-    return min(now + REMEMBERED, caller.expires_at or FOREVER)
+    return min(now + TOKEN_REMEMBERED, caller.expires_at or FOREVER)
 
 
 def age_of(answer: Answer, now: datetime) -> bytes:

@@ -4,6 +4,7 @@ A fetch costs tens of microseconds where Starlette costs a hundred and execution
 the usual way, to the same answer: tests/app/test_banner_plans.py compares them.
 """
 
+from datetime import datetime
 from functools import lru_cache
 from time import perf_counter
 from urllib.parse import parse_qs
@@ -13,19 +14,20 @@ from graphql import GraphQLSchema
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.endpoint import GRAPHQL_JSON, JSON, media_type
-from app.fetches import Fetches, Latest, Question, age_of
+from app.fetches import Answer, Fetches, HeaderValues, Latest, Question, age_of
 from app.ingest import answer as refused
 from app.plans import REST, REST_OFFLINE, plan_of
 from app.problems import ApiError, log_fault, problem
 from app.serving import Asked
 from app.timing import BEGAN, HEADER, timing
+from campaigns.banners import MOST_PLACEMENTS
 from db.errors import MusterError
 
 MOST_QUESTIONS = 1_024
 LONGEST_QUESTION = 8_192
 """Bytes of a query string or body that is kept."""
 VARY = b"Authorization, X-Muster-Client-Token, X-Muster-Viewer, Accept-Language"
-FROM_ANYWHERE = ((b"access-control-allow-origin", b"*"), (b"access-control-expose-headers", b"ETag"))
+FROM_ANYWHERE = ((b"access-control-allow-origin", b"*"), (b"access-control-expose-headers", b"ETag, server-timing"))
 """Pages of any origin fetch banners; no cookie is used."""
 TIMING = HEADER.encode()
 
@@ -119,7 +121,7 @@ class GetBanners:
             offline=offline == "true",
         )
         question = Question(REST_OFFLINE if asked.offline else REST, asked)
-        if len(text) <= LONGEST_QUESTION:
+        if len(text) <= LONGEST_QUESTION and len(asked.placements) <= MOST_PLACEMENTS:
             self.queries.keep(text, question)
         return question
 
@@ -134,19 +136,21 @@ class PostBanners:
     async def __call__(self, scope: Scope, receive: Receive, send: Send, application: ASGIApp) -> None:
         began = perf_counter()
         headers = dict(scope["headers"][::-1])
-        message = await receive()
-        body: bytes = message.get("body", b"")
-        question = None
-        if message["type"] == "http.request" and not message.get("more_body") and len(body) <= LONGEST_QUESTION:
-            question = self.bodies.find(body) or self.read_body(body)
-        if question is None or media_type(headers.get(b"content-type", b"").decode("latin-1")) != JSON:
-            await application(scope, again(message, receive), send)
-            return
+        answer = None
+        messages: list[Message] = []
         now = self.fetches.services.clock()
-        try:
-            answer, _ = await self.fetches.answer(headers, question, now=now)
-        except MusterError:
-            await application(scope, again(message, receive), send)
+        if media_type(headers.get(b"content-type", b"").decode("latin-1")) == JSON:
+            asked = await begun(messages, receive)
+            # What does not say `banners` has no plan.
+            if asked is not None and b"banners" in asked:
+                try:
+                    answer = await self.find_answer(headers, asked, now=now)
+                except MusterError:
+                    pass
+                except Exception as fault:
+                    log_fault(fault, where="banners")
+        if answer is None:
+            await application(scope, again(messages, receive), send)
             return
         body = age_of(answer, now).join(answer.pieces)
         start = {
@@ -155,11 +159,21 @@ class PostBanners:
             "headers": [
                 (b"content-length", str(len(body)).encode()),
                 (b"content-type", content_type(headers.get(b"accept", b""))),
+                *FROM_ANYWHERE,
                 (TIMING, f"app;dur={(perf_counter() - began) * 1000:.2f}".encode()),
             ],
         }
         await send(start)
         await send({"type": "http.response.body", "body": body})
+
+    async def find_answer(self, headers: HeaderValues, body: bytes, *, now: datetime) -> Answer | None:
+        """The answer to a body; None when it has to be executed. Raises MusterError for what may be refused."""
+        question = self.bodies.find(body)
+        if question is None:
+            # Nobody has a document read for whom nothing would be executed.
+            await self.fetches.prove(headers, now=now)
+            question = self.read_body(body)
+        return None if question is None else (await self.fetches.answer(headers, question, now=now))[0]
 
     def read_body(self, body: bytes) -> Question | None:
         """What a body asks; None when it has to be executed, if only to be refused."""
@@ -195,9 +209,20 @@ def content_type(accept: bytes) -> bytes:
     return f"{GRAPHQL_JSON if GRAPHQL_JSON in accepted else JSON}; charset=utf-8".encode()
 
 
-def again(message: Message, receive: Receive) -> Receive:
-    """Receives `message` first, which was received already."""
-    waiting = [message]
+async def begun(messages: list[Message], receive: Receive) -> bytes | None:
+    """The body of a request; None when it is longer than a question, or does not come. `messages` are those it took."""
+    body = b""
+    while not messages or (messages[-1].get("more_body") and len(body) <= LONGEST_QUESTION):
+        messages.append(await receive())
+        if messages[-1]["type"] != "http.request":
+            return None
+        body += messages[-1].get("body", b"")
+    return body if len(body) <= LONGEST_QUESTION else None
+
+
+def again(messages: list[Message], receive: Receive) -> Receive:
+    """Receives `messages` first, which were received already."""
+    waiting = messages[::-1]
 
     async def received() -> Message:
         return waiting.pop() if waiting else await receive()

@@ -115,7 +115,10 @@ class Issuer:
         return key
 
     async def read_keys(self, kid: str) -> None:
-        """Read the issuer's keys unless that was done or tried a moment ago. Many at once wait for one reading."""
+        """Read the issuer's keys unless that was done or tried a moment ago. Many at once wait for one reading, those
+        whose key is known for none."""
+        if kid in self.keys and self.reading.locked():
+            return
         async with self.reading:
             if monotonic() - self.tried_at < AGAIN_AFTER_S:
                 return

@@ -1,23 +1,24 @@
 """The HTTP application: routes, limits and start-up of the API's process."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from app import banner_events, health, ingest, limits, links, members
-from app.auth import Authenticator
+from app.auth import CLIENT_TOKEN_HEADER, Authenticator
 from app.banner_writer import BannerWriter
 from app.boards import Boards, Clock
 from app.context import Services, read_clock
-from app.endpoint import endpoint
+from app.endpoint import VIEWER_HEADER, endpoint
 from app.front import Front
 from app.jwks import Issuer
 from app.problems import log_fault, problem
@@ -32,6 +33,15 @@ from campaigns.links import Tracker
 
 Opener = Callable[[Settings], AbstractAsyncContextManager[Resources]]
 
+FROM_PAGES: Mapping[str, Any] = {
+    "allow_origins": ["*"],
+    "allow_methods": ["GET", "POST"],
+    "allow_headers": ["Authorization", "Content-Type", "If-None-Match", CLIENT_TOKEN_HEADER, VIEWER_HEADER],
+    "expose_headers": ["ETag", HEADER],
+    "max_age": 86_400,
+}
+"""Pages of any origin may call. No cookie is used: whoever calls has a key, and where the page came from says nothing
+about that."""
 CODES = {404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED", 413: "TOO_LARGE"}
 
 
@@ -99,7 +109,7 @@ def create_app(settings: Settings, *, opener: Opener = open_resources, clock: Cl
             Route("/readyz", health.readyz, methods=["GET"], middleware=at_most(0)),
             Route("/readyz/banners", health.readyz_banners, methods=["GET"], middleware=at_most(0)),
         ],
-        middleware=[Middleware(ServerTiming)],
+        middleware=[Middleware(ServerTiming), Middleware(CORSMiddleware, **FROM_PAGES)],
         exception_handlers={HTTPException: refused, Exception: broken},
         lifespan=lifespan,
     )

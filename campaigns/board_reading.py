@@ -33,6 +33,7 @@ COMMITTED_WITHIN = timedelta(minutes=1)
 SHARE_FOR_BRANDS = 50
 """Brands keep no bitmaps: reading one's members again waits for so many times what it took the last time."""
 
+ONE_INSTANT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
 # What is shown, will be, or is tried out; the condition is that of the index campaign_shown. A draft without testers
 # is nobody's.
 SHOWN = """
@@ -123,6 +124,8 @@ class BoardReader:
     async def refresh(self, *, now: datetime) -> Refreshed:
         """The board as it is. Raises what the database raises, and then the last board still stands."""
         async with transaction(self.workspace_id) as connection:
+            # One instant: a content or placement that changes between two statements would not fit its campaign.
+            await connection.execute(ONE_INSTANT)
             shown = await connection.fetch(SHOWN, self.workspace_id)
             named = sorted({row["placement_id"] for row in shown})
             places = await connection.fetch(PLACES, self.workspace_id, named)
@@ -212,9 +215,7 @@ class BoardReader:
         for stop, people in more.items():
             found[stop] = found.get(stop, NOBODY) | people
             stopped |= people
-        # Where some are new the others are read again from where they were: the two were not read in one instant.
-        go_on_after = last if not new else self.last_stop if before else last_of_new
-        return found | first, stopped, go_on_after
+        return found | first, stopped, max(last, last_of_new)
 
     async def read_merged(self, connection: Connection, *, now: datetime) -> BitMap:
         """Who was merged since the last look."""

@@ -6,7 +6,7 @@ back to the first such row; what waits for its next attempt is found by its time
 but around such ends, and where they do, the fence lets only one of them send (ledger.py).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -27,6 +27,7 @@ class Taken:
     first_attempt_at: datetime | None
     person_id: int
     """The profile it goes to: another one than `profile_id` when that was merged since the audience was frozen."""
+    merged_into: int | None
     erased: bool
     external_id: str | None
     email: str | None
@@ -65,18 +66,19 @@ WHERE r.workspace_id = $1 AND r.id = $2 AND EXISTS (SELECT 1 FROM held)
   AND (r.kind = 'TEST' OR (c.status = 'SENDING' AND (c.expires_at IS NULL OR c.expires_at > now())))
 FOR NO KEY UPDATE OF r
 """
-# Whom the messages of `taken` go to: a profile that was merged since the freeze stands as its winner. Looked up one by
-# one (LIMIT 1): a merge join would read all people from the first one on for each 500. The winner's id is MATERIALIZED:
-# under row level security nothing that coalesce() has made is looked up in an index.
-PEOPLE = """,
-named AS MATERIALIZED (
-  SELECT taken.*, coalesce(own.merged_into, own.id) AS person_id FROM taken CROSS JOIN LATERAL (
-    SELECT o.id, o.merged_into FROM profile o WHERE o.workspace_id = $1 AND o.id = taken.profile_id LIMIT 1) AS own)
-SELECT named.*, p.erased_at IS NOT NULL AS erased, p.external_id, p.email, p.email_hash, p.traits, p.locale,
+# The people of `taken`, looked up one by one (LIMIT 1): a merge join would read all people from the first one on for
+# each 500.
+PEOPLE = """
+SELECT taken.*, p.id AS person_id, p.merged_into, p.erased_at IS NOT NULL AS erased, p.external_id, p.email,
+  p.email_hash, p.traits, p.locale, p.time_zone, p.country, p.city
+FROM taken
+CROSS JOIN LATERAL (SELECT * FROM profile o WHERE o.workspace_id = $1 AND o.id = taken.profile_id LIMIT 1) AS p
+"""
+# Who was merged since the freeze stands as their winner.
+WINNERS = """
+SELECT p.id AS person_id, p.erased_at IS NOT NULL AS erased, p.external_id, p.email, p.email_hash, p.traits, p.locale,
   p.time_zone, p.country, p.city
-FROM named
-CROSS JOIN LATERAL (SELECT * FROM profile w WHERE w.workspace_id = $1 AND w.id = named.person_id LIMIT 1) AS p
-ORDER BY named.profile_id, named.device_id
+FROM profile p WHERE p.workspace_id = $1 AND p.id = ANY($2::int[])
 """
 # Deferred messages whose time has come, those due first, but for those that were deferred under this very claim: a turn
 # tries nobody twice. They stay deferred, and are due again when the lease would be over ($4): whoever took them may be
@@ -89,7 +91,8 @@ WITH due AS (
   ORDER BY d.not_before LIMIT $3 FOR UPDATE SKIP LOCKED),
 taken AS (
   UPDATE delivery d SET not_before = now() + $4 FROM due WHERE d.dispatch_id = $2 AND d.ctid = due.place
-  RETURNING d.profile_id, d.device_id, d.fence, d.attempt, d.first_attempt_at)"""
+  RETURNING d.profile_id, d.device_id, d.fence, d.attempt, d.first_attempt_at)
+"""
     + PEOPLE
 )
 # The next pending ones after $4. All devices of a profile are taken together, so that the walk is told by profile. At
@@ -105,10 +108,11 @@ walked AS (
   WHERE r.workspace_id = $1 AND r.id = $2),
 begun AS (
   UPDATE claim c SET walked_from = $4 + 1
-  WHERE c.workspace_id = $1 AND c.id = $3 AND (c.walked_from IS NULL OR c.walked_from > $4 + 1))"""
+  WHERE c.workspace_id = $1 AND c.id = $3 AND (c.walked_from IS NULL OR c.walked_from > $4 + 1))
+"""
     + PEOPLE
 )
-# First of all, as the sweeper does: a taking that is being committed, its answer unheard, holds the claim.
+# First of all, as the sweeper does: a taking or an intent that is being committed, its answer unheard, holds the claim.
 LOCK_CLAIM = "SELECT walked_from FROM claim WHERE workspace_id = $1 AND id = $2 FOR UPDATE"
 # Back to the first message from $3 on that still waits. Nothing but `resolving` makes a message pending again, and it
 # moves the walk itself: so a look that is a moment old finds too much at worst, never too little.
@@ -163,12 +167,22 @@ async def take(
         rest = limit - len(rows)
         ids = (workspace_id, dispatch_id, claim_id)
         rows += await connection.fetch(TAKE_NEXT, *ids, walked_through, rest, END_OF_WALK)
-    return [Taken(**row) for row in rows]
+    taken = [Taken(**row) for row in rows]
+    merged = [one.merged_into for one in taken if one.merged_into is not None]
+    if not merged:
+        return taken
+    winners = {row["person_id"]: row for row in await connection.fetch(WINNERS, workspace_id, merged)}
+    return [one if one.merged_into is None else replace(one, **winners[one.merged_into]) for one in taken]
 
 
 async def go_back(connection: Connection, *, workspace_id: UUID, dispatch_id: UUID, profile_id: int) -> None:
     """Have the walk begin again at the first message from `profile_id` on that still waits, if it is beyond that."""
     await connection.execute(GO_BACK, workspace_id, dispatch_id, profile_id)
+
+
+async def wait_for_intents(connection: Connection, *, workspace_id: UUID, claim_id: int) -> None:
+    """Come back when no intent or taking of the claim is being committed; none begins before this transaction ends."""
+    await connection.execute(LOCK_CLAIM, workspace_id, claim_id)
 
 
 async def close_claim(

@@ -70,7 +70,8 @@ class Result:
 
 # KEY SHARE on the claim keeps the sweeper from taking it away underneath. Somebody who neither moved nor was merged,
 # nor won a merge, and whom no gate stops. Two conditions are written so that no other index than the one meant can be
-# taken for them: the address (IS NOT DISTINCT FROM), and who was lost to whom (BETWEEN). $7: consent matters, $8: a test, which no state of the campaign holds up.
+# taken for them: the address (IS NOT DISTINCT FROM), and who was lost to whom (BETWEEN). $7: consent matters, $8: a
+# test, which no state of the campaign holds up.
 INTEND = (
     """
 WITH held AS MATERIALIZED (
@@ -332,7 +333,9 @@ async def settle_unsent(connection: Connection, *, dispatch_id: UUID, results: S
 
 LOCK_WALK = "SELECT walked_through FROM dispatch WHERE workspace_id = $1 AND id = $2 FOR NO KEY UPDATE"
 # Skipping the rest of a cancelled or expired dispatch, some at a time: a million at once would be a long transaction.
-# The walk goes on where the workers have left it; what they have read is skipped by their intents, or read again.
+# The walk goes on where the workers have left it; what they have read is skipped by their intents, or read again. The
+# state is looked at again when the row is changed: a place alone is not, before PostgreSQL 18.1, and a worker that read
+# the row too may have committed its intent meanwhile.
 CLOSE_NEXT = """
 WITH waiting AS MATERIALIZED (
   SELECT d.ctid AS place, d.profile_id FROM delivery d
@@ -343,7 +346,7 @@ walked AS (
   WHERE r.workspace_id = $1 AND r.id = $2),
 closed AS (
   UPDATE delivery d SET state = 'skipped', reason = $5, updated_at = now()
-  FROM waiting WHERE d.workspace_id = $1 AND d.dispatch_id = $2 AND d.ctid = waiting.place
+  FROM waiting WHERE d.workspace_id = $1 AND d.dispatch_id = $2 AND d.ctid = waiting.place AND d.state = 'pending'
   RETURNING 1)
 SELECT count(*) FROM closed
 """

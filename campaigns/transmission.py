@@ -85,6 +85,8 @@ class Turn:
         """The lowest profile whose message was taken and not begun, and waits behind the walk."""
         self.settled = True
         """Whether every outcome could be written."""
+        self.unheard = False
+        """Whether a commit may still be under way at the server, its answer lost."""
         self.failure: Exception | None = None
         """Of what runs beside the loop, when trying again cannot help."""
         self.halted: Outcome | None = None
@@ -217,6 +219,7 @@ class Turn:
             # Until then the slots stay taken: by its rows the group may be under way.
             stayed = [Answer(not_begun(one, "NOT_BEGUN"), holds_slot=place < more) for place, one in enumerate(group)]
             self.answers = [*answers, *stayed, *self.answers]
+            self.unheard = True
             self.leave_behind(one.intent.profile_id for one in group)
             if not is_passing(trouble):
                 raise
@@ -243,6 +246,9 @@ class Turn:
         bad = [answer.bad_address for answer in answers if answer.bad_address]
         intended = ledger.Intended(frozenset(), frozenset())
         async with transaction(run.workspace_id, generic_plans=True) as connection:
+            if self.unheard:
+                # Else its rows would be seen as they were before, and what is known of them be written nowhere.
+                await claims.wait_for_intents(connection, workspace_id=run.workspace_id, claim_id=self.claim_id)
             if answers:
                 await ledger.record(
                     connection,
@@ -268,6 +274,7 @@ class Turn:
                     consent_matters=run.consent_matters,
                     test=run.test,
                 )
+        self.unheard = False
         self.leave_behind(profile_id for profile_id, _ in intended.waiting)
         return [one for one in group if (one.intent.profile_id, one.intent.device_id) in intended.leaving]
 

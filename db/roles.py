@@ -1,7 +1,8 @@
 """The four roles of the database, and how they come to be.
 
 One login (DATABASE_URL) owns nothing and inherits nothing; inside a transaction it takes the role of the work at
-hand. Only `muster migrate` uses the owner's login (DATABASE_OWNER_URL). docs/adr/0003 says why.
+hand. Outside of one it may call `CALLED_BY_LOGIN` and nothing else. Only `muster migrate` uses the owner's login
+(DATABASE_OWNER_URL). docs/adr/0003 says why.
 """
 
 from enum import StrEnum

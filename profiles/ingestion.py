@@ -218,8 +218,8 @@ async def resolve_people(
             elif anonymous_id is not None and anonymous_id not in visitors:
                 by_anonymous_id.append((anonymous_id, at, *event[7:11]))
     met = Identities(
-        {**await meet(connection, MEET_BY_EXTERNAL_ID, workspace_id, by_external_id)},
-        {**await meet(connection, MEET_BY_ANONYMOUS_ID, workspace_id, by_anonymous_id)},
+        {**await meet(connection, MEET_BY_EXTERNAL_ID, by_external_id)},
+        {**await meet(connection, MEET_BY_ANONYMOUS_ID, by_anonymous_id)},
     )
     people = await resolve(
         connection,

@@ -10,6 +10,7 @@ from app.api.declare import about, input_type, mutation, output
 from app.api.enums import BannerEventKind
 from app.api.payloads import Payload
 from app.context import Context, Info
+from app.patience import UNREACHABLE
 from app.problems import ApiError, user_error
 from campaigns import banner_tracking
 from campaigns.banner_tracking import MOST_EVENTS, BannerEvent, Became
@@ -64,7 +65,7 @@ async def take(
     """Write a batch; a refused event does not hold up the others.
 
     `read(item, clean)` makes an event of an item by `clean(token=, kind=, id=, session_id=, occurred_at=)`, and raises
-    MusterError. Raises ApiError TOO_MANY_ITEMS and BUSY.
+    MusterError. Raises ApiError TOO_MANY_ITEMS, BUSY, and UNAVAILABLE while the database is away.
     """
     if len(items) > MOST_EVENTS:
         message = f"{len(items)} events at once; send at most {MOST_EVENTS}."
@@ -92,7 +93,11 @@ async def take(
             events[place] = read(item, clean)
         except MusterError as refusal:
             errors[place] = refusal
-    became = await services.banner_writer.record(workspace_id, list(events.values()), now=now)
+    try:
+        became = await services.banner_writer.record(workspace_id, list(events.values()), now=now)
+    except UNREACHABLE as fault:
+        message = "The database is away; keep these events and send them again."
+        raise ApiError("UNAVAILABLE", message) from fault
     for place, one in zip(events, became, strict=True):
         if one is Became.UNKNOWN:
             errors[place] = CampaignError("NOT_FOUND", "This banner was deleted: leave it out.", field=("token",))

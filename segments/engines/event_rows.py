@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from segments.engines.comparisons import Member
 from segments.engines.event_leaves import CONTEXT, filters
-from segments.engines.queries import Query, Statement, all_of, half, hull, in_time, joined, packed
+from segments.engines.queries import Given, Query, Statement, all_of, half, hull, in_time, joined, packed
 from segments.nodes import Event
 
 MOST_FLAG = 1 << 62
@@ -56,6 +56,9 @@ def of_events(leaves: Sequence[Event], *, some: bool) -> Reading:
         kinds.setdefault((leaf.name, test), []).append(leaf)
     windows = {repr(leaf.window): leaf.window for leaf in leaves}
     demands = in_windows(query, leaves)
+    if not some:
+        since, until = (query.bind(end, "timestamptz") for end in (Given.SINCE, Given.UNTIL))
+        demands.append(f"occurred_at >= {since} AND occurred_at < {until}")
     if len(names) == 1:
         demands.insert(0, f"name = {query.bind(names[0], 'text')}")
         if all(tests):

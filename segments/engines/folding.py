@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, localcontext
 from fractions import Fraction
-from typing import Any, assert_never
+from typing import Any, TypeVar, assert_never
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,9 @@ from segments.engines import json_numbers
 from segments.engines.event_rows import Reading, Share
 from segments.engines.json_numbers import EXACT, Booleans, Integers, Numbers, Units, as_decimals
 from segments.engines.queries import earlier
-from segments.nodes import Aggregate, Amount, Operator, Period, Side, Time, Total, Window
+from segments.nodes import Aggregate, Amount, Event, Operator, Period, Side, Time, Total, Window
+
+T = TypeVar("T", bound=np.generic)
 
 COMPARES: dict[Operator, Callable[[Any, Any], Any]] = {
     Operator.EQUALS: operator.eq,
@@ -49,13 +51,55 @@ class Rows:
     numbers: dict[str, Numbers]
 
 
-def fold(reading: Reading, columns: Sequence[bytes | None], now: datetime) -> list[BitMap]:
-    """Who meets each leaf of `reading`, told from the columns that its statement brought; takes a thread of its own."""
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """A total over the numbers of each of some people: how many these are and what they come to, in parts of ten to
+    the minus `decimals`; anything where there is none, but for sums."""
+
+    many: Integers
+    units: Units
+    decimals: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What a leaf's events come to for each of `people`, ascending, all of whom have one."""
+
+    people: npt.NDArray[np.uint32]
+    counts: Integers
+    measures: tuple[Measure, ...]
+    """One for each of the leaf's totals."""
+    first: Integers | None
+    last: Integers | None
+
+
+def fold(reading: Reading, columns: Sequence[bytes | None], now: datetime) -> list[Tally]:
+    """A tally for each leaf of `reading`, of the columns that its statement brought; empty where there is no event.
+
+    Takes a thread of its own, like what is below.
+    """
     if columns[0] is None:
-        return [BitMap() for _ in reading.shares]
+        return []
     rows = unpacked(reading, columns)
     with localcontext(EXACT):
-        return [who_meets(rows, share, now) for share in reading.shares]
+        return [tally(rows, share, now) for share in reading.shares]
+
+
+def merged(reading: Reading, one: list[Tally], other: list[Tally]) -> list[Tally]:
+    """The tallies of both: of other events of the same leaves."""
+    if not one or not other:
+        return one or other
+    with localcontext(EXACT):
+        pairs = zip(reading.shares, one, other, strict=True)
+        return [merged_of(share.event, left, right) for share, left, right in pairs]
+
+
+def who_meets(reading: Reading, tallies: list[Tally], now: datetime) -> list[BitMap]:
+    """Who meets each leaf of `reading`, told from the tallies of all its events."""
+    if not tallies:
+        return [BitMap() for _ in reading.shares]
+    with localcontext(EXACT):
+        return [meeting(share.event, tally, now) for share, tally in zip(reading.shares, tallies, strict=True)]
 
 
 def unpacked(reading: Reading, columns: Sequence[bytes | None]) -> Rows:
@@ -76,25 +120,88 @@ def placed(ids: Integers) -> tuple[npt.NDArray[np.uint32], Integers]:
     return people.astype(np.uint32), place
 
 
-def who_meets(rows: Rows, share: Share, now: datetime) -> BitMap:
-    """The people of whose events in `share` the leaf holds; nobody without one."""
-    event = share.event
+def tally(rows: Rows, share: Share, now: datetime) -> Tally:
+    """What the events of one leaf come to."""
+    event, size = share.event, len(rows.people)
     mine = chosen(rows, share, now)
-    place = rows.place if mine is None else rows.place[mine]
-    counted = np.bincount(place, minlength=len(rows.people))
-    met = counted > 0
-    if event.count is not None:
-        met &= compare(counted, event.count)
+    place = of_mine(rows.place, mine)
+    counts = np.bincount(place, minlength=size)
+    there = counts > 0
+    measures = []
     for total in event.totals:
-        met &= total_is(total, numbers_of(rows.numbers[total.property], mine), place, len(rows.people))
-    for time, extreme, begin in ((event.first, np.minimum, LARGEST), (event.last, np.maximum, -LARGEST)):
+        numbers = rows.numbers[total.property]
+        known = of_mine(numbers.known, mine)
+        units = of_mine(numbers.units, mine)[known]
+        measures.append(measured(total.aggregate, place[known], units, numbers.decimals, size, there))
+    times = None if rows.times is None else of_mine(rows.times, mine)
+    first = None if event.first is None else extreme(np.minimum, place, times, size, there)
+    last = None if event.last is None else extreme(np.maximum, place, times, size, there)
+    return Tally(rows.people[there], counts[there], tuple(measures), first, last)
+
+
+def merged_of(event: Event, one: Tally, other: Tally) -> Tally:
+    """See `merged`."""
+    people, place = np.unique(np.concatenate((one.people, other.people)), return_inverse=True)
+    size = len(people)
+    there = np.ones(size, np.bool_)
+    counts = np.zeros(size, np.int64)
+    np.add.at(counts, place, np.concatenate((one.counts, other.counts)))
+    measures = []
+    for total, left, right in zip(event.totals, one.measures, other.measures, strict=True):
+        left, right = alike(left, right)
+        many, units = (np.concatenate(pair) for pair in ((left.many, right.many), (left.units, right.units)))
+        known = many > 0
+        measure = measured(total.aggregate, place[known], units[known], left.decimals, size, there)
+        np.add.at(measure.many, place[known], many[known] - 1)
+        measures.append(measure)
+    first = None if event.first is None else extreme(np.minimum, place, both(one.first, other.first), size, there)
+    last = None if event.last is None else extreme(np.maximum, place, both(one.last, other.last), size, there)
+    return Tally(people, counts, tuple(measures), first, last)
+
+
+def alike(one: Measure, other: Measure) -> tuple[Measure, Measure]:
+    """Both in the same parts, or as Decimals."""
+    decimals = max(one.decimals, other.decimals)
+    scaled = []
+    for measure in (one, other):
+        known = measure.many > 0
+        factor = 10 ** (decimals - measure.decimals)
+        if measure.units.dtype == object or largest(measure.units[known]) * factor > LARGEST:
+            break
+        scaled.append(Measure(measure.many, np.where(known, measure.units, 0) * factor, decimals))
+    if len(scaled) == 2:
+        return scaled[0], scaled[1]
+    one, other = (Measure(part.many, as_decimals(part.units, part.decimals), 0) for part in (one, other))
+    return one, other
+
+
+def both(one: Integers | None, other: Integers | None) -> Integers:
+    assert one is not None
+    assert other is not None
+    return np.concatenate((one, other))
+
+
+def extreme(choose: np.ufunc, place: Integers, times: Integers | None, size: int, there: Booleans) -> Integers:
+    """The first or the last time at each place that is `there`."""
+    assert times is not None
+    found = np.full(size, LARGEST if choose is np.minimum else -LARGEST)
+    choose.at(found, place, times)
+    return found[there]
+
+
+def meeting(event: Event, tally: Tally, now: datetime) -> BitMap:
+    """The people whose tally is as the leaf wants it."""
+    met = np.ones(len(tally.people), np.bool_)
+    if event.count is not None:
+        met &= compare(tally.counts, event.count)
+    for total, measure in zip(event.totals, tally.measures, strict=True):
+        met &= total_is(total, measure)
+    for time, at in ((event.first, tally.first), (event.last, tally.last)):
         if time is not None:
-            assert rows.times is not None
-            at = np.full(len(rows.people), begin)
-            extreme.at(at, place, rows.times if mine is None else rows.times[mine])
+            assert at is not None
             met &= inside(at, time, now)
     found = array("I")
-    found.frombytes(rows.people[met].tobytes())
+    found.frombytes(tally.people[met].tobytes())
     return BitMap(found)
 
 
@@ -110,30 +217,35 @@ def chosen(rows: Rows, share: Share, now: datetime) -> Booleans | None:
     return mine
 
 
-def numbers_of(numbers: Numbers, mine: Booleans | None) -> Numbers:
-    return numbers if mine is None else Numbers(numbers.units[mine], numbers.known[mine], numbers.decimals)
+def of_mine(column: npt.NDArray[T], mine: Booleans | None) -> npt.NDArray[T]:
+    return column if mine is None else column[mine]
 
 
-def total_is(total: Total, numbers: Numbers, place: Integers, people: int) -> Booleans:
-    """Of which people the total over these numbers, which are of those at `place`, is as it should be."""
-    place, units, decimals = place[numbers.known], numbers.units[numbers.known], numbers.decimals
-    many = np.bincount(place, minlength=people)
+def measured(aggregate: Aggregate, place: Integers, units: Units, decimals: int, size: int, there: Booleans) -> Measure:
+    """The total at each place that is `there`, of numbers at `place`."""
+    many = np.bincount(place, minlength=size)
+    if aggregate is Aggregate.SUM or aggregate is Aggregate.AVG:
+        if largest(units) * int(many.max(initial=0)) > LARGEST:
+            units, decimals = as_decimals(units, decimals), 0
+        totals = np.zeros(size, units.dtype)
+        np.add.at(totals, place, units)
+    else:
+        lowest = aggregate is Aggregate.MIN
+        totals = np.full(size, beyond(units, up=lowest), units.dtype)
+        (np.minimum if lowest else np.maximum).at(totals, place, units)
+    return Measure(many[there], totals[there], decimals)
+
+
+def total_is(total: Total, measure: Measure) -> Booleans:
+    """Whose total is as it should be."""
     match total.aggregate:
-        case Aggregate.SUM | Aggregate.AVG:
-            if largest(units) * int(many.max(initial=0)) > LARGEST:
-                units, decimals = as_decimals(units, decimals), 0
-            sums = np.zeros(people, units.dtype)
-            np.add.at(sums, place, units)
-            if total.aggregate is Aggregate.SUM:
-                return compare(sums, total.amount, decimals)
+        case Aggregate.SUM:
+            return compare(measure.units, total.amount, measure.decimals)
+        case Aggregate.AVG | Aggregate.MIN | Aggregate.MAX:
+            met = measure.many > 0
             # Without dividing, so that nothing is rounded.
-            return (many > 0) & compare(sums, total.amount, decimals, times=many)
-        case Aggregate.MIN | Aggregate.MAX:
-            lowest = total.aggregate is Aggregate.MIN
-            extremes = np.full(people, beyond(units, up=lowest), units.dtype)
-            (np.minimum if lowest else np.maximum).at(extremes, place, units)
-            met = many > 0
-            met[met] = compare(extremes[met], total.amount, decimals)
+            times = measure.many[met] if total.aggregate is Aggregate.AVG else None
+            met[met] = compare(measure.units[met], total.amount, measure.decimals, times)
             return met
         case _:
             assert_never(total.aggregate)

@@ -21,8 +21,9 @@ from segments.canonical import key
 from segments.engines import scans
 from segments.engines.base import Ranks
 from segments.engines.crossings import CROSSED, edges_of
-from segments.engines.folding import fold
+from segments.engines.gathering import Gathering, Piece
 from segments.engines.looked_at import looked_at
+from segments.engines.parts import parts
 from segments.engines.queries import Query, Statement, packed
 from segments.engines.ranks import ranked
 from segments.engines.refusals import as_engine_errors
@@ -69,8 +70,6 @@ NEVER = (0, -math.inf)
 
 HALVED_FROM = 200
 """People about whom two connections are asked at once, half of them each."""
-NOBODY = BitMap()
-
 MOST_EXPLAINED = 50
 """Leaves in one statement: each is a scalar of its own there."""
 
@@ -134,40 +133,48 @@ class PostgresEngine:
         asked = self.of_everybody.of(leaves) if only is None else self.of_some.of(leaves)
         if only is None and monotonic() > self.counted.get(workspace_id, NEVER)[1] + COUNTED_FOR_S:
             await self.profiles(workspace_id=workspace_id, since=monotonic())
-        found: dict[int, BitMap] = {}
-        folding: list[tuple[Scan, asyncio.Future[list[BitMap]]]] = []
-        waiting = iter([(scan, some) for some in halves(only) for scan in asked])
-        loop = asyncio.get_running_loop()
-
-        def note(scan: Scan, answers: Iterable[BitMap]) -> None:
-            for place, ids in zip(scan.places, answers, strict=True):
-                found[place] = found.get(place, NOBODY) | ids
+        pieces = list(self.pieces(workspace_id, asked, now, only))
+        gathering = Gathering(len(leaves), now, pieces)
+        waiting = iter(pieces)
 
         async def answer(began: asyncio.Event) -> None:
+            folding: asyncio.Task[None] | None = None
             async with self.reading(workspace_id, planning=self.planning(workspace_id, only)) as connection:
                 began.set()
-                for scan, some in waiting:
+                for piece in waiting:
+                    scan = piece.scan
                     if scan.of_all_profiles:
                         await connection.execute(READ_IN_ORDER, self.size(workspace_id))
-                    values = scan.statement.values(workspace_id, now=now, only=some)
+                    values = scan.statement.values(workspace_id, now=now, only=piece.only, part=piece.part)
                     at = monotonic()
                     row = await only_row(connection, scan.statement, values)
                     if scan.of_all_profiles:
                         *row, profiles = row
                         self.counted[workspace_id] = profiles, at
-                    if scan.reading is not None:
-                        folding.append((scan, loop.run_in_executor(None, fold, scan.reading, row, now)))
-                    else:
-                        note(scan, map(unpack, row))
+                    # Folded while the next one is asked, and no two of them wait for it.
+                    if folding is not None:
+                        await folding
+                    folding = asyncio.create_task(gathering.add(piece, row))
+            if folding is not None:
+                await folding
 
         some_at_once = only is not None and len(only) >= HALVED_FROM
         if some_at_once or (len(asked) > 1 and self.planning(workspace_id, only) is ABOUT_MANY):
             await side_by_side(answer, answer)
         else:
             await answer(asyncio.Event())
-        for scan, folded in folding:
-            note(scan, await folded)
-        return [found[place] for place in range(len(leaves))]
+        return gathering.found
+
+    def pieces(self, workspace_id: UUID, asked: Sequence[Scan], now: datetime, only: BitMap | None) -> Iterable[Piece]:
+        """What is asked one by one."""
+        for half, some in enumerate(halves(only)):
+            for scan in asked:
+                if scan.reading is None or only is not None:
+                    yield Piece(scan, half, some)
+                else:
+                    leaves = [share.event for share in scan.reading.shares]
+                    for part in parts(leaves, profiles=self.size(workspace_id), now=now):
+                        yield Piece(scan, half, some, part)
 
     async def universe(self, *, workspace_id: UUID, brand_id: UUID | None = None, only: BitMap | None = None) -> BitMap:
         """See engines/base.py."""

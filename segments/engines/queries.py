@@ -44,6 +44,19 @@ class Given(Enum):
 
     WORKSPACE = "workspace"
     ONLY = "only"
+    SINCE = "since"
+    UNTIL = "until"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The time from `since` on and before `until`."""
+
+    since: datetime
+    until: datetime
+
+
+ALWAYS = Part(EARLIEST, datetime.max.replace(tzinfo=UTC))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +66,11 @@ class Statement:
     sql: str
     arguments: tuple[object, ...]
 
-    def values(self, workspace_id: UUID, *, now: datetime | None = None, only: BitMap | None = None) -> list[object]:
-        """The arguments to run it with."""
+    def values(
+        self, workspace_id: UUID, *, now: datetime | None = None, only: BitMap | None = None, part: Part | None = None
+    ) -> list[object]:
+        """The arguments to run it with; with `part`, about events of that time."""
+        part = part or ALWAYS
         values: list[object] = []
         for argument in self.arguments:
             match argument:
@@ -63,6 +79,10 @@ class Statement:
                 case Given.ONLY:
                     assert only is not None
                     values.append(to_parameter(only))
+                case Given.SINCE:
+                    values.append(part.since)
+                case Given.UNTIL:
+                    values.append(part.until)
                 case Ago(duration):
                     assert now is not None
                     values.append(earlier(now, duration))

@@ -277,5 +277,7 @@ async def test_while_the_database_is_away_events_are_sent_back_to_come_again(
     async with without_database(database):
         status, answer = await post(app_caller, *batch)
         assert (status, answer["error"]["code"]) == (503, "UNAVAILABLE")
+        refused = await app_caller.refusal("BannerEventsTrack", input={"events": batch})
+        assert refused == ("UNAVAILABLE", None)
     assert await post(app_caller, *batch) == (202, {"accepted": 2, "duplicates": 0, "errors": []})
     assert (await counts(console, one))["clicks"] == 1

@@ -287,6 +287,7 @@ def with_small_key(signed: bytes) -> bytes:
 
 WRONG: dict[str, Spoil] = {
     "expired": lambda one: one.token("rsa", exp=datetime.now(UTC) - timedelta(minutes=1)),
+    "an end that no calendar has": lambda one: one.token("rsa", exp=4_102_444_800_000),
     "without an end": lambda one: one.token("rsa", exp=None),
     "not yet": lambda one: one.token("rsa", nbf=datetime.now(UTC) + timedelta(hours=1)),
     "another audience": lambda one: one.token("rsa", aud="somebody else"),

@@ -1,7 +1,7 @@
 """A known operation on banners is answered without being executed, and execution would have answered the same."""
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
@@ -144,15 +144,33 @@ async def rich(console: Caller, app_caller: Caller, monkeypatch: pytest.MonkeyPa
 
 
 def told(response: httpx2.Response) -> tuple[int, dict[str, str], bytes]:
-    """All of an answer but how long it took."""
-    headers = {name.lower(): value for name, value in response.headers.items() if name.lower() != "server-timing"}
+    """All of an answer but how long it took, and that others might answer other origins otherwise."""
+    headers = {
+        name.lower(): value for name, value in response.headers.items() if name.lower() not in ("server-timing", "vary")
+    }
     return response.status_code, headers, response.content
 
 
-async def both_ways(caller: Caller, body: bytes, patch: pytest.MonkeyPatch, **more: str) -> list[Any]:
-    """What is answered with plans, twice, since the second answer may be kept, and by execution."""
-    headers = caller.all_headers() | {"content-type": "application/json"} | more
-    planned = [told(await caller.http.post("/graphql", content=body, headers=headers)) for _ in range(2)]
+@contextmanager
+def no_execution(patch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A time in which only plans answer."""
+
+    async def executed(*_: Any) -> None:
+        raise AssertionError("executed, though there is a plan")
+
+    with patch.context() as here:
+        here.setattr("app.endpoint.Endpoint.__call__", executed)
+        yield
+
+
+async def both_ways(
+    caller: Caller, body: bytes, patch: pytest.MonkeyPatch, is_planned: bool = False, **more: str
+) -> list[Any]:
+    """What is answered with plans (`is_planned`: by nothing else), twice, since the second answer may be kept, and by
+    execution."""
+    headers = caller.all_headers() | {"content-type": "application/json", "origin": "https://shop.example"} | more
+    with no_execution(patch) if is_planned else nullcontext():
+        planned = [told(await caller.http.post("/graphql", content=body, headers=headers)) for _ in range(2)]
     async with executing(patch):
         return [*planned, told(await caller.http.post("/graphql", content=body, headers=headers))]
 
@@ -171,7 +189,7 @@ async def test_plans_answer_what_execution_answers(rich: Caller, monkeypatch: py
     for document in documents():
         plan = plan_of(SCHEMA, document["query"], document.get("operationName"), False)
         assert plan is not None, document["query"]
-        first, second, executed = await both_ways(rich, orjson.dumps(document), monkeypatch)
+        first, second, executed = await both_ways(rich, orjson.dumps(document), monkeypatch, True)
         assert first == executed, document["query"]
         assert second == executed, document["query"]
         assert executed[0] == 200
@@ -195,13 +213,13 @@ async def test_what_is_not_plain_is_executed_and_refused_alike(rich: Caller, mon
         assert planned[0] == 400
     body = orjson.dumps(NAMED)
     for more in ({"content-type": "text/plain"}, {"authorization": "Bearer x"}, {"accept": "application/json"}):
-        planned, _, executed = await both_ways(rich, body, monkeypatch, **more)
+        planned, _, executed = await both_ways(rich, body, monkeypatch, False, **more)
         assert planned == executed, more
     for more in (
         {"accept": "application/graphql-response+json"},
         {"accept": "*/*, Application/GraphQL-Response+JSON;q=1"},
     ):
-        planned, _, executed = await both_ways(rich, body, monkeypatch, **more)
+        planned, _, executed = await both_ways(rich, body, monkeypatch, False, **more)
         assert planned == executed, more
         assert planned[1]["content-type"] == "application/graphql-response+json; charset=utf-8"
 

@@ -14,6 +14,7 @@ from campaigns.rotation import Weighted, draw, ranked
 from tests.app.caller import Caller
 from tests.app.test_api_banner_events import as_person, counts
 from tests.app.test_api_banners import placement, show
+from tests.app.test_api_placements import make_banner, team
 
 ROOT = Path(__file__).parents[2]
 CLIENT = ROOT / "clients" / "javascript" / "muster-banners.js"
@@ -145,6 +146,26 @@ async def test_it_chooses_as_the_server_does(console: Caller, app_caller: Caller
         told = json.loads(page["stored"]["muster"])["queue"]
         hidden = [token for there in (there_top, there_side) for token in there["hidden"]]
         assert [(one["kind"], one["token"]) for one in told] == [("HIDDEN", token) for token in hidden]
+
+
+async def test_what_is_tried_out_comes_first_and_has_no_limits(console: Caller, app_caller: Caller) -> None:
+    """For its testers; what is live takes the other places, as on the server."""
+    side = (await console.data("PlacementCreate", input={"key": "side", "name": "Side", "slots": 2}))["placement"]["id"]
+    await show(console, "Live", placementId=side)
+    await show(console, "Lower", placementId=side, weight=100)
+    once = {"priority": 0, "limits": {"perSession": 1, "stopAfterDismissal": True}}
+    ada = await as_person(console, app_caller, "ada")
+    testers = await team(console, "ada")
+    await make_banner(console, side, "Tried", testSegmentId=testers, rules=once)
+    for caller, first in ((ada, True), (app_caller, False)):
+        reply = await offline(caller, "side")
+        (there,) = reply["json"]["placements"]
+        steps = [OPEN, ["refresh"], ["shown", "side"], ["track", "IMPRESSION", "side"], ["track", "DISMISS", "side"]]
+        page = run([*steps, ["shown", "side"]], replies=[reply])
+        _, before, after = page["said"]
+        assert before == [there["banner"], *there["further"]]
+        assert ([one["inTest"] for one in before], len(before)) == ([first, False], 2)
+        assert (before[0] in after) is first
 
 
 async def test_without_network_it_goes_on_choosing(console: Caller, app_caller: Caller) -> None:

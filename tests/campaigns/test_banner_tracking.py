@@ -335,7 +335,11 @@ async def test_the_winner_of_a_merge_inherits_what_stopped(
     await it.record(it.event("1", "DISMISS", shown=it.shown(people["bob"])))
     _, last = await it.stops()
     await merging.merge(workspace, loser_id=people["bob"], winner_id=people["ada"], now=now)
-    assert (await it.stops(last))[0][Stop(it.campaign_id, StopReason.DISMISSED)] == BitMap([people["ada"]])
+    inherited, last = await it.stops(last)
+    assert inherited[Stop(it.campaign_id, StopReason.DISMISSED)] == BitMap([people["ada"]])
+    # Told after the merge, with a token from before it.
+    await it.record(it.event("2", "CLICK", shown=it.shown(people["bob"])))
+    assert (await it.stops(last))[0][Stop(it.campaign_id, StopReason.CLICKED)] == BitMap([people["ada"]])
 
 
 async def test_stops_of_days_that_are_over_are_forgotten(workspace: UUID) -> None:

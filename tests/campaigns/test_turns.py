@@ -56,6 +56,45 @@ async def test_a_commit_whose_answer_was_lost_frees_no_slot_before_its_rows_are_
     assert channel.recipients == [f"{name}@example.com" for name in NAMES]
 
 
+async def test_a_commit_still_under_way_when_its_answer_is_lost_leaves_no_message_sending_for_ever(
+    workspace: UUID, now: datetime, hasher: AddressHasher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R4: the server may be at it when the connection breaks, and its rows are seen as before until it is through."""
+    await make_people(workspace, NAMES[:4], hasher=hasher, now=now)
+    campaign = await make_campaign(workspace, now=now)
+    await sending.start(workspace, campaign.id, now=now)
+    channel = ScriptedChannel()
+    sender = carrier(channel, concurrency=4)
+    write = Turn.write
+    under_way: list[asyncio.Task[None]] = []
+    written, through = asyncio.Event(), asyncio.Event()
+
+    async def commit_slowly(turn: Turn, answers: Sequence[Answer], group: Sequence[Ready]) -> None:
+        async with transaction(workspace, generic_plans=True):
+            await write(turn, answers, group)
+            written.set()
+            await through.wait()
+
+    async def unheard(turn: Turn, answers: Sequence[Answer], group: Sequence[Ready]) -> list[Ready]:
+        if group and not under_way:
+            under_way.append(asyncio.create_task(commit_slowly(turn, answers, group)))
+            await written.wait()
+            raise ConnectionResetError
+        return await write(turn, answers, group)
+
+    monkeypatch.setattr(Turn, "write", unheard)
+    job = asyncio.create_task(sending.deliver(workspace, campaign.id, carrier=sender, now=now, until=monotonic() + 60))
+    await written.wait()
+    while not await somebody_waits(workspace):
+        pass
+    through.set()
+    await asyncio.gather(job, *under_way)
+    assert sender.slots.free == 4
+    await deliver_all(workspace, campaign.id, channel, now)
+    assert sorted(channel.recipients) == [f"{name}@example.com" for name in NAMES[:4]]
+    assert (await get(workspace, campaign.id)).status is CampaignStatus.SENT
+
+
 async def test_a_channel_that_lets_itself_be_cancelled_costs_no_slot(
     workspace: UUID, now: datetime, hasher: AddressHasher
 ) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from segments.engines import event_rows, folding, json_numbers
 from segments.engines.event_rows import Reading, Share
+from segments.engines.folding import Tally
 from segments.nodes import Aggregate, Amount, Event, Total
 from tests.segments import oracle, strategies
 from tests.segments.people import Happened
@@ -84,7 +85,7 @@ def meant(leaf: Event, events: list[tuple[int, Happened]]) -> set[int]:
     return {id for id, mine in people.items() if oracle.matching(leaf, mine, NOW) and oracle.performed(leaf, mine, NOW)}
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(events=st.lists(EVENTS, max_size=30), leaves=st.lists(LEAVES, min_size=1, max_size=3))
 def test_columns_are_folded_to_whom_the_oracle_finds(events: list[tuple[int, Happened]], leaves: list[Event]) -> None:
     """S2-16 to S2-19 where they are counted, summed and dated."""
@@ -92,19 +93,25 @@ def test_columns_are_folded_to_whom_the_oracle_finds(events: list[tuple[int, Hap
     if not reading.timed and leaves[0].window is not None:
         # The statement has seen to it.
         events = [one for one in events if oracle.inside(one[1].at, leaves[0].window, NOW)]
-    found = folding.fold(reading, columns(reading, events), NOW)
-    assert [set(one) for one in found] == [meant(leaf, events) for leaf in leaves]
+    whole = folding.fold(reading, columns(reading, events), NOW)
+    split = [[one for at, one in enumerate(events) if at % 3 == part] for part in range(3)]
+    merged: list[Tally] = []
+    for part in split:
+        merged = folding.merged(reading, merged, folding.fold(reading, columns(reading, part), NOW))
+    expected = [meant(leaf, events) for leaf in leaves]
+    for tallies in (whole, merged):
+        assert [set(one) for one in folding.who_meets(reading, tallies, NOW)] == expected
 
 
 def test_each_leaf_takes_the_rows_with_its_flag() -> None:
     events = [(id, Happened("buy", NOW)) for id in (1, 2, 3, 4, 6)]
     reading = event_rows.of_events([Event("buy"), Event("buy")], some=False)
     reading = replace(reading, shares=(Share(Event("buy"), 1), Share(Event("buy"), 2), Share(Event("buy"))))
-    found = folding.fold(reading, columns(reading, events), NOW)
+    found = folding.who_meets(reading, folding.fold(reading, columns(reading, events), NOW), NOW)
     assert [set(one) for one in found] == [{1, 3}, {2, 3, 6}, {1, 2, 3, 4, 6}]
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(values=st.lists(NUMBERS | OTHERS, max_size=40))
 @pytest.mark.parametrize("together", [1, 3, 1 << 17])
 def test_numbers_are_read_as_they_are(values: list[Any], together: int) -> None:

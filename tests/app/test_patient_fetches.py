@@ -1,0 +1,197 @@
+"""Fetches while PostgreSQL hangs, and what is kept or read for those who ask for too much."""
+
+import asyncio
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import httpx2
+import orjson
+import pytest
+from jwt import PyJWK
+
+from app import fetches, front
+from app.auth import KnownKeys
+from app.boards import Boards, Kept
+from app.fetches import Fetches
+from app.jwks import BadToken, Issuer
+from app.plans import plan_of
+from campaigns.board_reading import BoardReader
+from profiles import keys
+from profiles.models import KeyKind
+from tests.app.caller import Caller, operation_text
+from tests.app.test_api_banners import show
+from tests.app.test_banner_serving import Moved, get, process, signed_in, until
+
+BANNERS = {"query": operation_text("Banners"), "variables": {"placements": ["home-top"]}}
+
+
+@pytest.fixture
+def clock() -> Moved:
+    return Moved()
+
+
+async def test_whoever_waits_for_a_reading_that_fails_does_not_try_again_in_turn(
+    now: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hundred fetches at once while PostgreSQL hangs wait for one timeout or two, not for a hundred."""
+    workspace, readings = UUID(int=1), 0
+    under_way, over = asyncio.Event(), asyncio.Event()
+
+    async def refresh(self: BoardReader, *, now: datetime) -> Any:
+        nonlocal readings
+        readings += 1
+        under_way.set()
+        await over.wait()
+        raise TimeoutError
+
+    monkeypatch.setattr(BoardReader, "refresh", refresh)
+    for was_read in (False, True):
+        boards, readings = Boards(), 0
+        under_way.clear()
+        over.clear()
+        kept = boards.kept[workspace] = Kept(BoardReader(workspace), 0.0)
+        if was_read:
+            kept.began_at = asyncio.get_running_loop().time() - 10
+        asking = asyncio.gather(*(boards.kept_of(workspace, now=now) for _ in range(100)), return_exceptions=True)
+        await under_way.wait()
+        over.set()
+        answers = await asking
+        # One was under way when the others asked.
+        assert readings == (1 if was_read else 2)
+        if was_read:
+            assert set(map(type, answers)) == {Kept}, "the last board"
+        else:
+            assert {getattr(answer, "code", None) for answer in answers} == {"UNAVAILABLE"}
+
+
+async def test_a_known_key_waits_for_no_database_that_hangs(
+    workspace: UUID, now: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One request asks whether it is back, the others go on."""
+    _, secret = await keys.create(workspace, name="busy", kind=KeyKind.SECRET, scopes=["read"])
+    known = KnownKeys()
+    assert await known.find(secret, now=now) is not None
+    asked, over = asyncio.Event(), asyncio.Event()
+
+    async def hangs(secret: str, *, now: datetime) -> None:
+        asked.set()
+        await over.wait()
+        raise TimeoutError
+
+    monkeypatch.setattr("app.auth.keys.find", hangs)
+    later = now + timedelta(seconds=10)
+    first = asyncio.create_task(known.find(secret, now=later))
+    await asked.wait()
+    over.set()
+    assert await first is not None
+    asked.clear()
+    over.clear()
+    later += timedelta(seconds=10)
+    second = asyncio.create_task(known.find(secret, now=later))
+    await asked.wait()
+    async with asyncio.timeout(60):
+        assert await known.find(secret, now=later + timedelta(seconds=1)) is not None
+    assert not second.done()
+    over.set()
+    assert await second is not None
+
+
+async def test_a_known_key_of_a_provider_waits_for_no_provider_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys are old: one token has them read anew, the others go on with the key that they name."""
+    issuer = Issuer(jwks_url="https://id.example.com/", issuer="i", audience="a", workspace_id=UUID(int=1))
+    known = issuer.keys["k"] = PyJWK({"kty": "OKP", "crv": "Ed25519", "x": "A" * 43, "kid": "k"})
+    asked, over = asyncio.Event(), asyncio.Event()
+
+    async def hangs() -> bytes:
+        asked.set()
+        await over.wait()
+        return b"{}"
+
+    monkeypatch.setattr(issuer, "fetch", hangs)
+    monkeypatch.setattr(issuer, "read_at", float("-inf"))
+    first = asyncio.create_task(issuer.key("k", "EdDSA"))
+    await asked.wait()
+    async with asyncio.timeout(60):
+        assert await issuer.key("k", "EdDSA") is known
+    assert not first.done()
+    over.set()
+    with pytest.raises(BadToken):  # and then they are older than anybody may rely on
+        await first
+
+
+async def test_a_revoked_key_is_noticed_though_answers_are_kept(
+    console: Caller, workspace: UUID, clock: Moved, settings: Any, http: httpx2.AsyncClient
+) -> None:
+    """Six seconds after at the latest, however often it asked meanwhile."""
+    row, secret = await keys.create(workspace, name="of an app", kind=KeyKind.PUBLISHABLE, scopes=["ingest"])
+    await show(console, "Sale")
+    async with process(settings, clock) as (_, client):
+        app = Caller(client, workspace, secret)
+        ada = await signed_in(console, app, "ada")
+        await until(ada, ["Sale"], client)
+        clock.ahead += timedelta(seconds=10)
+        assert (await get(ada)).status_code == 200, "proven anew"
+        await keys.revoke(workspace, row.id, now=clock())
+        clock.ahead += timedelta(seconds=4)
+        assert (await get(ada)).status_code == 200
+        clock.ahead += timedelta(seconds=2)
+        assert (await get(ada)).status_code == 401
+
+
+async def test_what_is_kept_is_bounded_in_bytes(
+    console: Caller, app_caller: Caller, clock: Moved, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Anybody may be many visitors, and ask for much."""
+    await show(console, "Sale")
+    monkeypatch.setattr(fetches, "MOST_BYTES", 10_000)
+    async with process(settings, clock) as (app, client):
+        kept: Fetches = app.front.fetches  # type: ignore[attr-defined]
+        for _ in range(20):
+            token = (await get(app_caller, http=client)).json()["viewerToken"]
+            for placements in (["home-top"], ["home-top"] * 3, ["home-top"]):
+                await get(app_caller.with_headers(x_muster_viewer=token), *placements, http=client)
+            sizes = [fetches.size_of(key, one) for key, one in kept.sessions.kept.items()]
+            assert kept.size == sum(sizes) <= 10_000
+        assert 1 < len(kept.sessions.kept) < 20
+
+
+async def test_nobody_without_a_key_has_a_document_read(
+    http: httpx2.AsyncClient, app_caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+
+    def noted(schema: Any, text: str, *rest: Any) -> Any:
+        read.append(text)
+        return plan_of(schema, text, *rest)
+
+    monkeypatch.setattr(front, "plan_of", noted)
+    for headers in ({}, {"Authorization": "Bearer mpk_made_up"}):
+        assert (await http.post("/graphql", json=BANNERS, headers=headers)).status_code == 401
+    assert read == []
+    assert (await http.post("/graphql", json=BANNERS, headers=app_caller.all_headers())).status_code == 200
+    assert read == [BANNERS["query"]]
+
+
+async def test_a_fault_of_the_quick_way_is_answered_by_the_usual_one(
+    http: httpx2.AsyncClient, app_caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(*_: Any, **__: Any) -> None:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(fetches, "serve", fails)
+    noted = []
+
+    def note(fault: Exception, where: str) -> str:
+        noted.append((str(fault), where))
+        return "id"
+
+    monkeypatch.setattr(front, "log_fault", note)
+    response = await http.post("/graphql", json=BANNERS, headers=app_caller.all_headers())
+    assert (response.status_code, orjson.loads(response.content)["data"]["banners"]["placements"][0]["banner"]) == (
+        200,
+        None,
+    )
+    assert noted == [("a fault of ours", "banners")]
+    got = await get(app_caller)
+    assert (got.status_code, got.json()["error"]["code"]) == (500, "INTERNAL")
