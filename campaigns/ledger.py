@@ -334,8 +334,7 @@ async def settle_unsent(connection: Connection, *, dispatch_id: UUID, results: S
 LOCK_WALK = "SELECT walked_through FROM dispatch WHERE workspace_id = $1 AND id = $2 FOR NO KEY UPDATE"
 # Skipping the rest of a cancelled or expired dispatch, some at a time: a million at once would be a long transaction.
 # The walk goes on where the workers have left it; what they have read is skipped by their intents, or read again. The
-# state is looked at again when the row is changed: a place alone is not, before PostgreSQL 18.1, and a worker that read
-# the row too may have committed its intent meanwhile.
+# state is looked at again when the row is changed: a worker that read it too may have committed its intent meanwhile.
 CLOSE_NEXT = """
 WITH waiting AS MATERIALIZED (
   SELECT d.ctid AS place, d.profile_id FROM delivery d
