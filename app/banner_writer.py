@@ -5,7 +5,7 @@ thousand apps with an event each cost little more than one with a thousand; a re
 """
 
 import asyncio
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -35,6 +35,7 @@ class BannerWriter:
 
     def __init__(self) -> None:
         self.waiting: defaultdict[UUID, deque[Waiting]] = defaultdict(deque)
+        self.events_waiting: Counter[UUID] = Counter()
         self.writing: dict[UUID, asyncio.Task[None]] = {}
 
     async def record(self, workspace_id: UUID, events: Sequence[BannerEvent], *, now: datetime) -> list[Became]:
@@ -42,10 +43,11 @@ class BannerWriter:
         if not events:
             return []
         queue = self.waiting[workspace_id]
-        if sum(len(one.events) for one in queue) > MOST_WAITING:
+        if self.events_waiting[workspace_id] > MOST_WAITING:
             raise ApiError("BUSY", "More events come in than can be written; send these again in a while.")
         mine = Waiting(events, now, asyncio.get_running_loop().create_future())
         queue.append(mine)
+        self.events_waiting[workspace_id] += len(events)
         if workspace_id not in self.writing:
             # A task of its own: whoever asked first may be gone before it is done.
             self.writing[workspace_id] = asyncio.create_task(self.write(workspace_id, queue))
@@ -60,9 +62,10 @@ class BannerWriter:
                 while queue and len(events) < MOST_AT_ONCE:
                     taken.append(queue.popleft())
                     events += taken[-1].events
+                self.events_waiting[workspace_id] -= len(events)
                 await self.write_all(workspace_id, taken, events)
         finally:
-            del self.writing[workspace_id], self.waiting[workspace_id]
+            del self.writing[workspace_id], self.waiting[workspace_id], self.events_waiting[workspace_id]
 
     async def write_all(self, workspace_id: UUID, taken: Sequence[Waiting], events: Sequence[BannerEvent]) -> None:
         """Write the events of several requests, and tell each of them."""

@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 BATCH = 500
 """Messages taken at once: enough to cost little each, and few enough to be read again by others when a turn ends."""
-LULL_S = 0.005
+LULL_S = 0.015
 """After so long without enough answers for a group, those that came are written."""
 LOOK_AGAIN_S = 0.25
 FIRST_PATIENCE_S, LONGEST_PATIENCE_S = 0.1, 5.0

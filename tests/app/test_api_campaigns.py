@@ -180,7 +180,7 @@ WRONG_CAMPAIGNS: list[tuple[dict[str, Any], str | None, list[str]]] = [
     ({"content": {"email": EMAIL | {"subject": "{% for %}"}}}, None, ["content", "email", "subject"]),
     ({"content": {"email": EMAIL | {"html": HTML + "{{ ''.__class__ }}"}}}, None, ["content", "email", "html"]),
     ({"content": {"email": EMAIL | {"text": "no link"}}}, "UNSUBSCRIBE_LINK_MISSING", ["content", "email", "text"]),
-    ({"content": {"banner": {"title": " "}}}, "TITLE_MISSING", ["content", "banner", "title"]),
+    ({"content": {"banner": {"title": " "}}}, "EMPTY", ["content", "banner", "title"]),
     (
         {"content": {"banner": BANNER | {"actionUrl": "javascript:alert(1)"}}},
         "NOT_A_URL",

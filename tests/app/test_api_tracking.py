@@ -84,6 +84,7 @@ async def test_links_lead_where_they_say_and_tell_who_followed_them(console: Cal
         "cache-control": "no-store",
         "referrer-policy": "no-referrer",
         "x-robots-tag": "noindex",
+        "vary": "Origin",
     }
     seen = await http.get(image, headers=PERSON)
     assert (seen.status_code, seen.content, seen.headers["content-type"]) == (200, PIXEL, "image/gif")
