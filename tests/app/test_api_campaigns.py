@@ -188,7 +188,7 @@ WRONG_CAMPAIGNS: list[tuple[dict[str, Any], str | None, list[str]]] = [
     ),
     ({"content": {"banner": BANNER | {"data": [1]}}}, "NOT_AN_OBJECT", ["content", "banner", "data"]),
     ({"content": {"banner": BANNER}}, "PLACEMENT_MISSING", ["placementId"]),
-    ({"weight": 5}, "NOT_FOR_THIS_CHANNEL", ["placementId"]),
+    ({"weight": 5}, "NOT_FOR_THIS_CHANNEL", ["weight"]),
     ({"topic": "*"}, "INVALID_TOPIC", ["topic"]),
     ({"timeZone": "Mars/Olympus"}, "UNKNOWN_TIME_ZONE", ["timeZone"]),
     ({"expiresAt": instant(hours=-1)}, "IN_THE_PAST", ["expiresAt"]),
