@@ -1,6 +1,7 @@
 """`muster`: the processes of an installation, and what people do at a terminal."""
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -89,8 +90,12 @@ def api() -> None:
     from app.main import create_app
 
     asyncio.run(check_database(settings))
+    application = create_app(settings)
+    # Modules and schema live as long as the process: looking through them for garbage would stop everybody for long.
+    gc.collect()
+    gc.freeze()
     uvicorn.run(
-        create_app(settings),
+        application,
         host=settings.api_host,
         port=settings.api_port,
         log_config=None,
