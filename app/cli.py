@@ -94,6 +94,8 @@ def api() -> None:
     # Modules and schema live as long as the process: looking through them for garbage would stop everybody for long.
     gc.collect()
     gc.freeze()
+    # What fetches of banners keep is no garbage either, and a look through all of it holds up everybody.
+    gc.set_threshold(20_000, 50, 100)
     uvicorn.run(
         application,
         host=settings.api_host,
