@@ -39,7 +39,7 @@ GONE = "SELECT worker_gone($1)"
 
 
 async def main(settings: Settings) -> None:
-    """Work until SIGTERM or SIGINT: then nothing more is claimed, messages under way end, claims go back (R9)."""
+    """Work until SIGTERM or SIGINT: then nothing more is taken, messages under way end, claims go back (R9)."""
     # A turn that is cut off leaves its messages in doubt: arq waits for the longest one.
     longest_s = TURN_S + settings.send_timeout.total_seconds() + AFTER_TURN_S
     async with open_resources(settings) as resources, AsyncExitStack() as stack:
