@@ -60,7 +60,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     """Started once a process; fsync is off, since nobody misses these databases."""
     with (
         folder_in_memory(tmp_path_factory.mktemp("servers")) as folder,
-        start_postgres(folder / "postgres", durable=False) as postgres,
+        start_postgres(folder / "postgres", durable=False, settings={"autovacuum": "off"}) as postgres,
         start_valkey(folder / "valkey") as valkey,
     ):
 
@@ -97,6 +97,14 @@ async def database(servers: Servers, databases: Databases) -> AsyncIterator[Data
     finally:
         await close_database()
         databases.give_back(name)
+
+
+@pytest.fixture
+def lone_database(database: Database, databases: Databases) -> None:
+    """Nothing is copied or dropped beside this test, since that is a transaction too: feeds wait for those that are
+    older than what they tell, whichever database they are in.
+    """
+    databases.rest()
 
 
 @pytest.fixture

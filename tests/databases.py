@@ -70,6 +70,11 @@ class Databases:
         """Drop a database, whoever is still connected to it; returns at once."""
         self._begin(self._execute(f"DROP DATABASE {name} WITH (FORCE)"))
 
+    def rest(self) -> None:
+        """Wait until nothing is being made or dropped; after a `take`, nothing will be before the next."""
+        for one in list(self._pending):
+            one.exception()
+
     def _begin(self, work: Coroutine[Any, Any, Any]) -> "Future[Any]":
         begun = asyncio.run_coroutine_threadsafe(work, self._loop)
         self._pending.add(begun)

@@ -18,6 +18,8 @@ from tests.app.caller import Caller
 from tests.app.conftest import MakeCaller
 from tests.segments.factories import SOURCES
 
+pytestmark = pytest.mark.usefixtures("lone_database")
+
 NOWHERE = "seg_" + "0" * 32
 PREMIUM = {"trait": {"key": "plan", "operator": "EQUALS", "value": "premium"}}
 ODD = ["a/b", "100%", "a b?c#d&e=f", "ünï/😀", "..", "x,y", "c+d"]

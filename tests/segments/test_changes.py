@@ -17,6 +17,8 @@ from segments.models import Segment
 from tests.segments import factories
 from tests.segments.factories import DAY
 
+pytestmark = pytest.mark.usefixtures("lone_database")
+
 Told = tuple[str, int]
 
 

@@ -22,6 +22,8 @@ from segments.nodes import ByTrait, Direction, Ranking
 from segments.ranks import Ranked
 from tests.segments import factories
 
+pytestmark = pytest.mark.usefixtures("lone_database")
+
 STORED = "SELECT profile_id, order_value, xmin::text AS written FROM segment_rank WHERE segment_id = $1"
 SET_RANKING = "UPDATE segment SET ranking = $2 WHERE id = $1"
 BY_VALUE = Ranking(ByTrait("value"))
