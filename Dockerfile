@@ -13,6 +13,7 @@ COPY app app
 COPY campaigns campaigns
 COPY channels channels
 COPY db db
+COPY graphql graphql
 COPY profiles profiles
 COPY segments segments
 COPY workers workers

@@ -11,9 +11,10 @@ CANDIDATES := $(if $(PYTHON),$(PYTHON),python3 python3.14 python3.13 python3.12 
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 COMPILE = $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header \
   --no-emit-index-url --quiet
-TEST_PROCESSES ?= 2
+# One more than two cores: tests that kill processes wait more than they compute.
+TEST_PROCESSES ?= 3
 
-.PHONY: help demo up test test-long check format format-check lint types layers bench-imports bench-segments bench-email bench-banners kill-test schema lock clean
+.PHONY: help demo up test test-long check format format-check lint types layers bench-imports bench-segments bench-email bench-banners bench-push kill-test schema audit lock clean
 
 help: ## List the commands
 	@echo "Muster: make COMMAND"
@@ -25,7 +26,7 @@ demo: $(VENV)/ready $(VENV)/cdnow/ready ## Show all of it with real purchases; K
 up: $(VENV)/ready ## Run the stack for development until Ctrl-C
 	@$(BIN)/muster up
 
-test: $(VENV)/ready ## Run the tests on servers of their own; ARGS="-k word" for some of them
+test: $(VENV)/ready $(VENV)/node-tests/ready ## Run the tests on servers of their own; ARGS="-k word" for some of them
 	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup $(ARGS)
 
 test-long: $(VENV)/ready ## Ask the oracle of segments, and the model of the ledger, 10,000 times (long)
@@ -70,8 +71,11 @@ bench-banners: $(VENV)/ready $(VENV)/node/ready ## Banners a second beside raw A
 bench-push: $(VENV)/ready ## Push notifications a second beside aioapns, pyfcm and h2load; JSON line last
 	@$(BIN)/python -m benchmarks.push $(ARGS)
 
-kill-test: $(VENV)/ready ## Kill workers and servers under blasts (12 minutes); ARGS="--only T-1 --short"; a JSON line each
+kill-test: $(VENV)/ready $(VENV)/node-tests/ready ## Kill workers and servers under blasts (12 minutes); ARGS="--only T-1 --short"; a JSON line each
 	@$(BIN)/python -m killtest $(ARGS)
+
+audit: $(VENV)/ready $(VENV)/node-tests/ready ## Ask the audit suite of graphql-http about a server of ours; JSON line last
+	@$(BIN)/python -m tests.node.audit
 
 schema: $(VENV)/ready ## Export graphql/schema.graphql from the code
 	@$(BIN)/muster schema --output graphql/schema.graphql
@@ -119,4 +123,10 @@ $(VENV)/cdnow/ready: demo.lock | $(VENV)/ready
 $(VENV)/node/ready: benchmarks/rivals/package-lock.json benchmarks/node.py | $(VENV)/ready
 	@rm -rf $(VENV)/node
 	@$(BIN)/python -m benchmarks.node
+	@touch $@
+
+# What tests run in Node.
+$(VENV)/node-tests/ready: tests/node/package-lock.json tests/node/__main__.py benchmarks/node.py | $(VENV)/ready
+	@rm -rf $(VENV)/node-tests
+	@$(BIN)/python -m tests.node
 	@touch $@

@@ -1,4 +1,4 @@
-"""What people do to one workspace at a terminal: `muster workspace`, `key` and `verify`.
+"""What people do to workspaces at a terminal: `muster workspace`, `key`, `verify` and `reseal`.
 
 They use the settings of the environment or, in development, those of the stack that `muster up` runs in the data
 folder.
@@ -20,6 +20,7 @@ from app.settings import MailboxSettings, Settings, load, load_settings
 from db.errors import MusterError
 
 if TYPE_CHECKING:
+    from campaigns.sealing import Sealer
     from profiles.addresses import AddressHasher
     from profiles.models import ApiKey
 
@@ -223,3 +224,29 @@ async def differences(settings: Settings, workspace: str | None) -> list[str]:
             told = await banner_counts.verify(workspace_id)
             wrong += [f"workspace {workspace_id}, {sentence}" for sentence in told]
     return wrong
+
+
+def reseal() -> None:
+    """Seal every push credential with the first of MUSTER_SECRET_KEYS; the other keys can go afterwards."""
+    from app.resources import sealer_of
+
+    settings = command_settings(os.environ)
+
+    async def work() -> int:
+        async with open_database_of(settings):
+            return await resealed_everywhere(sealer_of(settings))
+
+    resealed = asyncio.run(work())
+    newest = next(iter(settings.secret_keys))
+    typer.echo(f"{resealed:,} credentials were sealed anew; all are sealed with the key {newest} now.")
+
+
+async def resealed_everywhere(sealer: "Sealer") -> int:
+    """How many credentials of all workspaces had another key than the newest, with which they are sealed now.
+
+    Raises CampaignError for one that cannot be opened.
+    """
+    from campaigns import push_credentials
+    from profiles import workspaces as stored
+
+    return sum([await push_credentials.reseal(one, sealer=sealer) for one in await stored.list_ids()])

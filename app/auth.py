@@ -65,6 +65,11 @@ class Caller:
     """When what proves it expires; None: nothing it shows does."""
 
     @property
+    def name(self) -> str:
+        """What all requests of one key, or of one client token's profile, have in common in their workspace."""
+        return f"key {self.key_id}" if self.key_id else f"profile {self.acting_as}"
+
+    @property
     def is_server(self) -> bool:
         return self.kind is KeyKind.SECRET
 

@@ -11,7 +11,7 @@ from app.endpoint import is_json
 from app.ingest import answer, context_of, read_batch, read_time
 from app.patience import UNREACHABLE
 from app.problems import ApiError, path_of, problem
-from campaigns.banner_tracking import BannerEvent
+from campaigns.banner_events import BannerEvent
 from db.errors import MusterError
 from profiles.keys import Scope
 

@@ -1,7 +1,8 @@
 """What viewers did with banners, gathered from the requests that come at once: one transaction writes them all.
 
-A request is answered when its events are committed. While a transaction is under way the next ones gather, so that a
-thousand apps with an event each cost little more than one with a thousand; a request that comes alone waits for nobody.
+A request is answered when its events are committed. While a transaction is under way the next ones gather, and a moment
+longer when they are few, so that a thousand apps with an event each cost little more than one with a thousand; a
+request that comes alone waits for nobody.
 """
 
 import asyncio
@@ -11,14 +12,30 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+import asyncpg
+
 from app.problems import ApiError
 from campaigns import banner_tracking
-from campaigns.banner_tracking import BannerEvent, Became
+from campaigns.banner_events import BannerEvent
+from campaigns.banner_tracking import Became
 
 MOST_AT_ONCE = 5_000
 """Events of one transaction, beyond those of its last request."""
 MOST_WAITING = 50_000
 """Events of one workspace; more are sent away, to come again."""
+GATHERED_S = 0.01
+"""So long those wait for others that came while a transaction was under way."""
+ENOUGH = 500
+"""Events that wait for no others: what a transaction costs by itself is little beside theirs."""
+AWAY = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.InternalClientError,
+)
+"""Faults of the server or of the way to it, which are no request's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +72,12 @@ class BannerWriter:
 
     async def write(self, workspace_id: UUID, queue: deque[Waiting]) -> None:
         """Write until nothing waits."""
+        wrote = False
         try:
             while queue:
+                if wrote and self.events_waiting[workspace_id] < ENOUGH:
+                    await asyncio.sleep(GATHERED_S)
+                wrote = True
                 taken = [queue.popleft()]
                 events = list(taken[0].events)
                 while queue and len(events) < MOST_AT_ONCE:
@@ -68,10 +89,15 @@ class BannerWriter:
             del self.writing[workspace_id], self.waiting[workspace_id], self.events_waiting[workspace_id]
 
     async def write_all(self, workspace_id: UUID, taken: Sequence[Waiting], events: Sequence[BannerEvent]) -> None:
-        """Write the events of several requests, and tell each of them."""
+        """Write the events of several requests, and tell each of them. What fails for one is written for the others."""
         try:
             became = iter(await banner_tracking.record(workspace_id, events, now=max(one.now for one in taken)))
         except Exception as fault:
+            if len(taken) > 1 and not isinstance(fault, AWAY):
+                # Somebody's events cannot be written, and those of the others can.
+                for one in taken:
+                    await self.write_all(workspace_id, [one], one.events)
+                return
             # Whatever it is, it is each request's: its answer says what is to be done.
             for one in taken:
                 if not one.became.done():

@@ -4,14 +4,20 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from uuid import UUID
 
+from graphql import GraphQLError
 from strawberry.types import Info as StrawberryInfo
 
 from app.api.loaders import Loaders
 from app.auth import Authenticator, Caller, unauthenticated
 from app.banner_writer import BannerWriter
 from app.boards import Boards, Clock
+from app.followed import Feeds
+from app.limits import Prepared
+from app.operations import Operations
+from app.rates import OperationRates
 from app.resources import Resources
 from app.settings import Settings
+from app.shares import Shares
 from app.targets import Targets
 from app.viewers import ViewerTokens
 from campaigns.banner_tokens import ImpressionTokens
@@ -36,6 +42,10 @@ class Services:
     banner_writer: BannerWriter
     tracker: Tracker
     targets: Targets
+    feeds: Feeds
+    shares: Shares
+    operations: Operations
+    rates: OperationRates
     clock: Clock = field(default=read_clock)
 
 
@@ -51,6 +61,14 @@ class Context:
     """Header Accept-Language."""
     user_agent: str = ""
     """Header User-Agent."""
+    read: "Prepared | GraphQLError | None" = None
+    """The document, if it was read before it is executed, or why it could not be."""
+    idempotency_key: str | None = None
+    """Header Idempotency-Key, as it was sent."""
+    resources_meanwhile: Resources | None = None
+    """What stands in for the process's own, as long as a mutation is done once (app/once.py)."""
+    previewed: bool = False
+    """Whether this request tried a query of its own: one may take seconds of PostgreSQL, thirty aliases all of it."""
     now: datetime = field(init=False)
     made_loaders: Loaders | None = None
 
@@ -59,7 +77,7 @@ class Context:
 
     @property
     def resources(self) -> Resources:
-        return self.services.resources
+        return self.resources_meanwhile or self.services.resources
 
     @property
     def known_caller(self) -> Caller:

@@ -1,7 +1,7 @@
 """`make demo`: the main job, end to end, through the public API alone, with real purchases.
 
 Every request is a file of graphql/operations, as a frontend or an app would send it. The last table compares what the
-ledger says with what the mail sink really received; when they disagree, the demo has failed.
+ledger says with what the sinks of mail and push really received; when they disagree, the demo has failed.
 """
 
 import asyncio
@@ -9,14 +9,16 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from time import monotonic
 from typing import Any
 from uuid import UUID
 
 import httpx2
 
-OPERATIONS = Path(__file__).parents[1] / "graphql" / "operations"
+from app import demo_push
+from app.demo_client import Client, DemoFailed
+from app.demo_push import PushServices, push_services
+
 WAIT = timedelta(seconds=120)
 POLL_S = 0.2
 VIEWERS = 400
@@ -53,37 +55,6 @@ EMAIL_HTML = """<html><head><style>h1 { color: #223366 } p { font-family: sans-s
 </body></html>"""
 
 
-class DemoFailed(Exception):
-    """Something did not come out as it must; the text says what."""
-
-
-@dataclass
-class Client:
-    """Sends the operations of one folder of the contract."""
-
-    http: httpx2.AsyncClient
-    folder: str
-    key: str
-    texts: dict[str, str] = field(default_factory=dict)
-
-    async def send(self, operation: str, headers: dict[str, str] | None = None, **variables: Any) -> Any:
-        """The data of one operation; raises DemoFailed for errors and for userErrors."""
-        if operation not in self.texts:
-            self.texts[operation] = (OPERATIONS / self.folder / f"{operation}.graphql").read_text(encoding="utf-8")
-        reply = await self.http.post(
-            "/graphql",
-            json={"query": self.texts[operation], "operationName": operation, "variables": variables},
-            headers={"Authorization": f"Bearer {self.key}", **(headers or {})},
-        )
-        body = reply.json()
-        if "errors" in body or not body.get("data"):
-            raise DemoFailed(f"{operation} answered {reply.status_code}: {body.get('errors')}")
-        (answer,) = body["data"].values()
-        if isinstance(answer, dict) and answer.get("userErrors"):
-            raise DemoFailed(f"{operation} was refused: {answer['userErrors']}")
-        return answer
-
-
 @dataclass
 class Demo:
     """One run."""
@@ -96,6 +67,8 @@ class Demo:
     campaigns: dict[str, dict[str, Any]] = field(default_factory=dict)
     tests: dict[str, Any] = field(default_factory=dict)
     shares: Counter[str] = field(default_factory=Counter)
+    push: dict[str, Any] = field(default_factory=dict)
+    """The push campaign at its end, with `devices` and `received`."""
     moves: list[tuple[str, float]] = field(default_factory=list)
     """What somebody did, and how many seconds later the segment had followed."""
 
@@ -222,6 +195,26 @@ class Demo:
         await self.follow(first)
         await self.follow(second)
 
+    async def notify(
+        self, segments: dict[str, str], phones: Client, customers: list[str], to: PushServices
+    ) -> list[str]:
+        """Send a push campaign to everybody who has a device; sentences about what is not as it must be."""
+        for sentence in await demo_push.set_credentials(self.console):
+            self.say(f"  {sentence}")
+        devices = await demo_push.register_phones(phones, customers)
+        made = await self.console.send("CampaignCreate", input=demo_push.draft(segments["Everyone"]))
+        campaign_id = made["campaign"]["id"]
+        dry = await self.console.send("CampaignDryRun", id=campaign_id)
+        self.say(f"  {devices} devices registered; a dry run would reach {dry['reachable']}")
+        await self.console.send("CampaignSend", input={"id": campaign_id})
+        await self.follow(campaign_id)
+        self.push = self.campaigns.pop(campaign_id)
+        shown = to.shown()
+        self.push |= {"fcm": len(to.fcm.shown), "apns": len(to.apns.shown)}
+        first = shown[0].payload if shown else {}
+        self.say(f"  FCM has {self.push['fcm']}, APNs {self.push['apns']}; the first says {first.get('notification')}")
+        return demo_push.compared(self.push["progress"], shown, devices)
+
     async def banners(self, segments: dict[str, str], customers: list[str]) -> None:
         """Two weighted banners in one placement, fetched by customers and by strangers."""
         placement = await self.console.send(
@@ -314,6 +307,17 @@ class Demo:
                 f" {progress['skipped']:>7} {progress['failed']:>6} {progress['inDoubt']:>8}"
                 f" {rate(progress):>9,.0f}  {received}"
             )
+        if self.push:
+            done = self.push["progress"]
+            lines += [
+                "",
+                "Push            state    audience   sent skipped failed in doubt  pushes/s  FCM and APNs received",
+            ]
+            lines.append(
+                f"{self.push['name']:<15} {self.push['status']:<8} {done['audience']:>8} {done['sent']:>6}"
+                f" {done['skipped']:>7} {done['failed']:>6} {done['inDoubt']:>8} {rate(done):>9,.0f}"
+                f"  {self.push['fcm']} and {self.push['apns']}"
+            )
         lines += ["", f"Banner          weight  share of {self.shares.total()} anonymous viewers"]
         for title, weight in (("New records", 80), ("Gift cards", 20)):
             lines.append(f"{title:<15} {weight:>6}  {100 * self.shares[title] / self.shares.total():.1f} %")
@@ -321,7 +325,7 @@ class Demo:
 
 
 def rate(progress: dict[str, Any]) -> float:
-    """Mails a second, from the moment the ledger was written to the last answer."""
+    """Messages a second, from the moment the ledger was written to the last answer."""
     began, ended = (datetime.fromisoformat(progress[name]) for name in ("plannedAt", "finishedAt"))
     seconds = (ended - began).total_seconds()
     return float(progress["sent"]) / seconds if seconds > 0 else 0.0
@@ -333,13 +337,18 @@ async def run(
     mailbox_url: str,
     secret_key: str,
     publishable_key: str,
+    push_ports: tuple[int, int],
     customers: list[str],
     say: Callable[[str], None],
 ) -> bool:
-    """Run the demo against a running stack; True when ledger and sink agree. `say` gets a line for each step."""
+    """Run the demo against a running stack; True when ledger and sinks agree. `say` gets a line for each step.
+
+    `push_ports`: where the stack has FCM and APNs.
+    """
     async with (
         httpx2.AsyncClient(base_url=api_url, timeout=30) as api,
         httpx2.AsyncClient(base_url=mailbox_url, timeout=30) as mailbox,
+        push_services(fcm_port=push_ports[0], apns_port=push_ports[1]) as services,
     ):
         demo = Demo(Client(api, "console", secret_key), Client(api, "client", publishable_key), mailbox, say)
         began = monotonic()
@@ -349,14 +358,16 @@ async def run(
             say("A live segment follows a customer")
             await demo.live(customers[0])
             await demo.blasts(segments)
+            say("Push notifications to everybody's phones and tablets")
+            wrong = await demo.notify(segments, Client(api, "client", secret_key), customers, services)
             say("Showing two banners by weight")
             await demo.banners(segments, customers)
-            wrong = await demo.compare()
+            wrong += await demo.compare()
         except DemoFailed as failure:
             say(f"FAILED: {failure}")
             return False
         say(demo.table())
         for sentence in wrong:
             say(f"FAILED: {sentence}")
-        say(f"\nLedger and sink {'disagree' if wrong else 'agree'}. {monotonic() - began:.1f} s through the API.")
+        say(f"\nLedger and sinks {'disagree' if wrong else 'agree'}. {monotonic() - began:.1f} s through the API.")
         return not wrong

@@ -1,4 +1,5 @@
 """GraphQL over HTTP: POST one JSON object, or GET a query, and get one object; in development GET shows GraphiQL.
+A subscription is answered with a stream of events, to who accepts one.
 
 The caller is proven before the body is read. What is no request at all answers 4xx with an `errors` list. An operation
 that cannot be begun (it does not parse, is invalid, or its variables do not fit) answers without `data`: 400 to who
@@ -11,6 +12,8 @@ from typing import Any
 
 import orjson
 from cross_web import AsyncHTTPRequestAdapter, HTTPException
+from graphql import DocumentNode, GraphQLError, GraphQLSchema, get_operation_ast
+from graphql import OperationType as Kind
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
@@ -20,13 +23,17 @@ from strawberry.http import GraphQLHTTPResponse, GraphQLRequestData
 from strawberry.schema.exceptions import InvalidOperationTypeError
 from strawberry.types import ExecutionResult
 
-from app import graphiql
+from app import graphiql, streams
 from app.auth import unauthenticated
 from app.context import Context, Services
-from app.limits import holds_nul
+from app.limits import Prepared, holds_nul, is_too_much, prepared
+from app.metrics import executed, field_of
+from app.operations import Operations
 from app.problems import presented
-from app.schema import build_schema
+from app.rates import REFUSED_COST, RateLimited, address_of, cost_of, who_of
+from app.schema import Schema, build_schema
 from app.settings import Settings
+from app.traces import TRACES
 from db.errors import MusterError
 
 OPERATION_NAME = re.compile(r"[_A-Za-z][_0-9A-Za-z]{0,79}")
@@ -38,13 +45,22 @@ GRAPHQL_JSON = "application/graphql-response+json"
 class Endpoint(GraphQL[Context, None]):
     """strawberry's view with our callers, our parsing and our errors."""
 
+    introspection = False
+    """Whether the schema is told."""
+    operations = Operations({})
+    """Those that can be named."""
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         response: Response
         try:
-            response = await self.run(request)
+            response = await (self.stream(request) if streams.is_wanted(request) else self.run(request))
         except HTTPException as refusal:
-            response = refused(refusal.status_code, "BAD_REQUEST", refusal.reason, answered_as(request))
+            code = refusal.code if isinstance(refusal, Unknown) else "BAD_REQUEST"
+            response = refused(refusal.status_code, code, refusal.reason, answered_as(request))
+        except RateLimited as refusal:
+            response = refused(429, refusal.code, refusal.message, answered_as(request))
+            response.headers["Retry-After"] = str(refusal.retry_after_s)
         except MusterError as refusal:
             response = refused(401, refusal.code, refusal.message, answered_as(request))
             response.headers["WWW-Authenticate"] = "Bearer"
@@ -58,6 +74,7 @@ class Endpoint(GraphQL[Context, None]):
             viewer_token=request.headers.get(VIEWER_HEADER),
             accept_language=request.headers.get("accept-language"),
             user_agent=request.headers.get("user-agent", ""),
+            idempotency_key=request.headers.get("idempotency-key"),
         )
         context.caller = await services.authenticator.caller(request.headers, now=context.now)
         # GraphiQL asks for the schema before anybody has typed a key; every field asks for a right of its own.
@@ -65,15 +82,28 @@ class Endpoint(GraphQL[Context, None]):
             raise unauthenticated()
         return context
 
+    async def stream(self, request: Request) -> Response:
+        """A subscription as server-sent events."""
+        services: Services = request.app.state.services
+        caller = await streams.proven(services, request.headers)
+        asked = await self.parse_http_body(self.request_adapter_class(request))
+        assert isinstance(self.schema, Schema)
+        return streams.events(self.schema, services, caller, request.headers, asked)
+
+    def should_render_graphql_ide(self, request: Any) -> bool:
+        # A query may also be named.
+        named = {"documentId", "extensions"} & request.query_params.keys()
+        return not named and super().should_render_graphql_ide(request)
+
     async def render_graphql_ide(self, request: Request) -> Response:
         return graphiql.page()
 
     async def parse_http_body(self, request: AsyncHTTPRequestAdapter) -> GraphQLRequestData:
         if request.method == "GET":
-            return read_query(request.query_params)
+            return read_query(request.query_params, self.operations)
         if not is_json(request.content_type):
             raise HTTPException(415, "Send JSON, with the header Content-Type: application/json.")
-        return read_operation(as_bytes(await request.get_body()))
+        return read_operation(as_bytes(await request.get_body()), self.operations)
 
     async def execute_single(
         self,
@@ -84,10 +114,18 @@ class Endpoint(GraphQL[Context, None]):
         root_value: None,
         request_data: GraphQLRequestData,
     ) -> ExecutionResult:
+        await self.take_cost(request, context, request_data)
+        document = valid(context.read)
+        operation = document and get_operation_ast(document, request_data.operation_name)
+        if operation and operation.operation is Kind.SUBSCRIPTION:
+            raise HTTPException(406, "A subscription is answered as text/event-stream; accept it, or use a WebSocket.")
         try:
-            result = await super().execute_single(
-                request, request_adapter, sub_response, context, root_value, request_data
-            )
+            field = field_of(document, request_data.operation_name)
+            with executed(field) as failed, TRACES.span(f"operation {field}"):
+                result = await super().execute_single(
+                    request, request_adapter, sub_response, context, root_value, request_data
+                )
+                failed.append(bool(result.errors))
         except HTTPException as refusal:
             if isinstance(refusal.__cause__, InvalidOperationTypeError):
                 raise HTTPException(405, "GET is for queries; send mutations with POST.") from refusal
@@ -98,6 +136,22 @@ class Endpoint(GraphQL[Context, None]):
         if result.errors:
             result.errors = presented(result.errors, operation=request_data.operation_name)
         return result
+
+    async def take_cost(self, request: Request, context: Context, asked: GraphQLRequestData) -> None:
+        """Read the document and take what it costs; raises RateLimited, before anything is read where that is known."""
+        rates, who = context.services.rates, who_of(context.caller, address_of(request.scope))
+        rates.check(who)
+        try:
+            document, errors = context.read = self.read(asked.query or "")
+            cost = REFUSED_COST if errors else cost_of(document, asked.operation_name)
+        except GraphQLError as fault:
+            context.read, cost = fault, REFUSED_COST
+        await rates.take(who, cost)
+
+    def read(self, text: str) -> Prepared:
+        """The document; raises GraphQLError."""
+        schema: GraphQLSchema = self.schema._schema  # type: ignore[attr-defined]
+        return prepared(schema, text, self.introspection)
 
     async def process_result(self, request: Request, result: ExecutionResult) -> GraphQLHTTPResponse:
         response = await super().process_result(request, result)
@@ -115,6 +169,11 @@ class Endpoint(GraphQL[Context, None]):
     def encode_json(self, data: object) -> str:
         # Text, not bytes: over a WebSocket bytes would be sent as a binary frame.
         return orjson.dumps(data).decode()
+
+
+def valid(read: Prepared | GraphQLError | None) -> DocumentNode | None:
+    """The document, if it can be executed: only then its fields are the schema's."""
+    return None if read is None or isinstance(read, GraphQLError) or read[1] else read[0]
 
 
 def is_json(content_type: str | None) -> bool:
@@ -142,7 +201,7 @@ def as_bytes(body: str | bytes) -> bytes:
     return body if isinstance(body, bytes) else body.encode()
 
 
-def read_operation(body: bytes) -> GraphQLRequestData:
+def read_operation(body: bytes, operations: Operations) -> GraphQLRequestData:
     """The operation in a request's body; raises HTTPException 400 saying what is wrong with it."""
     try:
         data = orjson.loads(body)
@@ -150,31 +209,44 @@ def read_operation(body: bytes) -> GraphQLRequestData:
         raise HTTPException(400, f"The body is no JSON: {fault.msg}.") from fault
     if not isinstance(data, dict):
         raise HTTPException(400, "The body must be one JSON object; batches are not taken.")
-    return check_operation(body, data)
+    return check_operation(body, data, operations)
 
 
-def read_query(parameters: Mapping[str, str | list[str] | None]) -> GraphQLRequestData:
+def read_query(parameters: Mapping[str, str | list[str] | None], operations: Operations) -> GraphQLRequestData:
     """The operation in the parameters of a GET, of which `variables` and `extensions` are JSON; raises HTTPException
     400."""
-    data: dict[str, Any] = {name: parameters.get(name) for name in ("query", "operationName")}
+    data: dict[str, Any] = {name: parameters.get(name) for name in ("query", "operationName", "documentId")}
     for name in ("variables", "extensions"):
         try:
             data[name] = orjson.loads(str(parameters.get(name) or "null"))
         except orjson.JSONDecodeError as fault:
             raise HTTPException(400, f"The parameter {name} is no JSON: {fault.msg}.") from fault
-    return check_operation(orjson.dumps(data), data)
+    return check_operation(orjson.dumps(data), data, operations)
 
 
-def check_operation(body: bytes, data: dict[str, Any]) -> GraphQLRequestData:
+class Unknown(HTTPException):
+    """The operation is not one that is known here; `code` says how."""
+
+    def __init__(self, refusal: MusterError) -> None:
+        super().__init__(400, refusal.message)
+        self.code = refusal.code
+
+
+def check_operation(body: bytes, data: dict[str, Any], operations: Operations) -> GraphQLRequestData:
     """The operation in `data`, which was read from `body`; raises HTTPException 400 saying what is wrong with it."""
-    if holds_nul(body, data):
+    if holds_nul(body):
         raise HTTPException(400, "Texts must not hold the character U+0000; remove it.")
-    query, name = data.get("query"), data.get("operationName")
+    try:
+        query, name = operations.text(data), data.get("operationName")
+    except MusterError as refusal:
+        raise Unknown(refusal) from refusal
     variables, extensions = data.get("variables"), data.get("extensions")
     if not isinstance(query, str) or not query.strip():
         raise HTTPException(400, "The field query must hold a GraphQL document.")
     if not isinstance(variables, dict | None) or not isinstance(extensions, dict | None):
         raise HTTPException(400, "The fields variables and extensions must be objects.")
+    if is_too_much(variables or {}):
+        raise HTTPException(400, "The variables hold too many values; send fewer at once.")
     if name is not None and not (isinstance(name, str) and OPERATION_NAME.fullmatch(name)):
         raise HTTPException(400, "The field operationName must be the name of an operation, at most 80 characters.")
     return GraphQLRequestData(query=query, variables=variables, operation_name=name, extensions=extensions)
@@ -186,12 +258,15 @@ def refused(status: int, code: str, message: str, media_type: str) -> JSONRespon
     return JSONResponse({"errors": errors}, status_code=status, media_type=media_type)
 
 
-def endpoint(settings: Settings) -> Endpoint:
+def endpoint(settings: Settings, operations: Operations) -> Endpoint:
     """The view for `settings`: the schema is told, and GraphiQL shown, only where they allow it."""
-    return Endpoint(
+    view = Endpoint(
         build_schema(development=settings.graphiql),
         graphql_ide="graphiql" if settings.graphiql else None,
         allow_queries_via_get=True,
         subscription_protocols=(),
         multipart_uploads_enabled=False,
     )
+    view.introspection = settings.graphiql
+    view.operations = operations
+    return view

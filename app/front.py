@@ -14,10 +14,13 @@ from graphql import GraphQLSchema
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.endpoint import GRAPHQL_JSON, JSON, media_type
-from app.fetches import Answer, Fetches, HeaderValues, Latest, Question, age_of
+from app.fetches import AUTHORIZATION, Answer, Fetches, HeaderValues, Latest, Question, age_of
 from app.ingest import answer as refused
+from app.metrics import BY_GRAPHQL, BY_REST
+from app.origins import PRIVATE, Pages
 from app.plans import REST, REST_OFFLINE, plan_of
 from app.problems import ApiError, log_fault, problem
+from app.rates import CODE, RequestRates
 from app.serving import Asked
 from app.timing import BEGAN, HEADER, timing
 from campaigns.banners import MOST_PLACEMENTS
@@ -27,18 +30,18 @@ MOST_QUESTIONS = 1_024
 LONGEST_QUESTION = 8_192
 """Bytes of a query string or body that is kept."""
 VARY = b"Authorization, X-Muster-Client-Token, X-Muster-Viewer, Accept-Language"
-FROM_ANYWHERE = ((b"access-control-allow-origin", b"*"), (b"access-control-expose-headers", b"ETag, server-timing"))
-"""Pages of any origin fetch banners; no cookie is used."""
 TIMING = HEADER.encode()
+COUNTED = ("/graphql", "/v1/")
+"""Paths of which the requests of a second are counted: those that take a key."""
 
 
 class Front:
     """Answers fetches of banners; everything else is the application's."""
 
-    def __init__(self, schema: GraphQLSchema, *, introspection: bool) -> None:
-        self.fetches = Fetches()
-        self.get = GetBanners(self.fetches)
-        self.post = PostBanners(self.fetches, schema, introspection=introspection)
+    def __init__(self, schema: GraphQLSchema, *, introspection: bool, pages: Pages, rates: RequestRates) -> None:
+        self.fetches, self.pages, self.rates = Fetches(), pages, rates
+        self.get = GetBanners(self.fetches, pages, rates)
+        self.post = PostBanners(self.fetches, schema, pages, rates, introspection=introspection)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, application: ASGIApp) -> None:
         """Answer, or hand on to the application."""
@@ -47,8 +50,24 @@ class Front:
             await self.get(scope, receive, send)
         elif path == "/graphql" and method == "POST":
             await self.post(scope, receive, send, application)
+        elif path.startswith(COUNTED) and not self.rates.admits(*counted(scope)):
+            await too_many(self.pages, scope, receive, send)
         else:
             await application(scope, receive, send)
+
+
+def counted(scope: Scope) -> tuple[bytes | None, Scope]:
+    """By what a request is counted."""
+    return dict(scope["headers"][::-1]).get(AUTHORIZATION), scope
+
+
+async def too_many(pages: Pages, scope: Scope, receive: Receive, send: Send) -> None:
+    """429 for a request beyond those of a second."""
+    scope.setdefault(BEGAN, perf_counter())
+    origin = dict(scope["headers"]).get(b"origin")
+    response = problem(429, CODE, "Too many requests at once; go on in a second.", **{"Retry-After": "1"})
+    response.raw_headers.extend((*pages.headers(origin), *PRIVATE, (TIMING, timing(scope).encode())))
+    await response(scope, receive, send)
 
 
 def has_body(scope: Scope) -> bool:
@@ -62,34 +81,41 @@ def has_body(scope: Scope) -> bool:
 class GetBanners:
     """GET /v1/banners?placement=... (repeated for more): the JSON of the query `banners`, for the same callers."""
 
-    def __init__(self, fetches: Fetches) -> None:
-        self.fetches = fetches
+    def __init__(self, fetches: Fetches, pages: Pages, rates: RequestRates) -> None:
+        self.fetches, self.pages, self.rates = fetches, pages, rates
         self.queries: Latest[bytes, Question] = Latest(MOST_QUESTIONS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = scope.setdefault(BEGAN, perf_counter())
         # Of a header that is there twice the first counts, as everywhere.
         headers = dict(scope["headers"][::-1])
+        if not self.rates.admits(headers.get(AUTHORIZATION), scope):
+            await too_many(self.pages, scope, receive, send)
+            return
+        for_page = self.pages.headers(headers.get(b"origin"))
         now = self.fetches.services.clock()
         try:
             question = self.queries.find(scope["query_string"]) or self.read_query(scope["query_string"])
             answer, is_new = await self.fetches.answer(headers, question, now=now)
         except MusterError as refusal:
             response = refused(refusal)
-            response.raw_headers.extend((*FROM_ANYWHERE, (TIMING, timing(scope).encode())))
+            response.raw_headers.extend((*for_page, *PRIVATE, (TIMING, timing(scope).encode())))
             await response(scope, receive, send)
             return
         except Exception as fault:
             error_id = log_fault(fault, where="banners")
             message = f"Something went wrong on our side; ask about error {error_id}."
-            await problem(500, "INTERNAL", message, **{HEADER: timing(scope)})(scope, receive, send)
+            response = problem(500, "INTERNAL", message, **{HEADER: timing(scope)})
+            response.raw_headers.extend((*for_page, *PRIVATE))
+            await response(scope, receive, send)
             return
+        BY_REST.inc()
         age = age_of(answer, now)
         common = [
             (b"cache-control", b"private, max-age=" + age),
             (b"etag", answer.etag),
             (b"vary", VARY),
-            *FROM_ANYWHERE,
+            *for_page,
             (TIMING, f"app;dur={(perf_counter() - began) * 1000:.2f}".encode()),
         ]
         wanted = headers.get(b"if-none-match")
@@ -114,9 +140,13 @@ class GetBanners:
         offline = given.get("offline", ["false"])[0]
         if offline not in ("true", "false"):
             raise ApiError("INVALID_VALUE", "Say offline=true, or leave it out.", field=("offline",))
+        external_id = given.get("externalId", [None])[0]
+        if external_id is not None and "\0" in external_id:
+            message = "An external id must not hold the character U+0000; remove it."
+            raise ApiError("UNSTORABLE_TEXT", message, field=("external_id",))
         asked = Asked(
             tuple(given.get("placement", ())),
-            external_id=given.get("externalId", [None])[0],
+            external_id=external_id,
             locale=given.get("locale", [None])[0],
             offline=offline == "true",
         )
@@ -129,13 +159,19 @@ class GetBanners:
 class PostBanners:
     """POST /graphql with an operation that has a plan; others are executed, as is whatever would be refused."""
 
-    def __init__(self, fetches: Fetches, schema: GraphQLSchema, *, introspection: bool) -> None:
+    def __init__(
+        self, fetches: Fetches, schema: GraphQLSchema, pages: Pages, rates: RequestRates, *, introspection: bool
+    ) -> None:
         self.fetches, self.schema, self.introspection = fetches, schema, introspection
+        self.pages, self.rates = pages, rates
         self.bodies: Latest[bytes, Question] = Latest(MOST_QUESTIONS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, application: ASGIApp) -> None:
         began = perf_counter()
         headers = dict(scope["headers"][::-1])
+        if not self.rates.admits(headers.get(AUTHORIZATION), scope):
+            await too_many(self.pages, scope, receive, send)
+            return
         answer = None
         messages: list[Message] = []
         now = self.fetches.services.clock()
@@ -152,6 +188,7 @@ class PostBanners:
         if answer is None:
             await application(scope, again(messages, receive), send)
             return
+        BY_GRAPHQL.inc()
         body = age_of(answer, now).join(answer.pieces)
         start = {
             "type": "http.response.start",
@@ -159,7 +196,8 @@ class PostBanners:
             "headers": [
                 (b"content-length", str(len(body)).encode()),
                 (b"content-type", content_type(headers.get(b"accept", b""))),
-                *FROM_ANYWHERE,
+                *self.pages.headers(headers.get(b"origin")),
+                *PRIVATE,
                 (TIMING, f"app;dur={(perf_counter() - began) * 1000:.2f}".encode()),
             ],
         }
@@ -183,7 +221,11 @@ class PostBanners:
             return None
         if not isinstance(data, dict) or b"\\u0000" in body:
             return None
-        text, name, variables = data.get("query"), data.get("operationName"), data.get("variables")
+        try:
+            text = self.fetches.services.operations.text(data)
+        except MusterError:
+            return None
+        name, variables = data.get("operationName"), data.get("variables")
         well_formed = isinstance(text, str) and isinstance(name, str | None) and isinstance(variables, dict | None)
         if not well_formed or not isinstance(data.get("extensions"), dict | None):
             return None

@@ -2,7 +2,10 @@
 
 import asyncio
 import logging
+from datetime import timedelta
+from pathlib import Path
 
+import asyncpg
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
@@ -10,18 +13,26 @@ from app.boards import OLDEST_WITHOUT_DATABASE
 from app.context import Services
 from app.patience import UNREACHABLE, within
 from app.wakeups import ALIVE, ALIVE_WITHIN
+from db import migrations
 from db.transactions import across_workspaces
 
 logger = logging.getLogger(__name__)
 
 PATIENCE_S = 5.0
-SCHEMA_IS_THERE = "SELECT to_regclass('campaign') IS NOT NULL AND to_regclass('delivery') IS NOT NULL"
+MIGRATIONS_MISSING = "SELECT migrations_missing($1)"
+TURN_AGE = "SELECT turn_age($1)"
+SWEPT_WITHIN = timedelta(seconds=15)
+"""A sweep is due every four seconds, whichever worker does it."""
+KNOWN = sorted(path.stem for path in Path(migrations.__path__[0]).glob("[0-9]*.py"))
+"""The migrations that this code was written for."""
 
 
 async def healthz(request: Request) -> JSONResponse:
-    """Always 200 while the process answers; `degraded` names what it does without: `workers` when none is alive."""
-    missing, alive = await asyncio.gather(troubles(request), workers_alive())
-    return JSONResponse({"status": "ok", "degraded": [*missing, *([] if alive else ["workers"])]})
+    """Always 200 while the process answers; `degraded` names what it does without: `workers` when none is alive,
+    `sweeper` when none has swept lately."""
+    missing, alive, swept = await asyncio.gather(troubles(request), workers_alive(), sweeper_alive())
+    lacking = [name for name, is_there in (("workers", alive), ("sweeper", swept or not alive)) if not is_there]
+    return JSONResponse({"status": "ok", "degraded": [*missing, *lacking]})
 
 
 async def readyz(request: Request) -> JSONResponse:
@@ -45,19 +56,28 @@ async def readyz_banners(request: Request) -> JSONResponse:
 
 
 async def troubles(request: Request) -> list[str]:
-    """What this process needs and cannot reach: database or schema, valkey. Takes `PATIENCE_S` at most."""
+    """What this process needs and cannot reach: database or schema, valkey. Takes `PATIENCE_S` at most.
+
+    `schema`: the database is older than this code, and `muster migrate` is to be run.
+    """
     services: Services = request.app.state.services
     database, valkey = await asyncio.gather(database_trouble(), services.resources.wakeups.is_reachable())
     return [*([database] if database else []), *([] if valkey else ["valkey"])]
 
 
 async def database_trouble() -> str | None:
-    """`database`, or `schema` when only the tables are missing."""
+    """`database`, or `schema` when migrations of this code are missing there."""
     try:
-        return None if await within(PATIENCE_S, ask(SCHEMA_IS_THERE)) else "schema"
+        missing = await within(PATIENCE_S, ask(MIGRATIONS_MISSING, KNOWN))
+    except asyncpg.UndefinedFunctionError:
+        return "schema"  # older than the function that tells
     except UNREACHABLE:
         logger.warning("database not reachable", exc_info=True)
         return "database"
+    if missing:
+        logger.warning("database is older than the code", extra={"missing": missing})
+        return "schema"
+    return None
 
 
 async def workers_alive() -> bool:
@@ -66,6 +86,15 @@ async def workers_alive() -> bool:
         return bool(await within(PATIENCE_S, ask(ALIVE, ALIVE_WITHIN)))
     except UNREACHABLE:
         return True
+
+
+async def sweeper_alive() -> bool:
+    """Whether lost bells and dead workers' rows were looked after lately; True when nobody can say."""
+    try:
+        age_s = await within(PATIENCE_S, ask(TURN_AGE, "sweep"))
+    except UNREACHABLE:
+        return True
+    return isinstance(age_s, float) and age_s < SWEPT_WITHIN.total_seconds()
 
 
 async def ask(question: str, *arguments: object) -> object:

@@ -20,7 +20,7 @@ from app.visitors import person, with_visitor
 from db.errors import MusterError
 from profiles import events as profile_events
 from profiles.events import MOST_EVENTS, clean_fields
-from profiles.ingestion import CleanEvent
+from profiles.ingestion import Batch, CleanEvent
 from profiles.keys import Scope
 from profiles.wellformed import clean_columns
 
@@ -81,7 +81,7 @@ def read_batch(body: bytes) -> list[Any]:
         data = orjson.loads(body)
     except orjson.JSONDecodeError as fault:
         raise ApiError("INVALID_JSON", f"The body is no JSON: {fault.msg}.") from fault
-    if holds_nul(body, data):
+    if holds_nul(body):
         raise ApiError("UNSTORABLE_TEXT", "Texts must not hold the character U+0000; remove it.")
     items = data.get("events") if isinstance(data, dict) else None
     if not isinstance(items, list):
@@ -112,10 +112,10 @@ async def track(context: Context, items: list[Any]) -> dict[str, Any]:
     }
 
 
-def read_well_formed(items: Sequence[Any], *, caller: Caller, now: datetime) -> list[CleanEvent] | None:
+def read_well_formed(items: Sequence[Any], *, caller: Caller, now: datetime) -> Batch | None:
     """What `read_event` makes of each, if it surely refuses none; None says nothing."""
     if not items:
-        return []
+        return Batch.of([])
     try:
         # A dict each, which has every field at its place and those nobody knows behind: a look-up a field and event
         # would cost five times as much.

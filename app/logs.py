@@ -7,7 +7,11 @@ import json
 import logging
 import re
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any, Literal
 
 # Everything a LogRecord has by itself; what else is on it, a caller passed as extra.
@@ -18,6 +22,19 @@ ADDRESS = re.compile(r"[^\s@<>()\[\]{}'\"=,;]+@[^\s@<>()\[\]{}'\"=,;]+")
 WITHHELD = "[withheld]"
 # Statements with their values, whole requests, every URL asked, a line for each job (and a tick is one each second).
 TALKATIVE = ("arq", "asyncio", "css_inline", "hpack", "httpcore2", "httpx2", "strawberry", "tortoise")
+
+
+BESIDE: ContextVar[Mapping[str, str]] = ContextVar("facts of the request or job", default=MappingProxyType({}))
+
+
+@contextmanager
+def about(**facts: str) -> Iterator[None]:
+    """Lines logged inside, also by tasks begun there, carry these facts: `request_id`, or `job` and `job_id`."""
+    token = BESIDE.set({**BESIDE.get(), **facts})
+    try:
+        yield
+    finally:
+        BESIDE.reset(token)
 
 
 def configure(*, form: Literal["json", "text"], level: str) -> None:
@@ -37,8 +54,9 @@ def without_addresses(text: str) -> str:
 
 
 def facts(record: logging.LogRecord) -> dict[str, Any]:
-    """What the caller passed as extra, ready for JSON; texts without addresses."""
-    found: dict[str, Any] = {}
+    """What the caller passed as extra, ready for JSON, after what the request or job is called; texts without
+    addresses."""
+    found: dict[str, Any] = dict(BESIDE.get())
     for name, value in record.__dict__.items():
         if name not in OWN:
             plain = value if value is None or isinstance(value, bool | int | float) else str(value)

@@ -1,7 +1,10 @@
 """The HTTP application: routes, limits and start-up of the API's process."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
+import re
+import secrets
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from time import perf_counter
 from typing import Any
 
 from starlette.applications import Starlette
@@ -10,21 +13,28 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.routing import Route, WebSocketRoute
+from starlette.types import Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
 
-from app import banner_events, health, ingest, limits, links, members
+from app import banner_events, health, ingest, limits, links, logs, members, metrics, operations, scraping
 from app.auth import CLIENT_TOKEN_HEADER, Authenticator
 from app.banner_writer import BannerWriter
 from app.boards import Boards, Clock
 from app.context import Services, read_clock
 from app.endpoint import VIEWER_HEADER, endpoint
+from app.followed import Feeds
 from app.front import Front
 from app.jwks import Issuer
+from app.operations import Operations
+from app.origins import EXPOSED, Pages, guarded
 from app.problems import log_fault, problem
+from app.rates import OperationRates, RequestRates
 from app.resources import Resources, open_resources
 from app.schema import build_schema
-from app.settings import Settings
+from app.settings import Settings, SettingsError
+from app.shares import Shares
+from app.sockets import socket
 from app.targets import Targets
 from app.timing import HEADER, ServerTiming, timing
 from app.viewers import ViewerTokens
@@ -33,16 +43,12 @@ from campaigns.links import Tracker
 
 Opener = Callable[[Settings], AbstractAsyncContextManager[Resources]]
 
-FROM_PAGES: Mapping[str, Any] = {
-    "allow_origins": ["*"],
-    "allow_methods": ["GET", "POST"],
-    "allow_headers": ["Authorization", "Content-Type", "If-None-Match", CLIENT_TOKEN_HEADER, VIEWER_HEADER],
-    "expose_headers": ["ETag", HEADER],
-    "max_age": 86_400,
-}
-"""Pages of any origin may call. No cookie is used: whoever calls has a key, and where the page came from says nothing
-about that."""
 CODES = {404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED", 413: "TOO_LARGE"}
+
+
+REQUEST_ID = b"x-request-id"
+"""A proxy may have given one; else we do. It stands in every log line about the request, and in the answer."""
+WELL_FORMED = re.compile(rb"[0-9A-Za-z._-]{1,64}")
 
 
 class Application(Starlette):
@@ -51,12 +57,66 @@ class Application(Starlette):
     def __init__(self, front: Front, **parts: Any) -> None:
         super().__init__(**parts)
         self.front = front
+        self.paths = {route.endpoint: route.path for route in self.routes if isinstance(route, Route)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            await self.front(scope, receive, send, super().__call__)
+            await self.front(scope, receive, send, self.answer)
         else:
             await super().__call__(scope, receive, send)
+
+    async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """What is no fetch of banners."""
+        began, status, request_id = perf_counter(), 500, request_id_of(scope)
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], (REQUEST_ID, request_id.encode())]
+            await send(message)
+
+        try:
+            with logs.about(request_id=request_id):
+                await super().__call__(scope, receive, guarded(watched))
+        finally:
+            route = self.paths.get(scope.get("endpoint", refused), metrics.NO_ROUTE)
+            metrics.REQUESTS.labels(route, str(status)).inc()
+            metrics.REQUEST_SECONDS.labels(route).observe(perf_counter() - began)
+
+
+def request_id_of(scope: Scope) -> str:
+    """What a request is called in the log."""
+    given = dict(scope["headers"]).get(REQUEST_ID, b"")
+    return given.decode() if WELL_FORMED.fullmatch(given) else secrets.token_hex(8)
+
+
+def from_pages(settings: Settings) -> dict[str, Any]:
+    """Which pages may call, and how."""
+    return {
+        "allow_origins": settings.cors_origins,
+        "allow_methods": ["GET", "POST"],
+        "allow_headers": [
+            "Authorization",
+            "Content-Type",
+            "Idempotency-Key",
+            "If-None-Match",
+            CLIENT_TOKEN_HEADER,
+            VIEWER_HEADER,
+        ],
+        "expose_headers": EXPOSED,
+        "max_age": 86_400,
+    }
+
+
+def known_operations(settings: Settings) -> Operations:
+    """Those in the folder of the settings; raises SettingsError when there are none and no others are executed."""
+    texts = operations.read(settings.operations_folder)
+    if settings.only_operations and not texts:
+        raise SettingsError(
+            ["MUSTER_OPERATIONS: has no *.graphql file, and MUSTER_ONLY_OPERATIONS refuses all others."]
+        )
+    return Operations.of(texts, only=settings.only_operations)
 
 
 def create_app(settings: Settings, *, opener: Opener = open_resources, clock: Clock = read_clock) -> Starlette:
@@ -64,7 +124,12 @@ def create_app(settings: Settings, *, opener: Opener = open_resources, clock: Cl
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with opener(settings) as resources, Boards().running(resources.wakeups, clock) as boards:
+        async with (
+            opener(settings) as resources,
+            Boards().running(resources.wakeups, clock) as boards,
+            Feeds().running() as feeds,
+            OperationRates(settings.redis_url, settings.rate_limit).running() as rates,
+        ):
             resources.proofs.prepare()
             app.state.services = Services(
                 settings=settings,
@@ -76,18 +141,34 @@ def create_app(settings: Settings, *, opener: Opener = open_resources, clock: Cl
                 banner_writer=BannerWriter(),
                 tracker=Tracker(resources.signer, settings.public_url),
                 targets=Targets(),
+                feeds=feeds,
+                shares=Shares(),
+                operations=known,
+                rates=rates,
                 clock=clock,
             )
             front.fetches.services = app.state.services
             yield
 
-    graphql = endpoint(settings)
-    front = Front(build_schema(development=settings.graphiql)._schema, introspection=settings.graphiql)
+    schema = build_schema(development=settings.graphiql)
+    known = known_operations(settings)
+    graphql = endpoint(settings, known)
+
+    async def subscriptions(websocket: WebSocket) -> None:
+        await socket(websocket, schema)
+
+    front = Front(
+        schema._schema,
+        introspection=settings.graphiql,
+        pages=Pages(settings.cors_origins),
+        rates=RequestRates(settings.request_rate),
+    )
     batch = at_most(limits.LARGEST_EVENTS_BODY)
     return Application(
         front,
         routes=[
             Route("/graphql", graphql, methods=["GET", "POST"], middleware=at_most(limits.LARGEST_GRAPHQL_BODY)),
+            WebSocketRoute("/graphql", subscriptions),
             Route("/v1/events", ingest.events, methods=["POST"], middleware=at_most(limits.LARGEST_EVENTS_BODY)),
             Route("/v1/banner-events", banner_events.banner_events, methods=["POST"], middleware=batch),
             Route("/v1/banners", front.get, methods=["GET"], middleware=at_most(0)),
@@ -107,9 +188,10 @@ def create_app(settings: Settings, *, opener: Opener = open_resources, clock: Cl
             Route("/o/{token}.gif", links.seen, methods=["GET"], middleware=at_most(0)),
             Route("/healthz", health.healthz, methods=["GET"], middleware=at_most(0)),
             Route("/readyz", health.readyz, methods=["GET"], middleware=at_most(0)),
+            Route("/metrics", scraping.scrape, methods=["GET"], middleware=at_most(0)),
             Route("/readyz/banners", health.readyz_banners, methods=["GET"], middleware=at_most(0)),
         ],
-        middleware=[Middleware(ServerTiming), Middleware(CORSMiddleware, **FROM_PAGES)],
+        middleware=[Middleware(ServerTiming), Middleware(CORSMiddleware, **from_pages(settings))],
         exception_handlers={HTTPException: refused, Exception: broken},
         lifespan=lifespan,
     )

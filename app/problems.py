@@ -17,6 +17,8 @@ from db.errors import MusterError
 logger = logging.getLogger(__name__)
 
 INTERNAL = "INTERNAL"
+BAD_REQUEST = "BAD_REQUEST"
+"""What GraphQL itself refuses: syntax, validation, values of variables."""
 CLIENT_KEYS = frozenset({"traits", "properties", "data"})
 """Fields whose keys are the client's own."""
 
@@ -81,7 +83,7 @@ def presented(errors: Sequence[GraphQLError], *, operation: str | None) -> list[
     shown = [present(error, operation=operation) for error in errors]
     if mine := [error for error in shown if (error.extensions or {}).get("code") != INTERNAL]:
         # One line for all, without the query or the values in it.
-        codes = sorted({str((error.extensions or {}).get("code", "BAD_REQUEST")) for error in mine})
+        codes = sorted({str((error.extensions or {}).get("code")) for error in mine})
         logger.info("operation refused", extra={"operation": operation, "codes": codes, "errors": len(mine)})
     return shown
 
@@ -92,6 +94,7 @@ def present(error: GraphQLError, *, operation: str | None) -> GraphQLError:
     while isinstance(cause, GraphQLError) and cause.original_error is not None:
         cause = cause.original_error
     if isinstance(cause, GraphQLError):
+        error.extensions = {"code": BAD_REQUEST} | (error.extensions or {})
         return error
     if isinstance(cause, MusterError):
         facts: dict[str, Any] = {"code": cause.code}

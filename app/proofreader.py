@@ -10,15 +10,19 @@ import resource
 import socket
 import struct
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from campaigns import push_proofs
 from campaigns.emails import EmailContent, Recipient
 from campaigns.errors import CampaignError
 from campaigns.mime import SenderInfo
 from campaigns.proofs import Trial, preview, prove
+from campaigns.push_content import PushContent
+from campaigns.push_proofs import PushTrial
 
 STACK_BYTES = 4 * 1024 * 1024
 """Half of what threads usually have: workers compile in a thread what passed here, and an overflow would end them."""
@@ -48,6 +52,21 @@ TRIAL = {
 }
 
 
+PUSH_TRIAL = {
+    "content": {"title": "{{ profile.a | default('b') }}", "link": "a://b/", "translations": [{"locale": "de"}]},
+    "campaign_name": "a",
+    "recipient": Recipient("", locale="de-CH"),
+    "expires_at": None,
+    "now": "2026-01-01T00:00:00Z",
+}
+ANSWERS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "prove": lambda of: prove(EmailContent.from_json(of)),
+    "preview": lambda of: preview(Trial.from_json(of)),
+    "prove_push": lambda of: push_proofs.prove(PushContent.from_json(of)),
+    "preview_push": lambda of: push_proofs.preview(PushTrial.from_json(of)),
+}
+
+
 def main(memory_bytes: int, cpu_s: int) -> None:
     """Answer requests until there are no more."""
     connection = socket.socket(fileno=sys.stdin.fileno())
@@ -64,8 +83,9 @@ def main(memory_bytes: int, cpu_s: int) -> None:
 
 def warm_up() -> None:
     """Use everything once. Raises RuntimeError when something is broken."""
-    for content in CONTENTS:
-        said = answer(orjson.dumps({"do": "preview", "of": TRIAL | {"content": content}}))
+    trials: list[tuple[str, Any]] = [("preview", TRIAL | {"content": content}) for content in CONTENTS]
+    for what, of in (*trials, ("preview_push", PUSH_TRIAL), ("prove_push", PUSH_TRIAL["content"])):
+        said = answer(orjson.dumps({"do": what, "of": of}))
         if "fault" in said:
             raise RuntimeError(said["fault"])
 
@@ -103,9 +123,7 @@ def answer(request: bytes) -> dict[str, Any]:
     """
     try:
         wanted = orjson.loads(request)
-        if wanted["do"] == "prove":
-            return {"value": prove(EmailContent.from_json(wanted["of"]))}
-        return {"value": preview(Trial.from_json(wanted["of"]))}
+        return {"value": ANSWERS[wanted["do"]](wanted["of"])}
     except CampaignError as refusal:
         return {"refusal": {"code": refusal.code, "message": refusal.message, "field": refusal.field}}
     except MemoryError:

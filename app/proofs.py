@@ -24,6 +24,8 @@ import orjson
 from campaigns.emails import EmailContent
 from campaigns.errors import CampaignError
 from campaigns.proofs import Preview, Proof, Trial
+from campaigns.push_content import PushContent
+from campaigns.push_proofs import PushPreview, PushTrial
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +54,10 @@ class Limits:
     """Requests that wait for a child; more are refused."""
     of_one: int = 16
     """Requests of one workspace at a time, so that others have room to wait too."""
+
+
+Subject = EmailContent | PushContent | Trial | PushTrial
+"""What a child is asked about."""
 
 
 class Lost(Exception):
@@ -152,13 +158,17 @@ class Proofreaders:
         if not self.spares:
             self.spares.append(self.started())
 
-    async def prove(self, content: EmailContent, *, workspace_id: UUID) -> Proof:
-        return Proof.from_json(await self.ask("prove", content, workspace_id))
+    async def prove(self, content: EmailContent | PushContent, *, workspace_id: UUID) -> Proof:
+        what = "prove_push" if isinstance(content, PushContent) else "prove"
+        return Proof.from_json(await self.ask(what, content, workspace_id))
 
     async def preview(self, trial: Trial, *, workspace_id: UUID) -> Preview:
         return Preview.from_json(await self.ask("preview", trial, workspace_id))
 
-    async def ask(self, what: str, subject: EmailContent | Trial, workspace_id: UUID) -> dict[str, Any]:
+    async def preview_push(self, trial: PushTrial, *, workspace_id: UUID) -> PushPreview:
+        return PushPreview.from_json(await self.ask("preview_push", trial, workspace_id))
+
+    async def ask(self, what: str, subject: Subject, workspace_id: UUID) -> dict[str, Any]:
         """The value a child makes of `subject`. Raises CampaignError: its refusal, or why there is none."""
         request = orjson.dumps({"do": what, "of": subject})
         is_full = self.turns.locked() and self.waiting >= self.limits.waiting

@@ -10,6 +10,7 @@ from graphql import GraphQLError
 from strawberry.schema.config import StrawberryConfig
 from strawberry.types.execution import ExecutionContext
 
+from app.api.audit import AuditQueries
 from app.api.banner_events import BannerEventMutations
 from app.api.banners import BannerQueries
 from app.api.builder import BuilderQueries
@@ -25,12 +26,15 @@ from app.api.members import MemberQueries
 from app.api.placements import PlacementMutations, PlacementQueries
 from app.api.previews import PreviewQueries
 from app.api.profiles import ProfileMutations, ProfileQueries
+from app.api.push_credentials import PushCredentialMutations, PushCredentialQueries
+from app.api.push_previews import PushPreviewQueries
 from app.api.saved_queries import SavedQueryMutations, SavedQueryQueries
 from app.api.scalars import SCALARS
 from app.api.segment_mutations import SegmentMutations
 from app.api.segments import SegmentQueries
 from app.api.senders import SenderMutations, SenderQueries
 from app.api.static_mutations import StaticMutations
+from app.api.subscriptions import Subscriptions
 from app.api.workspaces import WorkspaceMutations, WorkspaceQueries
 from app.limits import Prepare, PrepareWithoutIntrospection
 
@@ -46,9 +50,12 @@ class Query(
     ProfileQueries,
     CampaignQueries,
     PreviewQueries,
+    PushPreviewQueries,
+    PushCredentialQueries,
     SenderQueries,
     PlacementQueries,
     BannerQueries,
+    AuditQueries,
 ):
     """What can be read. Every field needs a key; which scope it needs is said in the documentation of keys."""
 
@@ -67,8 +74,14 @@ class Mutation(
     DoubtMutations,
     SenderMutations,
     PlacementMutations,
+    PushCredentialMutations,
 ):
     """What can be changed. Every field answers a payload whose `userErrors` say why nothing was written."""
+
+
+@output
+class Subscription(Subscriptions):
+    """What can be followed, over a WebSocket or as server-sent events."""
 
 
 class Schema(strawberry.Schema):
@@ -84,6 +97,7 @@ def build_schema(*, development: bool) -> Schema:
     return Schema(
         query=Query,
         mutation=Mutation,
+        subscription=Subscription,
         types=CONTENT_TYPES,
         config=StrawberryConfig(scalar_map=SCALARS, disable_field_suggestions=not development),
         extensions=[Prepare if development else PrepareWithoutIntrospection],

@@ -69,10 +69,10 @@ class Served:
         return self.tokens.make(
             self.workspace_id,
             Impression(
-                campaign_id=banner.campaign_id,
-                placement_id=place.id,
+                campaign=banner.campaign_id.bytes,
+                placement=place.id.bytes,
                 content_version=banner.content_version,
-                viewer=self.viewer.id,
+                viewer=self.viewer.id.bytes,
                 profile_id=self.viewer.profile_id,
                 window_start=window * place.window_s,
                 kind=kind,

@@ -3,13 +3,17 @@
 No message repeats the text: it may hold a password.
 """
 
+import re
+from collections.abc import Mapping
 from datetime import timedelta
+from ipaddress import ip_network
 from typing import Annotated, Any
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 SHORTEST_KEY = 32
+KEY_ID = re.compile(r"[A-Za-z0-9_-]{1,32}")
 
 
 def url_parts(url: str, schemes: tuple[str, ...]) -> SplitResult:
@@ -51,6 +55,30 @@ def public_url(url: str) -> str:
     return url.rstrip("/")
 
 
+def named_keys(value: Any) -> Any:
+    """Keys by their ids, in the order they stand in."""
+    if not isinstance(value, str):
+        return value
+    keys: dict[str, SecretStr] = {}
+    for part in value.split(","):
+        key_id, _, key = part.strip().partition(":")
+        if not KEY_ID.fullmatch(key_id) or len(key) < SHORTEST_KEY:
+            raise ValueError(f"must look like 2:NEWER,1:OLDER, each an id and a key of {SHORTEST_KEY} characters")
+        if key_id in keys:
+            raise ValueError("must give each key an id of its own")
+        keys[key_id] = SecretStr(key)
+    return keys
+
+
+def provider_url(url: str) -> str:
+    parts = url_parts(url, ("https", "http"))
+    if parts.path.strip("/") or parts.query or parts.fragment:
+        raise ValueError("must end with the host or the port")
+    if parts.scheme == "http" and parts.hostname not in ("127.0.0.1", "::1", "localhost"):
+        raise ValueError("must be https, unless the server is on this machine")
+    return url.rstrip("/")
+
+
 def seconds(value: Any) -> Any:
     if isinstance(value, timedelta):
         return value
@@ -60,10 +88,35 @@ def seconds(value: Any) -> Any:
         raise ValueError("must be a number of seconds") from None
 
 
+def parts_of(value: Any) -> Any:
+    return tuple(one.strip() for one in value.split(",") if one.strip()) if isinstance(value, str) else value
+
+
+def origins(found: tuple[str, ...]) -> tuple[str, ...]:
+    for one in found:
+        parts = urlsplit(one)
+        if one != "*" and one != f"{parts.scheme}://{parts.netloc}".lower():
+            raise ValueError("must be * or origins such as https://app.example: scheme, host and port, nothing behind")
+    return found
+
+
+def addresses(found: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        for one in found:
+            ip_network(one)
+    except ValueError:
+        raise ValueError("must be addresses or networks such as 10.0.0.1,10.1.0.0/16") from None
+    return found
+
+
 DatabaseUrl = Annotated[str, AfterValidator(database_url)]
 RedisUrl = Annotated[str, AfterValidator(redis_url)]
 SmtpUrl = Annotated[str, AfterValidator(smtp_url)]
 PublicUrl = Annotated[str, AfterValidator(public_url)]
 Seconds = Annotated[timedelta, BeforeValidator(seconds)]
+Origins = Annotated[tuple[str, ...], BeforeValidator(parts_of), AfterValidator(origins)]
+Addresses = Annotated[tuple[str, ...], BeforeValidator(parts_of), AfterValidator(addresses)]
 Key = Annotated[SecretStr, Field(min_length=SHORTEST_KEY)]
+NamedKeys = Annotated[Mapping[str, SecretStr], BeforeValidator(named_keys)]
+ProviderUrl = Annotated[str, AfterValidator(provider_url)]
 Port = Annotated[int, Field(ge=1, le=65535)]

@@ -17,7 +17,19 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from app.setting_kinds import DatabaseUrl, Key, Port, PublicUrl, RedisUrl, Seconds, SmtpUrl
+from app.setting_kinds import (
+    Addresses,
+    DatabaseUrl,
+    Key,
+    NamedKeys,
+    Origins,
+    Port,
+    ProviderUrl,
+    PublicUrl,
+    RedisUrl,
+    Seconds,
+    SmtpUrl,
+)
 from segments.conditions import WIDEST, Limits
 
 MAKE_A_KEY = 'Make one with: python3 -c "import secrets; print(secrets.token_urlsafe(48))"'
@@ -118,6 +130,12 @@ class Settings(ProcessSettings):
         validation_alias="MUSTER_TOKEN_KEY",
         description="Secret of at least 32 characters that signs the links in mails and client tokens.",
     )
+    secret_keys: NamedKeys = Field(
+        validation_alias="MUSTER_SECRET_KEYS",
+        repr=False,
+        description="Secrets of at least 32 characters that seal push credentials, with ids, the newest first: "
+        "`2:NEWER,1:OLDER`.",
+    )
     api_host: str = Field("127.0.0.1", validation_alias="MUSTER_API_HOST", description="Where the API listens.")
     api_port: Port = Field(DEFAULT_API_PORT, validation_alias="MUSTER_API_PORT", description="Port of the API.")
     worker_port: int = Field(
@@ -132,6 +150,43 @@ class Settings(ProcessSettings):
         validation_alias="MUSTER_GRAPHIQL",
         description="`true`: the page to try queries, at /graphql in a browser. Development only.",
         json_schema_extra={"shown": "`true` in development, else `false`"},
+    )
+    cors_origins: Origins = Field(
+        ("*",),
+        validation_alias="MUSTER_CORS_ORIGINS",
+        description="Pages that may call from a browser, over WebSockets too: `https://app.example,https://...`, or "
+        "`*` for any.",
+    )
+    trusted_proxies: Addresses = Field(
+        (),
+        validation_alias="MUSTER_TRUSTED_PROXIES",
+        description="Addresses or networks, with commas, of proxies that are believed in `X-Forwarded-For`.",
+        json_schema_extra={"shown": "none"},
+    )
+    rate_limit: int = Field(
+        60_000,
+        ge=0,
+        validation_alias="MUSTER_RATE_LIMIT",
+        description="Points a minute for the GraphQL operations of a key (of a publishable key: from one address); a "
+        "look-up costs 1, a change 5. 0: no limit.",
+    )
+    request_rate: int = Field(
+        2_000,
+        ge=0,
+        validation_alias="MUSTER_REQUEST_RATE",
+        description="Requests a second that a process answers of one key from one address. 0: no limit.",
+    )
+    metrics_token: Key | None = Field(
+        None,
+        validation_alias="MUSTER_METRICS_TOKEN",
+        description="Bearer token of at least 32 characters for `/metrics`; without one it answers its own machine.",
+        json_schema_extra={"shown": "none"},
+    )
+    otlp_url: PublicUrl | None = Field(
+        None,
+        validation_alias="MUSTER_OTLP_URL",
+        description="Where traces go, as OTLP over HTTP; needs the extra `tracing`.",
+        json_schema_extra={"shown": "none"},
     )
     smtp_url: SmtpUrl = Field(
         validation_alias="MUSTER_SMTP_URL",
@@ -152,6 +207,31 @@ class Settings(ProcessSettings):
         ge=0,
         validation_alias="MUSTER_SMTP_RATE",
         description="Messages that all workers together hand over in a second at most; 0 sets no limit.",
+    )
+    push_concurrency: int = Field(
+        500,
+        ge=1,
+        le=5_000,
+        validation_alias="MUSTER_PUSH_CONCURRENCY",
+        description="Push notifications of a worker under way at once, 1 to 5000.",
+    )
+    push_rate: int = Field(
+        0,
+        ge=0,
+        validation_alias="MUSTER_PUSH_RATE",
+        description="Push notifications that all workers together hand over in a second at most; 0 sets no limit.",
+    )
+    fcm_url: ProviderUrl | None = Field(
+        None,
+        validation_alias="MUSTER_FCM_URL",
+        description="A server in FCM's place, with its tokens at /token. Development only.",
+        json_schema_extra={"shown": "FCM"},
+    )
+    apns_url: ProviderUrl | None = Field(
+        None,
+        validation_alias="MUSTER_APNS_URL",
+        description="A server in APNs' place, production and sandbox. Development only.",
+        json_schema_extra={"shown": "APNs"},
     )
     send_timeout: Seconds = Field(
         timedelta(seconds=30),
@@ -177,6 +257,13 @@ class Settings(ProcessSettings):
     )
     segment_limit: int = Field(
         100, ge=1, le=10_000, validation_alias="MUSTER_SEGMENT_LIMIT", description="Segments a workspace may have."
+    )
+    saved_query_limit: int = Field(
+        100,
+        ge=1,
+        le=10_000,
+        validation_alias="MUSTER_SAVED_QUERY_LIMIT",
+        description="Saved queries a workspace may have.",
     )
     condition_depth: int = Field(
         Limits().depth,
@@ -205,6 +292,17 @@ class Settings(ProcessSettings):
         le=timedelta(seconds=120),
         validation_alias="MUSTER_ESTIMATE_TIMEOUT_S",
         description="Seconds that estimates, explanations and the field catalogue may take.",
+    )
+    operations_folder: Path = Field(
+        Path("graphql/operations"),
+        validation_alias="MUSTER_OPERATIONS",
+        description="Folder of operations that clients may name by the SHA-256 of their file's text.",
+    )
+    only_operations: bool = Field(
+        False,
+        validation_alias="MUSTER_ONLY_OPERATIONS",
+        description="`true`: no other operations are executed.",
+        json_schema_extra={"shown": "`false`"},
     )
     banner_late: Seconds = Field(
         timedelta(days=7),
@@ -311,7 +409,7 @@ def sentence(name: str, field: FieldInfo, kind: str, message: str) -> str:
     """One problem, without the value: it may be a secret."""
     means = field.description or fields_by_name()[name].description or ""
     if kind == "missing":
-        secret = f" {MAKE_A_KEY}." if name.endswith("_KEY") else ""
+        secret = f" {MAKE_A_KEY}." if name.endswith(("_KEY", "_KEYS")) else ""
         return f"{name} is missing. {means}{secret} In development `muster up` sets it."
     if kind == "too_short":
         return f"{name} is too short. {means} {MAKE_A_KEY}."
@@ -349,6 +447,9 @@ def broken_rules(values: Mapping[str, str]) -> Iterator[str]:
             yield "MUSTER_PUBLIC_URL must be https in production: mail readers and servers refuse plain http."
         if values.get("MUSTER_GRAPHIQL", "false").lower() in ("1", "true", "yes", "on", "t", "y"):
             yield "MUSTER_GRAPHIQL must be false in production, or left out."
+        for name in ("MUSTER_FCM_URL", "MUSTER_APNS_URL"):
+            if values.get(name):
+                yield f"{name} must be left out in production: credentials go to the providers themselves."
 
 
 def login_of(url: str | None) -> str | None:
@@ -360,7 +461,7 @@ def login_of(url: str | None) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of the README's table of settings, in Markdown."""
+    """One row of docs/settings.md, in Markdown."""
 
     name: str
     default: str
@@ -368,7 +469,7 @@ class Row:
 
 
 def documentation() -> list[Row]:
-    """Every variable we read, in the order of this file; a test compares the README with it."""
+    """Every variable we read, in the order of this file; a test compares docs/settings.md with it."""
     rows = []
     for name, field in fields_by_name().items():
         extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
@@ -394,4 +495,4 @@ def fields_by_name() -> dict[str, FieldInfo]:
 def shown(value: Any) -> str:
     if isinstance(value, timedelta):
         return f"{value.total_seconds():g}"
-    return str(value)
+    return ",".join(value) if isinstance(value, tuple) else str(value)

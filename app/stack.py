@@ -116,6 +116,7 @@ class Stack:
             made["REDIS_URL"] = self.valkey.url
         for name in ("MUSTER_ADDRESS_KEY", "MUSTER_TOKEN_KEY"):
             made[name] = kept(self.folder / name.removeprefix("MUSTER_").lower(), lambda: secrets.token_urlsafe(48))
+        made["MUSTER_SECRET_KEYS"] = kept(self.folder / "secret_keys", lambda: f"1:{secrets.token_urlsafe(48)}")
         for name in ("MUSTER_API_PORT", "MUSTER_MAILBOX_PORT", "MUSTER_MAILBOX_SMTP_PORT"):
             file = self.folder / name.removeprefix("MUSTER_").lower()
             made[name] = self._given.get(name) or str(choose_port(file))

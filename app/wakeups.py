@@ -6,8 +6,9 @@ job id, since arq would swallow the next bell while one is queued or running; a 
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
+from functools import partial
 from uuid import UUID
 
 import asyncpg
@@ -158,3 +159,24 @@ class Wakeups:
         await asyncio.gather(*self.telling)
         if self.redis is not None:
             await self.redis.aclose()
+
+
+class HeldWakeups(Wakeups):
+    """Keeps the bells of a transaction until it is over."""
+
+    def __init__(self, wakeups: Wakeups) -> None:
+        super().__init__(wakeups.redis_url)
+        self.wakeups = wakeups
+        self.held: list[Callable[[], Awaitable[None]]] = []
+
+    async def deliver(self, *, workspace_id: UUID, campaign_id: UUID) -> None:
+        self.held.append(partial(self.wakeups.deliver, workspace_id=workspace_id, campaign_id=campaign_id))
+
+    async def ring(self, job: str, *ids: str) -> None:
+        self.held.append(partial(self.wakeups.ring, job, *ids))
+
+    async def ring_now(self) -> None:
+        """Ring all of them, in their order."""
+        for ring in self.held:
+            await ring()
+        self.held.clear()

@@ -138,10 +138,13 @@ async def house(folder: Path) -> AsyncIterator[House]:
             "REDIS_URL": valkey.url,
             "MUSTER_ADDRESS_KEY": "an address key of the benchmark, 32+ bytes",
             "MUSTER_TOKEN_KEY": TOKEN_KEY,
+            "MUSTER_SECRET_KEYS": "1:a key that seals secrets of the benchmark",
             "MUSTER_PUBLIC_URL": "https://banners.garden.example",
             "MUSTER_SMTP_URL": "smtp://127.0.0.1:1",
             "MUSTER_LOG_LEVEL": "WARNING",
             "MUSTER_GRAPHIQL": "false",
+            "MUSTER_RATE_LIMIT": "0",
+            "MUSTER_REQUEST_RATE": "0",
         }
         try:
             yield House(workspace_id, owner, environ, key, campaigns, places, Signer(TOKEN_KEY.encode()))
@@ -324,10 +327,10 @@ def events(house: House, draw: Random) -> Iterator[bytes]:
         for number in range(first, first + EVENTS_A_REQUEST):
             profile_id, banner = draw.randint(1, PROFILES), draw.randrange(BANNERS)
             shown = Impression(
-                campaign_id=house.campaigns[banner],
-                placement_id=house.places[banner % PLACEMENTS],
+                campaign=house.campaigns[banner].bytes,
+                placement=house.places[banner % PLACEMENTS].bytes,
                 content_version=1,
-                viewer=UUID(int=profile_id),
+                viewer=UUID(int=profile_id).bytes,
                 profile_id=profile_id,
                 window_start=window,
                 kind=ImpressionKind.SHOWN,

@@ -1,7 +1,7 @@
 """An installation to blast from: a durable PostgreSQL that counts its statements, a Valkey, worker processes, people.
 
-For benchmarks/email.py. Nothing here is scripted: campaigns are made and started as the API does it, and real
-`muster worker` processes send.
+For benchmarks/email.py and benchmarks/push_path.py. Nothing here is scripted: campaigns are made and started as the API
+does it, and real `muster worker` processes send.
 """
 
 import asyncio
@@ -28,6 +28,7 @@ from app.tables import MODEL_MODULES
 from app.wakeups import Wakeups
 from benchmarks.databases import server_settings
 from campaigns import control, drafts, senders, sending
+from campaigns.content import Content
 from campaigns.drafts import CampaignInput
 from campaigns.emails import EmailContent
 from campaigns.senders import SenderInput
@@ -167,17 +168,12 @@ class House:
             peaks += [int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")]
         return max(peaks)
 
-    async def start_campaign(self, *, now: datetime) -> UUID:
+    async def start_campaign(self, *, now: datetime, content: Content = CONTENT) -> UUID:
         """A campaign to everybody, started and rung for as the API does it."""
-        sender = await senders.create(
-            self.workspace_id,
-            SenderInput(
-                from_name="Garden", from_address="news@garden.example", postal_address="1 Main St, Springfield"
-            ),
-        )
+        sender_id = await self.make_sender() if isinstance(content, EmailContent) else None
         async with transaction(self.workspace_id) as connection:
             everybody = await everyone.segment_id(connection)
-        wanted = CampaignInput(name="Autumn", content=CONTENT, sender_id=sender.id, segment_ids=(everybody,))
+        wanted = CampaignInput(name="Autumn", content=content, sender_id=sender_id, segment_ids=(everybody,))
         proofs = Proofreaders()
         try:
             campaign = await drafts.create(self.workspace_id, wanted, proofs=proofs, now=now)
@@ -186,6 +182,12 @@ class House:
         await sending.start(self.workspace_id, campaign.id, now=now)
         await self.wakeups.deliver(workspace_id=self.workspace_id, campaign_id=campaign.id)
         return campaign.id
+
+    async def make_sender(self) -> UUID:
+        """Whom mails come from."""
+        wanted = SenderInput("Garden", "news@garden.example", postal_address="1 Main St, Springfield")
+        sender_id: UUID = (await senders.create(self.workspace_id, wanted)).id
+        return sender_id
 
     async def cancel(self, campaign_id: UUID, *, now: datetime) -> None:
         """Stop a campaign, and wait until what was written of its ledger is settled."""
@@ -200,10 +202,10 @@ class House:
                 return answer
             await asyncio.sleep(LOOK_EVERY_S)
 
-    async def blast(self, *, now: datetime) -> Blast:
+    async def blast(self, *, now: datetime, content: Content = CONTENT) -> Blast:
         """Send one campaign to its end. Raises RuntimeError when it ends as anything but SENT."""
         began = perf_counter()
-        campaign_id = await self.start_campaign(now=now)
+        campaign_id = await self.start_campaign(now=now, content=content)
         planned = 0.0
         while True:
             row = await self.owner.fetchrow(STATUS, campaign_id)
@@ -216,7 +218,7 @@ class House:
             raise RuntimeError(f"the campaign is {row['status']} ({row['status_reason']})")
         recipients = sum(row["counts"].values())
         if row["counts"] != {"sent": recipients}:
-            raise RuntimeError(f"not everybody was sent a mail: {row['counts']}")
+            raise RuntimeError(f"not everybody was sent a message: {row['counts']}")
         return Blast(recipients, planned - began, perf_counter() - planned)
 
     async def ledger_us(self, messages: int) -> float:
@@ -260,6 +262,7 @@ async def house(folder: Path, *, smtp_port: int, settings: dict[str, str]) -> As
             "REDIS_URL": valkey.url,
             "MUSTER_ADDRESS_KEY": ADDRESS_KEY,
             "MUSTER_TOKEN_KEY": "a token key of the benchmark, 32+ bytes long",
+            "MUSTER_SECRET_KEYS": "1:a key that seals secrets of the benchmark",
             "MUSTER_PUBLIC_URL": "https://mail.garden.example",
             "MUSTER_SMTP_URL": f"smtp://127.0.0.1:{smtp_port}",
             "MUSTER_LOG_LEVEL": "WARNING",

@@ -41,6 +41,7 @@ PATIENCE_S = 60
 ENVIRONMENT = {
     "MUSTER_ADDRESS_KEY": "an address key of the benchmarks, 32+ bytes",
     "MUSTER_TOKEN_KEY": "a token key of the benchmarks, at least 32 bytes",
+    "MUSTER_SECRET_KEYS": "1:a key that seals secrets of the benchmark",
     "MUSTER_PUBLIC_URL": "http://127.0.0.1",
     "MUSTER_SMTP_URL": "smtp://127.0.0.1:1",
     "REDIS_URL": "redis://127.0.0.1:1",
@@ -63,18 +64,23 @@ class Sent:
     """What the client process saw."""
 
     accepted: int
-    seconds: float
+    first_per_s: float
+    """Events a second while it warmed up."""
+    per_s: float
+    """And from then on."""
     longest_ms: float
     median_ms: float
     client_cpu_s: float
 
 
-async def measure(bench: Bench, *, seconds: float = 10, clients: int = 4) -> dict[str, Any]:
+async def measure(bench: Bench, *, seconds: float = 10, warm_s: float = 0, clients: int = 4) -> dict[str, Any]:
     """Events a second that were acknowledged, and what the machine did meanwhile.
 
-    Keys: events_per_s; clients; median_ms and longest_ms of a batch; api_us, client_us and postgres_us, processor time
-    an event; wal_bytes an event; fsync, synchronous_commit and full_page_writes, as the server says them. `clients`
-    connections send one batch after the other. Nothing is taken back: the events stay in the database.
+    Keys: events_per_s of the `seconds` that follow `warm_s`, and first_per_s of those; clients; median_ms and
+    longest_ms of a batch; api_us, client_us and postgres_us, processor time an event; wal_bytes an event; fsync,
+    synchronous_commit and full_page_writes, as the server says them. After a checkpoint, pages go to the log as a whole
+    when they are changed first, an event several of them: that is what warming up is for. `clients` connections send
+    one batch after the other. Nothing is taken back: the events stay in the database.
     """
     owner = await asyncpg.connect(bench.owner_url)
     try:
@@ -83,13 +89,13 @@ async def measure(bench: Bench, *, seconds: float = 10, clients: int = 4) -> dic
         with tempfile.TemporaryDirectory() as scratch:
             bodies = Path(scratch) / "bodies"
             await asyncio.to_thread(
-                write_bodies, bodies, bench.profiles, anonymous, int(seconds * MOST_BATCHES_A_SECOND)
+                write_bodies, bodies, bench.profiles, anonymous, int((warm_s + seconds) * MOST_BATCHES_A_SECOND)
             )
             with running_api(bench, Path(scratch) / "api.log") as (api, url):
                 key = await asyncio.to_thread(make_key, bench)
                 began = datetime.now(UTC)
                 wal, postgres, mine = await owner.fetchval(WAL_BYTES), await postgres_cpu_s(owner), cpu_s(api.pid)
-                sent = await asyncio.to_thread(send_all, url, key, bodies, seconds, clients)
+                sent = await asyncio.to_thread(send_all, url, key, bodies, warm_s, seconds, clients)
                 postgres, mine = await postgres_cpu_s(owner) - postgres, cpu_s(api.pid) - mine
                 wal = await owner.fetchval(WAL_BYTES) - wal
         written = await owner.fetchval(COUNT, bench.workspace_id, began)
@@ -97,7 +103,8 @@ async def measure(bench: Bench, *, seconds: float = 10, clients: int = 4) -> dic
     finally:
         await owner.close()
     return {
-        "events_per_s": round(sent.accepted / sent.seconds),
+        "events_per_s": round(sent.per_s),
+        "first_per_s": round(sent.first_per_s),
         "clients": clients,
         "median_ms": round(sent.median_ms, 1),
         "longest_ms": round(sent.longest_ms, 1),
@@ -192,9 +199,9 @@ def make_key(bench: Bench) -> str:
     return next(word for word in made.stdout.split() if word.startswith("msk_"))
 
 
-def send_all(host: str, key: str, bodies: Path, seconds: float, clients: int) -> Sent:
+def send_all(host: str, key: str, bodies: Path, warm_s: float, seconds: float, clients: int) -> Sent:
     """Run the client process to its end."""
-    arguments = ["--send", host, str(bodies), str(seconds), str(clients)]
+    arguments = ["--send", host, str(bodies), str(warm_s), str(seconds), str(clients)]
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.ingest", *arguments], input=key, capture_output=True, text=True, check=False
     )
@@ -203,12 +210,12 @@ def send_all(host: str, key: str, bodies: Path, seconds: float, clients: int) ->
     return Sent(**json.loads(done.stdout))
 
 
-def send(host: str, key: str, file: Path, seconds: float, clients: int) -> Sent:
-    """Post the bodies in `file` over `clients` connections for so many seconds."""
+def send(host: str, key: str, file: Path, warm_s: float, seconds: float, clients: int) -> Sent:
+    """Post the bodies in `file` over `clients` connections, for `warm_s` and then for `seconds`."""
     bodies = iter(file.read_bytes().splitlines())
     taking = threading.Lock()
     took: list[float] = []
-    accepted: list[int] = []
+    accepted: list[tuple[float, int]] = []
     failures: list[str] = []
     before = time.process_time()
     began = time.perf_counter()
@@ -216,7 +223,7 @@ def send(host: str, key: str, file: Path, seconds: float, clients: int) -> Sent:
     def work() -> None:
         connection = HTTPConnection(host, timeout=PATIENCE_S)
         headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
-        while time.perf_counter() - began < seconds and not failures:
+        while time.perf_counter() - began < warm_s + seconds and not failures:
             with taking:
                 body = next(bodies, None)
             if body is None:
@@ -228,8 +235,9 @@ def send(host: str, key: str, file: Path, seconds: float, clients: int) -> Sent:
             if response.status != 202 or (report := json.loads(answer))["accepted"] != BATCH:
                 failures.append(f"{response.status} {answer[:500]!r}")
                 return
-            took.append(time.perf_counter() - at)
-            accepted.append(report["accepted"])
+            ended = time.perf_counter()
+            took.append(ended - at)
+            accepted.append((ended - began, report["accepted"]))
 
     threads = [threading.Thread(target=work) for _ in range(clients)]
     for thread in threads:
@@ -239,9 +247,12 @@ def send(host: str, key: str, file: Path, seconds: float, clients: int) -> Sent:
     if failures:
         raise RuntimeError(failures[0])
     took.sort()
+    first = sum(events for at, events in accepted if at <= warm_s)
+    events = sum(events for _, events in accepted)
     return Sent(
-        accepted=sum(accepted),
-        seconds=time.perf_counter() - began,
+        accepted=events,
+        first_per_s=first / warm_s if warm_s else 0.0,
+        per_s=(events - first) / (time.perf_counter() - began - warm_s),
         longest_ms=took[-1] * 1000,
         median_ms=took[len(took) // 2] * 1000,
         client_cpu_s=time.process_time() - before,
@@ -268,14 +279,17 @@ def cpu_of_siblings_s(pid: int) -> float:
 def main() -> None:
     """Measure with 1, 2 and 4 connections, or be the client process of that."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--send", nargs=4, metavar=("HOST", "FILE", "SECONDS", "CLIENTS"), help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--send", nargs=5, metavar=("HOST", "FILE", "WARM_S", "SECONDS", "CLIENTS"), help=argparse.SUPPRESS
+    )
     parser.add_argument("--profiles", type=int, default=1_000_000)
     parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--warm", type=float, default=20, help="seconds before those")
     parser.add_argument("--clients", type=int, action="append", help="1, 2 and 4 if left out")
     arguments = parser.parse_args()
     if arguments.send:
-        host, file, seconds, clients = arguments.send
-        sent = send(host, sys.stdin.read().strip(), Path(file), float(seconds), int(clients))
+        host, file, warm_s, seconds, clients = arguments.send
+        sent = send(host, sys.stdin.read().strip(), Path(file), float(warm_s), float(seconds), int(clients))
         print(json.dumps({name: getattr(sent, name) for name in Sent.__slots__}))
         return
     with databases.running_server() as url:
@@ -283,7 +297,9 @@ def main() -> None:
         async def run() -> None:
             bench = await databases.prepare(url, profiles=arguments.profiles)
             for clients in arguments.clients or (1, 2, 4):
-                print(json.dumps(await measure(bench, seconds=arguments.seconds, clients=clients)))
+                print(
+                    json.dumps(await measure(bench, seconds=arguments.seconds, warm_s=arguments.warm, clients=clients))
+                )
 
         asyncio.run(run())
 

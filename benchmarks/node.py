@@ -38,15 +38,15 @@ def environ() -> dict[str, str]:
     }
 
 
-def install() -> None:
-    """Install exactly what the lock file names."""
-    FOLDER.mkdir(exist_ok=True)
+def install(packages: Path, folder: Path) -> None:
+    """Install into `folder` exactly what package.json and the lock file of `packages` name."""
+    folder.mkdir(exist_ok=True)
     for name in ("package.json", "package-lock.json"):
-        shutil.copy(RIVALS / name, FOLDER)
+        shutil.copy(packages / name, folder)
     # Not NODE_ENV: this is no production of ours.
     path = {**os.environ, "PATH": f"{NODE.parent}:{os.environ['PATH']}"}
-    subprocess.run([NODE, NPM, *INSTALL], cwd=FOLDER, env=path, check=True)
+    subprocess.run([NODE, NPM, *INSTALL], cwd=folder, env=path, check=True)
 
 
 if __name__ == "__main__":
-    install()
+    install(RIVALS, FOLDER)

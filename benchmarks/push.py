@@ -1,8 +1,10 @@
-"""Figures of push: `make bench-push`. The channels alone, from a finished payload to its outcome.
+"""Figures of push: `make bench-push`. Campaigns through the whole path, and the channels alone.
 
-One process with uvloop sends to nginx (HTTP/2 over TLS, one worker process), beside, in the same run and to the same
-server, `h2load` (which sends one request over and over: the limit), aioapns and pyfcm as they come, and aiohttp over
-HTTP/1.1. Prints a table and, last, one JSON line: fcm_per_s, apns_per_s, of_pyfcm, of_aioapns, of_h2load.
+All send to nginx (HTTP/2 over TLS, one worker process): two workers of ours a campaign of FCM and one of APNs, from the
+ledger to the last outcome; a channel of ours in one process, from a finished payload to its outcome; and in the same
+run `h2load` (which sends one request over and over: the limit), aioapns and pyfcm as they come, and aiohttp over
+HTTP/1.1. Prints a table and, last, one JSON line: fcm_per_s, apns_per_s, of_pyfcm, of_aioapns, of_h2load, all of them
+of the whole path.
 """
 
 import argparse
@@ -29,7 +31,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from app.processes import choose_port, end, launched
-from benchmarks.push_messages import APNS_PAYLOAD, BUNDLE_ID, FCM_PAYLOAD, PROJECT, p8, service_account, tokens
+from app.pushkeys import p8
+from benchmarks.push_messages import APNS_PAYLOAD, BUNDLE_ID, FCM_PAYLOAD, PROJECT, service_account, tokens
+from benchmarks.push_path import PEOPLE, whole_path
 from benchmarks.tools import Missing, tool
 from channels.apns import ApnsChannel, ApnsKey, ApnsSettings
 from channels.base import Channel, OutcomeKind, PushMessage, PushProvider
@@ -177,7 +181,7 @@ def fcm_per_s(folder: Path, port: int) -> float:
     return in_one_loop(run)
 
 
-def measure(folder: Path) -> dict[str, float]:
+def measure(folder: Path, people: int) -> dict[str, float]:
     """The figures by name, medians of what was measured in turn."""
     found: dict[str, list[float]] = {}
 
@@ -192,24 +196,33 @@ def measure(folder: Path) -> dict[str, float]:
         fcm_headers = ["authorization: Bearer ya29." + "x" * 1_000, "content-type: application/json"]
         for turn in range(TURNS):
             note("h2load_apns", limit(folder, port, f"/3/device/{tokens(1)[0]}", APNS_PAYLOAD, apns_headers))
-            note("apns_per_s", apns_per_s(folder, port))
+            note("apns_channel", apns_per_s(folder, port))
             note("h2load_fcm", limit(folder, port, f"/v1/projects/{PROJECT}/messages:send", FCM_PAYLOAD, fcm_headers))
-            note("fcm_per_s", fcm_per_s(folder, port))
+            note("fcm_channel", fcm_per_s(folder, port))
             if turn == 0:
                 for name in ("aioapns", "aiohttp", "pyfcm"):
                     note(name, rival(name, folder, ports))
+        fcm, apns = asyncio.run(
+            whole_path(folder, port, providers=(PushProvider.FCM, PushProvider.APNS), people=people)
+        )
+        note("fcm_per_s", fcm.per_s)
+        note("apns_per_s", apns.per_s)
     figures = {name: sorted(values)[len(values) // 2] for name, values in found.items()}
     figures["of_pyfcm"] = figures["fcm_per_s"] / figures["pyfcm"]
     figures["of_aiohttp"] = figures["fcm_per_s"] / figures["aiohttp"]
     figures["of_aioapns"] = figures["apns_per_s"] / figures["aioapns"]
     figures["of_h2load"] = figures["apns_per_s"] / figures["h2load_apns"]
     figures["fcm_of_h2load"] = figures["fcm_per_s"] / figures["h2load_fcm"]
+    figures["materialized_s"] = fcm.materialized_s
     return figures
 
 
 LINES = (
-    ("fcm_per_s", "FCM, messages a second", "at least 5,000"),
-    ("apns_per_s", "APNs, messages a second", "at least 4,000"),
+    ("fcm_per_s", "FCM, whole path, messages a second", "at least 5,000"),
+    ("apns_per_s", "APNs, whole path, messages a second", "at least 4,000"),
+    ("materialized_s", "from the start to the last row of the ledger, s", ""),
+    ("fcm_channel", "FCM, the channel alone", ""),
+    ("apns_channel", "APNs, the channel alone", ""),
     ("pyfcm", "pyfcm as it comes", ""),
     ("of_pyfcm", "times as fast", ""),
     ("aiohttp", "aiohttp over HTTP/1.1", ""),
@@ -226,12 +239,14 @@ KEYS = ("fcm_per_s", "apns_per_s", "of_pyfcm", "of_aioapns", "of_h2load")
 
 def main() -> int:
     """Measure, say."""
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--people", type=int, default=PEOPLE, help="devices that a campaign goes to")
+    chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         folder.chmod(0o711)  # nginx's worker process may be nobody, who must pass here
         try:
-            found = measure(folder)
+            found = measure(folder, chosen.people)
         except Missing as missing:
             say(str(missing))
             return 1

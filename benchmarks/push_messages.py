@@ -1,10 +1,8 @@
 """What `make bench-push` sends: devices, payloads and credentials, made up."""
 
 import json
-from functools import cache
 
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from app import pushkeys
 
 PROJECT = "bench-push"
 BUNDLE_ID = "com.example.bench"
@@ -22,22 +20,6 @@ def tokens(number: int) -> list[str]:
     return [f"{n:064x}" for n in range(number)]
 
 
-@cache
-def p8() -> str:
-    key = ec.generate_private_key(ec.SECP256R1())
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
-
-
-@cache
 def service_account() -> str:
-    key = rsa.generate_private_key(public_exponent=65_537, key_size=2_048)
-    return json.dumps(
-        {
-            "type": "service_account",
-            "project_id": PROJECT,
-            "private_key_id": "0",
-            "private_key": key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode(),
-            "client_email": "bench@example.com",
-            "token_uri": "https://oauth2.example.com/token",
-        }
-    )
+    """Of PROJECT."""
+    return pushkeys.service_account(PROJECT)

@@ -11,7 +11,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from benchmarks.push_messages import APNS_PAYLOAD, BUNDLE_ID, FCM_PAYLOAD, PROJECT, p8, service_account, tokens
+from app.pushkeys import p8
+from benchmarks.push_messages import APNS_PAYLOAD, BUNDLE_ID, FCM_PAYLOAD, PROJECT, service_account, tokens
 
 AT_ONCE = 100
 AIOAPNS_MESSAGES, AIOHTTP_MESSAGES, PYFCM_MESSAGES = 5_000, 10_000, 1_000

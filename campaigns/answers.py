@@ -1,7 +1,7 @@
 """Messages on their way: made and ready, then answered, and what the ledger is told of it."""
 
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from time import monotonic
 from typing import assert_never
 
@@ -9,7 +9,8 @@ from campaigns.claims import Taken
 from campaigns.ledger import Intent, Result
 from campaigns.models import DeliveryState
 from campaigns.retrying import retry_wait
-from channels.base import Outcome, OutcomeKind, OutcomeScope
+from channels.base import EmailMessage, Outcome, OutcomeKind, OutcomeScope, PushMessage
+from profiles.devices import Device
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,10 +19,20 @@ class Ready:
 
     taken: Taken
     intent: Intent
-    address: str
-    data: bytes
-    key: str
-    """What names it everywhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class EmailReady(Ready):
+    message: EmailMessage
+
+
+@dataclass(frozen=True, slots=True)
+class PushReady(Ready):
+    message: PushMessage
+    device: Device
+    token_hash: bytes
+    """What the suppression list would have of the device."""
+    read_at: datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,13 +4,15 @@ Each process judges what it has seen itself since the campaign was started or re
 refused before a person said "go on" does not count against it.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from datetime import datetime
 
 from campaigns.errors import RenderError
+from campaigns.push_guard import Credential, TokenGuard, pause_sentence
 from campaigns.reasons import PauseReason, explain
 from channels.base import Outcome, OutcomeKind, OutcomeScope
+from profiles.devices import GoneDevice
 
 LEAST_SAMPLE = 100
 """Below this a share says little: with 20 messages one bad address would be 5 %."""
@@ -48,6 +50,8 @@ class Breaker:
         """Messages that were taken or refused; what is to be tried again, and what says nothing of them, is not."""
         self.refused: Counter[str] = Counter()
         self.last: dict[str, Failure] = {}
+        self.tokens: defaultdict[Credential, TokenGuard] = defaultdict(TokenGuard)
+        """What was heard of devices, by the credential that they were sent to with."""
         self.pause: Pause | None = None
 
     def note_unmade(self, profile_id: int, refusal: RenderError) -> None:
@@ -71,6 +75,13 @@ class Breaker:
         refused = self.refused.total()
         if threshold is not None and self.answered >= LEAST_SAMPLE and refused * 100 > threshold * self.answered:
             self.pause = Pause(PauseReason.ERROR_THRESHOLD, self.refused_sentence(threshold))
+
+    def note_token(self, credential: Credential, gone: GoneDevice | None, outcome: Outcome) -> None:
+        """A device took its push notification, or is gone."""
+        guard = self.tokens[credential]
+        guard.note(gone)
+        if guard.is_full and guard.is_suspicious:
+            self.pause = Pause(PauseReason.TOKENS_GONE, pause_sentence(credential, guard, outcome.detail))
 
     def unmade_sentence(self, example: Failure) -> str:
         tried = self.made + self.unmade

@@ -12,6 +12,8 @@ from uuid import UUID
 from campaigns.breaker import Breaker
 from campaigns.emails import CompiledEmail
 from campaigns.links import TrackedLink
+from campaigns.push_channels import PushChannels
+from campaigns.push_rendering import CompiledPush
 from campaigns.retrying import HostGate
 from channels.base import Channel, EmailMessage
 
@@ -23,18 +25,31 @@ SILENT_AFTER = timedelta(minutes=15)
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What is sent: one dispatch, with its content compiled."""
+    """What is sent: one dispatch."""
 
     workspace_id: UUID
     campaign_id: UUID
     dispatch_id: UUID
+    consent_matters: bool
+    test: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EmailRun(Run):
+    """A dispatch of mails, with its content compiled."""
+
     content: CompiledEmail
     envelope_sender: str
     message_id_domain: str
-    consent_matters: bool
-    test: bool
     links: tuple[TrackedLink, ...] = ()
     """What `content` has addresses for in each mail."""
+
+
+@dataclass(frozen=True, slots=True)
+class PushRun(Run):
+    """A dispatch of push notifications, with its content compiled."""
+
+    content: CompiledPush
 
 
 class Slots:
@@ -111,6 +126,18 @@ class Kept(Generic[V]):
 
 
 @dataclass(frozen=True, slots=True)
+class PushCarrier:
+    """What a process sends push notifications with, beside what its carrier has for all."""
+
+    channels: PushChannels
+    slots: Slots
+    token_hash: Callable[[str], bytes]
+    """A device's token -> what the suppression list has of it."""
+    rate: int | None = None
+    """Notifications a second that all workers together may send; None sets no limit."""
+
+
+@dataclass(frozen=True, slots=True)
 class Carrier:
     """What a process sends with; one for its whole life."""
 
@@ -125,6 +152,8 @@ class Carrier:
     """(links, profile) -> the tracked addresses in one person's mail, encoded as HTML."""
     channel_rate: int | None = None
     """Messages a second that all workers together may give to the channel; None sets no limit."""
+    push: PushCarrier | None = None
+    """None: this process sends mail only."""
     silent_after: timedelta = SILENT_AFTER
     """After so long without a sign of life nothing of a dispatch is sent until a person resumes it (R11)."""
     gate: HostGate = field(default_factory=HostGate)

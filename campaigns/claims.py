@@ -47,12 +47,16 @@ WITH made AS (
   INSERT INTO claim (workspace_id, dispatch_id, owner, lease_until) VALUES ($1, $2, $3, now() + $4) RETURNING id)
 SELECT id FROM made
 """
-# Only a claim whose lease still runs can be extended; a late worker finds out here.
+# Only a claim whose lease still runs can be extended; a late worker finds out here. The sign of life can wait for the
+# next time: whoever has the dispatch locked reads ahead or writes the ledger, and a lease is not to end behind them.
 HEARTBEAT = """
 WITH alive AS (
   UPDATE claim SET lease_until = now() + $3 WHERE workspace_id = $1 AND id = $2 AND lease_until > now()
   RETURNING dispatch_id),
-seen AS (UPDATE dispatch d SET heartbeat_at = now() FROM alive WHERE d.workspace_id = $1 AND d.id = alive.dispatch_id)
+free AS (
+  SELECT d.id FROM dispatch d WHERE d.workspace_id = $1 AND d.id = (SELECT dispatch_id FROM alive)
+  FOR NO KEY UPDATE SKIP LOCKED),
+seen AS (UPDATE dispatch d SET heartbeat_at = now() FROM free WHERE d.workspace_id = $1 AND d.id = free.id)
 SELECT count(*) = 1 FROM alive
 """
 # Where the walk stands, with claim and dispatch locked, in this order everywhere. In a statement of its own, so that
@@ -134,6 +138,14 @@ UPDATE delivery SET state = 'in_doubt', reason = 'WORKER_LOST', updated_at = now
   detail = 'The worker ended while this message was leaving; it may have arrived.'
 WHERE workspace_id = $1 AND dispatch_id = $2 AND claim_id = $3 AND state = 'sending'
 """
+# Before that: what the platform shows once, however often it comes, is tried again (R10; dispatch.repeats_on).
+REPEAT = """
+UPDATE delivery d SET state = 'deferred', not_before = now(), reason = 'WORKER_LOST', updated_at = now()
+FROM dispatch r, device v
+WHERE d.workspace_id = $1 AND d.dispatch_id = $2 AND d.claim_id = $3 AND d.state = 'sending'
+  AND r.workspace_id = $1 AND r.id = $2 AND v.workspace_id = $1 AND v.id = d.device_id
+  AND v.platform = ANY(r.repeats_on)
+"""
 END_OF_WALK = 2**31 - 1
 
 
@@ -201,7 +213,8 @@ async def close_claim(
 
 
 async def release_expired(connection: Connection, *, workspace_id: UUID, claim_id: int) -> bool:
-    """End a claim whose lease is over: what it had not begun is read again, what was leaving is in doubt.
+    """End a claim whose lease is over: what it had not begun is read again, what was leaving is in doubt, or goes again
+    where a second copy would take the place of the first.
 
     False when the claim is gone, alive or in another sweeper's hands.
     """
@@ -209,6 +222,7 @@ async def release_expired(connection: Connection, *, workspace_id: UUID, claim_i
     if claim is None:
         return False
     dispatch_id = claim["dispatch_id"]
+    await connection.execute(REPEAT, workspace_id, dispatch_id, claim_id)
     await connection.execute(PARK, workspace_id, dispatch_id, claim_id)
     if claim["walked_from"] is not None:
         await go_back(connection, workspace_id=workspace_id, dispatch_id=dispatch_id, profile_id=claim["walked_from"])

@@ -4,14 +4,15 @@ from dataclasses import asdict
 from typing import Any, assert_never
 from uuid import UUID
 
-from campaigns import banner_checks
+from campaigns import banner_checks, push_checks
 from campaigns.banner_content import BannerContent
 from campaigns.emails import EmailContent
 from campaigns.errors import CampaignError
 from campaigns.models import CampaignChannel, CampaignClass
 from campaigns.proofs import Proof, Proofs
+from campaigns.push_content import PushContent
 
-Content = EmailContent | BannerContent
+Content = EmailContent | BannerContent | PushContent
 
 
 async def proved(content: Content, proofs: Proofs, *, workspace_id: UUID) -> dict[str, Any]:
@@ -21,6 +22,9 @@ async def proved(content: Content, proofs: Proofs, *, workspace_id: UUID) -> dic
     """
     if isinstance(content, BannerContent):
         return banner_checks.cleaned(content).to_json()
+    if isinstance(content, PushContent):
+        content = push_checks.cleaned(content)
+        return content.to_json() | {"proof": asdict(await proofs.prove(content, workspace_id=workspace_id))}
     return asdict(content) | {"proof": asdict(await proofs.prove(content, workspace_id=workspace_id))}
 
 
@@ -44,6 +48,6 @@ def content_from_json(channel: CampaignChannel, kept: dict[str, Any]) -> Content
         case CampaignChannel.BANNER:
             return BannerContent.from_json(kept)
         case CampaignChannel.PUSH:
-            raise NotImplementedError("push has no content yet")
+            return PushContent.from_json(kept)
         case _:
             assert_never(channel)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, assert_never
 from uuid import UUID
 
 from campaigns import audience, banner_stops, content, lifecycle, placements
@@ -23,6 +23,7 @@ from campaigns.models import (
     Sender,
 )
 from campaigns.proofs import Proofs
+from campaigns.push_content import PushContent
 from db.transactions import Connection, transaction
 from db.unset import UNSET, Unset
 from profiles.errors import ProfileError
@@ -114,7 +115,15 @@ FROZEN_FIELDS = frozenset(
 
 
 def channel_of(made: Content) -> CampaignChannel:
-    return CampaignChannel.BANNER if isinstance(made, BannerContent) else CampaignChannel.EMAIL
+    match made:
+        case EmailContent():
+            return CampaignChannel.EMAIL
+        case PushContent():
+            return CampaignChannel.PUSH
+        case BannerContent():
+            return CampaignChannel.BANNER
+        case _:
+            assert_never(made)
 
 
 def check_time_zone(name: str) -> str:
@@ -309,10 +318,15 @@ async def check(
     if wanted.brand_id and not await connection.fetchval(BRAND_EXISTS, workspace_id, wanted.brand_id):
         raise CampaignError("NOT_FOUND", "There is no such brand in this workspace.", field=("brand_id",))
     await check_brands_of_segments(workspace_id, wanted)
-    if isinstance(wanted.content, EmailContent):
-        await check_email(workspace_id, wanted)
-    else:
+    if isinstance(wanted.content, BannerContent):
         await check_banner(connection, workspace_id, wanted, wanted.content)
+        return
+    check_message(wanted)
+    if isinstance(wanted.content, EmailContent):
+        await check_sender(workspace_id, wanted)
+    elif wanted.sender_id:
+        message = "A sender belongs to email campaigns; notifications come from the app."
+        raise CampaignError("NOT_FOR_THIS_CHANNEL", message, field=("sender_id",))
 
 
 async def check_brands_of_segments(workspace_id: UUID, wanted: CampaignInput) -> None:
@@ -328,8 +342,8 @@ async def check_brands_of_segments(workspace_id: UUID, wanted: CampaignInput) ->
                 raise CampaignError("OTHER_BRAND", message, field=(field, str(place)))
 
 
-async def check_email(workspace_id: UUID, wanted: CampaignInput) -> None:
-    """A sender of its brand or of all; a rate that means something."""
+def check_message(wanted: CampaignInput) -> None:
+    """Nothing that belongs to banners; a rate that means something."""
     of_banners = {
         "placement_id": wanted.placement_id,
         "weight": wanted.weight,
@@ -343,6 +357,10 @@ async def check_email(workspace_id: UUID, wanted: CampaignInput) -> None:
     if wanted.rate_per_s is not None and not 1 <= wanted.rate_per_s <= FASTEST:
         message = f"A rate is 1 to {FASTEST:,} messages a second; null sets none."
         raise CampaignError("OUT_OF_RANGE", message, field=("rate_per_second",))
+
+
+async def check_sender(workspace_id: UUID, wanted: CampaignInput) -> None:
+    """An email campaign's sender, if it has one, is of its brand or of all."""
     if wanted.sender_id is None:
         return
     sender = await Sender.filter(workspace_id=workspace_id, id=wanted.sender_id).first()

@@ -66,7 +66,14 @@ class EmailContent:
         return "mjml" if self.mjml.strip() else "html"
 
 
-def defaults(content: EmailContent) -> dict[str, Value]:
+class Declaring(Protocol):
+    """A content that declares variables."""
+
+    @property
+    def variables(self) -> tuple[Variable, ...]: ...
+
+
+def defaults(content: Declaring) -> dict[str, Value]:
     """What stands for values that a recipient lacks, by the name as templates have it.
 
     Raises CampaignError for a name that no recipient could have, or a default that is null or too large.

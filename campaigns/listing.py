@@ -1,5 +1,6 @@
 """Reading campaigns: one, many by id, and pages, newest first."""
 
+from collections.abc import Collection
 from uuid import UUID
 
 from campaigns.audience import Targets, targets_of
@@ -13,6 +14,8 @@ SELECT c.name FROM campaign c WHERE c.workspace_id = $1 AND c.id IN (
   UNION SELECT b.id FROM campaign b WHERE b.workspace_id = $1 AND b.test_segment_id = $2)
 ORDER BY c.id DESC LIMIT 100
 """
+
+AMONG = "SELECT id FROM campaign WHERE workspace_id = $1 AND id = ANY($2)"
 
 MOST = 100
 """Ids of one look-up, and a page; one more row tells whether there is a next page."""
@@ -36,6 +39,11 @@ async def load(workspace_id: UUID, ids: list[UUID]) -> dict[UUID, Campaign]:
 async def names_using(connection: Connection, workspace_id: UUID, segment_id: UUID) -> list[str]:
     """Names of at most 100 campaigns that include or exclude a segment, or are tested by it, the newest first."""
     return [row["name"] for row in await connection.fetch(USING, workspace_id, segment_id)]
+
+
+async def among(connection: Connection, workspace_id: UUID, ids: Collection[UUID]) -> set[UUID]:
+    """Those of `ids`, however many, that are campaigns of this workspace."""
+    return {row["id"] for row in await connection.fetch(AMONG, workspace_id, list(ids))}
 
 
 async def load_targets(workspace_id: UUID, ids: list[UUID]) -> dict[UUID, Targets]:

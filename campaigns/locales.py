@@ -1,6 +1,7 @@
 """Which of several languages somebody is shown: RFC 4647 lookup, and what a browser's header asks for. Pure."""
 
 from collections.abc import Collection, Sequence
+from functools import lru_cache
 
 MOST_WANTED = 20
 """Languages of one viewer that are looked at; browsers send five or so."""
@@ -26,10 +27,12 @@ def lookup(wanted: Sequence[str], available: Collection[str]) -> str | None:
     return None
 
 
+@lru_cache(maxsize=1024)
 def accepted(header: str) -> tuple[str, ...]:
     """The languages of an Accept-Language header, the best first; those of weight 0 or none left out.
 
-    RFC 9110 12.5.4. What is no weight counts as 0, since nobody knows what was meant.
+    RFC 9110 12.5.4. What is no weight counts as 0, since nobody knows what was meant. Kept, as browsers send the same
+    few.
     """
     found: list[tuple[float, str]] = []
     for part in header.split(",")[:MOST_WANTED]:

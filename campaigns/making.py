@@ -1,4 +1,4 @@
-"""Makes the messages of a dispatch: for each recipient who was taken one that may leave, or why there is none."""
+"""Makes the mails of a dispatch: for each recipient who was taken one that may leave, or why there is none."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -6,14 +6,15 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
-from campaigns.answers import Ready, unsent
-from campaigns.carrier import Carrier, Run
+from campaigns.answers import EmailReady, unsent
+from campaigns.carrier import Carrier, EmailRun
 from campaigns.claims import Taken
 from campaigns.emails import Recipient
 from campaigns.errors import RenderError
 from campaigns.ledger import Intent, Result
 from campaigns.models import DeliveryState
 from campaigns.reasons import SkipReason
+from channels.base import EmailMessage
 
 AT_ONCE = 50
 """Messages made without a break, about 3 ms; heartbeats and answers come between."""
@@ -30,7 +31,7 @@ class Unmade:
 
 
 async def make(
-    run: Run, carrier: Carrier, taken: Sequence[Taken], *, now: datetime, keep: Callable[[Ready], None]
+    run: EmailRun, carrier: Carrier, taken: Sequence[Taken], *, now: datetime, keep: Callable[[EmailReady], None]
 ) -> Unmade:
     """Give each message to `keep` as soon as it is made; answers whose could not be, each settled alone."""
     unmade = Unmade()
@@ -58,7 +59,7 @@ async def make(
             unmade.refusals.append((one.profile_id, refusal))
             continue
         intent = Intent(one.profile_id, one.device_id, one.fence, sent_at, one.email_hash)
-        keep(Ready(one, intent, one.email, data, key))
+        keep(EmailReady(one, intent, EmailMessage(run.envelope_sender, one.email, data, key)))
     return unmade
 
 

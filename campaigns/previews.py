@@ -1,4 +1,4 @@
-"""Previews: an email as one recipient would get it, before it is sent and even before it is saved."""
+"""Previews: a message as one recipient would get it, before it is sent and even before it is saved."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,6 +9,9 @@ from campaigns.errors import CampaignError
 from campaigns.mime import SenderInfo
 from campaigns.models import Campaign, CampaignChannel, CampaignClass, Sender
 from campaigns.proofs import Preview, Proofs, Trial
+from campaigns.push_checks import cleaned
+from campaigns.push_content import PushContent
+from campaigns.push_proofs import PushPreview, PushTrial
 from db.transactions import transaction
 from profiles import profiles
 from profiles.errors import ProfileError
@@ -41,12 +44,7 @@ async def preview(
     `unsubscribe_url` stands for the recipient's own link, which a preview must not give away. Raises CampaignError.
     """
     async with transaction(workspace_id):
-        campaign = None
-        if wanted.campaign_id is not None:
-            campaign = await Campaign.filter(workspace_id=workspace_id, id=wanted.campaign_id).first()
-            if campaign is None:
-                message = "There is no such campaign in this workspace."
-                raise CampaignError("NOT_FOUND", message, field=("campaign_id",))
+        campaign = await campaign_of(workspace_id, wanted.campaign_id)
         content = wanted.content or content_of(campaign)
         sender = await sender_of(workspace_id, wanted.sender_id or (campaign.sender_id if campaign else None))
     class_ = wanted.class_ or (campaign.class_ if campaign else CampaignClass.MARKETING)
@@ -62,12 +60,60 @@ async def preview(
     return await proofs.preview(trial, workspace_id=workspace_id)
 
 
+@dataclass(frozen=True, slots=True)
+class PushPreviewInput:
+    """Which notification to preview, and for whom: one of `profile_id`, `external_id` and `sample`."""
+
+    campaign_id: UUID | None = None
+    """Whose content, expiry and name are taken where no content is given."""
+    content: PushContent | None = None
+    profile_id: int | None = None
+    external_id: str | None = None
+    sample: Recipient | None = None
+    """Somebody made up."""
+
+
+async def preview_push(workspace_id: UUID, wanted: PushPreviewInput, *, proofs: Proofs, now: datetime) -> PushPreview:
+    """A notification as every platform would be given it; nothing is saved or sent. Raises CampaignError."""
+    async with transaction(workspace_id):
+        campaign = await campaign_of(workspace_id, wanted.campaign_id)
+    content = cleaned(wanted.content) if wanted.content is not None else notification_of(campaign)
+    trial = PushTrial(
+        content=content,
+        campaign_name=campaign.name if campaign else "Preview",
+        recipient=wanted.sample or Recipient.of(await person(workspace_id, wanted)),
+        expires_at=campaign.expires_at if campaign else None,
+        now=now,
+    )
+    return await proofs.preview_push(trial, workspace_id=workspace_id)
+
+
+async def campaign_of(workspace_id: UUID, campaign_id: UUID | None) -> Campaign | None:
+    """The campaign to preview, if one is named. Raises CampaignError when there is none like it."""
+    if campaign_id is None:
+        return None
+    campaign = await Campaign.filter(workspace_id=workspace_id, id=campaign_id).first()
+    if campaign is None:
+        raise CampaignError("NOT_FOUND", "There is no such campaign in this workspace.", field=("campaign_id",))
+    return campaign
+
+
+def notification_of(campaign: Campaign | None) -> PushContent:
+    """A campaign's notification. Raises CampaignError when there is none."""
+    if campaign is None:
+        raise CampaignError("CONTENT_MISSING", "Give a content, or a campaign that has one.", field=("content",))
+    if campaign.channel is not CampaignChannel.PUSH:
+        message = f"This is a campaign of channel {campaign.channel}; campaignPreview shows emails."
+        raise CampaignError("NOT_FOR_THIS_CHANNEL", message, field=("campaign_id",))
+    return PushContent.from_json(campaign.content)
+
+
 def content_of(campaign: Campaign | None) -> EmailContent:
     """A campaign's email. Raises CampaignError when there is none."""
     if campaign is None:
         raise CampaignError("CONTENT_MISSING", "Give a content, or a campaign that has one.", field=("content",))
     if campaign.channel is not CampaignChannel.EMAIL:
-        message = f"Only emails can be previewed; this is a campaign of channel {campaign.channel}."
+        message = f"This is a campaign of channel {campaign.channel}; campaignPushPreview shows notifications."
         raise CampaignError("NOT_FOR_THIS_CHANNEL", message, field=("campaign_id",))
     return EmailContent.from_json(campaign.content)
 
@@ -81,7 +127,7 @@ async def sender_of(workspace_id: UUID, sender_id: UUID | None) -> SenderInfo:
     return SenderInfo.of(sender)
 
 
-async def person(workspace_id: UUID, wanted: PreviewInput) -> Profile:
+async def person(workspace_id: UUID, wanted: PreviewInput | PushPreviewInput) -> Profile:
     """The profile that a preview is for. Raises CampaignError when there is none."""
     if wanted.external_id is not None:
         found = await profiles.find_by_external_id(workspace_id, wanted.external_id)

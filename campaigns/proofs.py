@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from html import escape
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from uuid import UUID
 
 from campaigns.emails import (
@@ -31,6 +31,10 @@ from campaigns.markup import check_places
 from campaigns.mime import HTML_BODY, LONGEST_SUBJECT, TEXT_BODY, SenderInfo, one_line
 from campaigns.program import MISSING, PLAIN, Encoding, Frame, Program, Read, Value, plain
 from campaigns.templates import CONTEXT, compile_template
+
+if TYPE_CHECKING:  # campaigns/push_proofs.py builds on this module
+    from campaigns.push_content import PushContent
+    from campaigns.push_proofs import PushPreview, PushTrial
 
 CLIPPED_ABOVE = 102_400
 """Bytes of HTML; Gmail shows no more of a mail."""
@@ -140,12 +144,15 @@ class Proofs(Protocol):
     def prepare(self) -> None:
         """Be ready for the first request, in a process that will have some."""
 
-    async def prove(self, content: EmailContent, *, workspace_id: UUID) -> Proof:
+    async def prove(self, content: "EmailContent | PushContent", *, workspace_id: UUID) -> Proof:
         """What is known of a content. Raises CampaignError naming the field: what is wrong, that reading it took too
         long or too much memory, or BUSY. `workspace_id` is who asks: nobody takes all turns."""
 
     async def preview(self, trial: Trial, *, workspace_id: UUID) -> Preview:
         """A mail as its recipient would get it. Raises CampaignError like `prove`."""
+
+    async def preview_push(self, trial: "PushTrial", *, workspace_id: UUID) -> "PushPreview":
+        """A notification as every platform would be given it. Raises CampaignError like `prove`."""
 
 
 # --- proving ------------------------------------------------------------------------------------------------------

@@ -1,6 +1,5 @@
 """What FCM and APNs know an app by: kept sealed, tried on request, and never shown again."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -14,9 +13,8 @@ from campaigns.errors import CampaignError
 from campaigns.sealing import Sealed, Sealer
 from channels.base import Outcome, OutcomeKind, PushProvider
 from db.transactions import Connection, transaction
+from profiles.devices import APP
 
-APP = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
-DEFAULT_APP = "default"
 MOST_APPS = 50
 """Credentials of one workspace."""
 

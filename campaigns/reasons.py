@@ -16,6 +16,10 @@ class SkipReason(StrEnum):
     SUPPRESSED = "SUPPRESSED"
     DUPLICATE_ADDRESS = "DUPLICATE_ADDRESS"
     NO_ADDRESS = "NO_ADDRESS"
+    NO_DEVICE = "NO_DEVICE"
+    DEVICE_GONE = "DEVICE_GONE"
+    DEVICE_MOVED = "DEVICE_MOVED"
+    NO_CREDENTIAL = "NO_CREDENTIAL"
     ERASED = "ERASED"
     EXPIRED = "EXPIRED"
     CANCELLED = "CANCELLED"
@@ -31,6 +35,7 @@ class PauseReason(StrEnum):
     SILENT = "SILENT"
     ERROR_THRESHOLD = "ERROR_THRESHOLD"
     RENDER_FAILURES = "RENDER_FAILURES"
+    TOKENS_GONE = "TOKENS_GONE"
 
 
 RESOLVED_BY_HAND = "RESOLVED_BY_HAND"
@@ -42,6 +47,10 @@ SKIPPED: Mapping[str, str] = {
     SkipReason.SUPPRESSED: "The address is on the suppression list: it never worked, or somebody complained.",
     SkipReason.DUPLICATE_ADDRESS: "Another profile with the same mailbox, or one merged with this, gets the message.",
     SkipReason.NO_ADDRESS: "The profile had an address when the audience was frozen, and has none now.",
+    SkipReason.NO_DEVICE: "The profile has no device that push notifications reach.",
+    SkipReason.DEVICE_GONE: "The device was disabled after the audience was frozen.",
+    SkipReason.DEVICE_MOVED: "The device went to another profile after the audience was frozen.",
+    SkipReason.NO_CREDENTIAL: "The app that the device runs has no push credential for its provider.",
     SkipReason.ERASED: "The profile was erased after the audience was frozen.",
     SkipReason.EXPIRED: "The campaign expired before this message's turn came.",
     SkipReason.CANCELLED: "The campaign was cancelled before this message's turn came.",
@@ -67,6 +76,10 @@ REFUSED: Mapping[str, str] = {
     "REFUSED": "The server refuses the message for good without saying more.",
     "UTF8_ADDRESS": "The address has letters beyond ASCII, which the server does not take.",
     "MESSAGE_TOO_LARGE": "The server takes no message of this size; shorten the content.",
+    "UNREGISTERED": "The app was removed from the device, or its token has expired; the device is disabled.",
+    "BAD_TOKEN": "The provider knows no such token; the device is disabled.",
+    "OTHER_APP": "The token is of another app or project; the device is disabled.",
+    "PAYLOAD": "The provider finds the notification itself wrong; its words say how.",
 }
 NOT_YET: Mapping[str, str] = {
     "TRY_LATER": "The server asks to try again later.",
@@ -77,11 +90,14 @@ NOT_YET: Mapping[str, str] = {
     " doubt.",
     "TIMEOUT": "The server did not answer in time; before the message had left it is tried again, after that it is in"
     " doubt.",
-    "BAD_REPLY": "The server answered what is no SMTP.",
+    "BAD_REPLY": "The server answered what its protocol does not have.",
     "NOT_BEGUN": "PostgreSQL was away when the message was to leave; it did not, and is tried again.",
     "LEASE_ENDED": "The worker was stopped before the message left; it did not leave, and is tried again.",
     "CLOSED": "The worker was shutting down; another one tries again.",
-    "AUTHENTICATION": "The server refuses our login; correct MUSTER_SMTP_URL, then resume.",
+    "AUTHENTICATION": "The server refuses our login; correct MUSTER_SMTP_URL, or for push the app's credential, then"
+    " resume.",
+    "TLS_FAILED": "No secure connection to the provider could be made.",
+    "GATEWAY": "Something on the way to the provider answered in its place; the notification may have arrived.",
     "TLS_UNAVAILABLE": "The server offers no encryption, which MUSTER_SMTP_URL asks for.",
     "SENDER_REFUSED": "The server does not take mail from this sender; let it, or use another sender.",
 }
@@ -97,6 +113,8 @@ PAUSED: Mapping[str, str] = {
     PauseReason.SILENT: "No worker was at it for too long; after a restored backup it must not be sent again.",
     PauseReason.ERROR_THRESHOLD: "More messages were refused than its error threshold allows.",
     PauseReason.RENDER_FAILURES: "More than 1 % of its messages could not be made.",
+    PauseReason.TOKENS_GONE: "Half of the devices or more seem gone at once: its credential is of another app, or of"
+    " another environment.",
 }
 OF_MESSAGES: Mapping[str, str] = {**SKIPPED, **UNMADE, **REFUSED, **NOT_YET, **DOUBTS}
 """By the `reason` of a delivery."""

@@ -5,10 +5,11 @@ from uuid import UUID
 
 from pyroaring import BitMap
 
-from campaigns import audience, content, lifecycle, planning
+from campaigns import audience, content, lifecycle, planning, push_planning
 from campaigns.audience import Targets
 from campaigns.errors import CampaignError, CampaignNotFound
 from campaigns.models import Campaign, CampaignChannel, CampaignClass, Dispatch, DispatchKind
+from campaigns.reasons import SkipReason
 from campaigns.sending import insert_dispatch
 from db.transactions import Connection, transaction
 from profiles import profiles
@@ -24,8 +25,9 @@ class DryRun:
     audience: int
     """Profiles in the included segments and not in the excluded ones."""
     reachable: int
-    """Messages that would be sent."""
+    """Messages that would be sent: one for each person, and of a push campaign for each device."""
     no_address: int
+    """People without an address, or without a device."""
     skipped: dict[str, int]
     """Messages that would be skipped, by reason."""
 
@@ -43,14 +45,18 @@ async def send_test(
     """
     async with transaction(workspace_id) as connection:
         campaign = await lifecycle.get_locked(workspace_id, campaign_id)
-        if campaign.channel is not CampaignChannel.EMAIL:
-            message = "Only email campaigns can be test-sent; a banner is shown to testers by its testSegmentId."
+        if campaign.channel is CampaignChannel.BANNER:
+            message = "A banner cannot be test-sent; it is shown to testers by its testSegmentId."
             raise CampaignError("NOT_FOR_THIS_CHANNEL", message, field=("id",))
         content.require_sendable(campaign.content, channel=campaign.channel, class_=campaign.class_)
-        if campaign.sender_id is None:
+        if campaign.channel is CampaignChannel.PUSH:
+            await push_planning.require_credentials(connection, workspace_id=workspace_id)
+        elif campaign.sender_id is None:
             message = "An email campaign needs a sender; make one with senderCreate and set senderId."
             raise CampaignError("SENDER_MISSING", message, field=("sender_id",))
         ids = await recipients(connection, campaign, segment_id=segment_id, external_ids=external_ids)
+        if campaign.channel is CampaignChannel.PUSH:
+            await push_planning.require_credentials_for(connection, workspace_id=workspace_id, audience=ids)
         dispatch_id = await insert_dispatch(connection, campaign, kind=DispatchKind.TEST, ids=ids)
         return await Dispatch.get(workspace_id=workspace_id, id=dispatch_id)
 
@@ -86,20 +92,27 @@ async def recipients(
 
 
 async def dry_run(workspace_id: UUID, campaign_id: UUID) -> DryRun:
-    """What sending now would do, by the same query that writes the ledger. Raises CampaignNotFound, TargetError."""
+    """What sending now would do, by the same query that writes the ledger. Raises CampaignNotFound, TargetError,
+    CampaignError NOT_FOR_THIS_CHANNEL for a banner."""
     async with transaction(workspace_id) as connection:
         campaign = await Campaign.filter(workspace_id=workspace_id, id=campaign_id).first()
         if campaign is None:
             raise CampaignNotFound()
+        if campaign.channel is CampaignChannel.BANNER:
+            message = "A banner is sent to nobody: try it by its testSegmentId, and ask its segments for their sizes."
+            raise CampaignError("NOT_FOR_THIS_CHANNEL", message, field=("id",))
         wanted = await audience.targets(connection, workspace_id=workspace_id, campaign_id=campaign_id)
         ids = await audience.resolve(connection, workspace_id=workspace_id, brand_id=campaign.brand_id, wanted=wanted)
-        people = await planning.count_gated(
+        count_gated = push_planning.count_gated if campaign.channel is CampaignChannel.PUSH else planning.count_gated
+        messages = await count_gated(
             connection,
             workspace_id=workspace_id,
             audience=ids,
             topic=campaign.topic,
             consent_matters=campaign.class_ is CampaignClass.MARKETING,
         )
-    reachable = people.pop(None, 0)
-    skipped = {reason: count for reason, count in people.items() if reason is not None}
+    reachable = messages.pop(None, 0)
+    skipped = {reason: count for reason, count in messages.items() if reason is not None}
+    if campaign.channel is CampaignChannel.PUSH:
+        return DryRun(len(ids), reachable, skipped.pop(SkipReason.NO_DEVICE, 0), skipped)
     return DryRun(len(ids), reachable, len(ids) - reachable - sum(skipped.values()), skipped)

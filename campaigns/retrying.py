@@ -60,6 +60,14 @@ class HostGate:
         """Whether nothing may go now."""
         return self._failures > 0 and self._clock() < self._shut_until
 
+    def is_open(self) -> bool:
+        """Whether the last that is known of the host is good."""
+        return self._failures == 0
+
+    def shut_for(self) -> timedelta:
+        """How long nothing may go yet."""
+        return timedelta(seconds=max(0.0, self._shut_until - self._clock()))
+
     def let_through(self, most: int) -> int:
         """How many of `most` messages may go now; who asks sends them, else a probe is lost until the next."""
         if self._failures == 0 or most == 0:

@@ -7,12 +7,25 @@ from uuid import UUID
 
 from pyroaring import BitMap
 
-from campaigns import audience, content, counts, ledger, lifecycle, placements, planning, runs, sizing
+from campaigns import (
+    audience,
+    content,
+    counts,
+    ledger,
+    lifecycle,
+    placements,
+    planning,
+    push_planning,
+    push_sizing,
+    runs,
+    sizing,
+)
 from campaigns.banner_content import BannerContent
-from campaigns.carrier import Carrier, Run
+from campaigns.carrier import Carrier, EmailRun, PushRun, Run
 from campaigns.errors import CampaignError, IllegalMove, TargetError
 from campaigns.mime import SenderInfo, header_address
 from campaigns.models import Campaign, CampaignChannel, CampaignStatus, Dispatch, DispatchKind, Sender
+from campaigns.push_content import PushContent, repeats_on
 from campaigns.reasons import PauseReason, SkipReason
 from campaigns.tracking import Tracking
 from campaigns.transmission import transmit
@@ -32,8 +45,8 @@ STARTABLE = (S.DRAFT, S.SCHEDULED, S.PENDING_APPROVAL)
 INSERT_DISPATCH = """
 WITH made AS (
   INSERT INTO dispatch (workspace_id, campaign_id, kind, content, content_version, audience, audience_size,
-    message_domain)
-  VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING id)
+    message_domain, repeats_on)
+  VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) RETURNING id)
 SELECT id FROM made
 """
 # The month of the dispatch's own id (a UUIDv7), so that its ledger rows have a partition at any hour of the year.
@@ -55,12 +68,14 @@ WHERE d.workspace_id = $1 AND d.campaign_id = $2 AND d.kind = 'SEND' AND c.statu
 """
 NOW = "SELECT now()"
 AUDIENCE = "SELECT audience FROM dispatch WHERE workspace_id = $1 AND id = $2"
-# A sign of life, unless there was none for so long ($3) that a person has to say that it goes on.
+# A sign of life, unless there was none for so long ($3) that a person has to say that it goes on. Whoever has the
+# dispatch locked is one, and is not waited for: a chunk of the ledger takes a second.
 SHOW_LIFE = """
-WITH alive AS (
-  UPDATE dispatch SET heartbeat_at = now() WHERE workspace_id = $1 AND id = $2 AND heartbeat_at > now() - $3::interval
-  RETURNING id)
-SELECT EXISTS (SELECT 1 FROM alive)
+WITH free AS (
+  SELECT id FROM dispatch WHERE workspace_id = $1 AND id = $2 AND heartbeat_at > now() - $3::interval
+  FOR NO KEY UPDATE SKIP LOCKED),
+alive AS (UPDATE dispatch d SET heartbeat_at = now() FROM free WHERE d.workspace_id = $1 AND d.id = free.id)
+SELECT EXISTS (SELECT 1 FROM dispatch WHERE workspace_id = $1 AND id = $2 AND heartbeat_at > now() - $3::interval)
 """
 # One that was cancelled before all was written stays unplanned: its rows are not everybody.
 FINISH_DISPATCH = "UPDATE dispatch SET finished_at = $3 WHERE workspace_id = $1 AND id = $2"
@@ -103,6 +118,8 @@ async def require_complete(connection: Connection, campaign: Campaign, *, now: d
     if campaign.channel is CampaignChannel.EMAIL and campaign.sender_id is None:
         message = "An email campaign needs a sender; make one with senderCreate and set senderId."
         raise CampaignError("SENDER_MISSING", message, field=("sender_id",))
+    if campaign.channel is CampaignChannel.PUSH:
+        await push_planning.require_credentials(connection, workspace_id=campaign.workspace_id)
     if campaign.channel is CampaignChannel.BANNER:
         assert campaign.placement_id is not None
         banner = BannerContent.from_json(campaign.content)
@@ -123,6 +140,8 @@ async def freeze(connection: Connection, campaign: Campaign, *, now: datetime) -
     ids = await audience.resolve(
         connection, workspace_id=campaign.workspace_id, brand_id=campaign.brand_id, wanted=wanted
     )
+    if campaign.channel is CampaignChannel.PUSH:
+        await push_planning.require_credentials_for(connection, workspace_id=campaign.workspace_id, audience=ids)
     await insert_dispatch(connection, campaign, kind=DispatchKind.SEND, ids=ids)
     return True
 
@@ -144,14 +163,20 @@ async def refreshed(connection: Connection, campaign: Campaign, segments: list[S
 
 async def insert_dispatch(connection: Connection, campaign: Campaign, *, kind: DispatchKind, ids: BitMap) -> UUID:
     """A new dispatch with everything frozen that its messages are made of."""
-    sender = await Sender.get(workspace_id=campaign.workspace_id, id=campaign.sender_id)
-    workspace = await Workspace.get(id=campaign.workspace_id)
-    frozen = {
-        "email": campaign.content,
-        "sender": SenderInfo.of(sender).to_json(),
-        "campaign_name": campaign.name,
-        "tracking": Tracking(opens=workspace.track_opens, clicks=workspace.track_clicks).to_json(),
-    }
+    repeats: list[str] = []
+    if campaign.channel is CampaignChannel.PUSH:
+        frozen = {"push": campaign.content, "campaign_name": campaign.name}
+        domain, repeats = "", repeats_on(PushContent.from_json(campaign.content))
+    else:
+        sender = await Sender.get(workspace_id=campaign.workspace_id, id=campaign.sender_id)
+        workspace = await Workspace.get(id=campaign.workspace_id)
+        frozen = {
+            "email": campaign.content,
+            "sender": SenderInfo.of(sender).to_json(),
+            "campaign_name": campaign.name,
+            "tracking": Tracking(opens=workspace.track_opens, clicks=workspace.track_clicks).to_json(),
+        }
+        domain = header_address(sender.from_address).rpartition("@")[2]
     dispatch_id: UUID = await connection.fetchval(
         INSERT_DISPATCH,
         campaign.workspace_id,
@@ -161,7 +186,8 @@ async def insert_dispatch(connection: Connection, campaign: Campaign, *, kind: D
         campaign.content_version,
         ids.serialize(),
         len(ids),
-        header_address(sender.from_address).rpartition("@")[2],
+        domain,
+        repeats,
     )
     await connection.execute(ENSURE_LEDGER_MONTH, dispatch_id)
     return dispatch_id
@@ -234,6 +260,7 @@ async def work_on(
         return False
     try:
         run = await runs.prepare(workspace_id, dispatch_id, carrier=carrier)
+        lane = await runs.open_lane(run, carrier=carrier)
         await begin_sending(workspace_id, campaign_id, run, carrier=carrier, now=now)
     except CampaignError as refusal:
         # Frozen content that this version refuses to compile, or the mail server to take: a person has to look, nobody
@@ -247,8 +274,8 @@ async def work_on(
         campaign = await Campaign.get(workspace_id=workspace_id, id=campaign_id)
     # While the host is away a turn could only wait, in one of the few places that a process has for jobs; the sweeper
     # rings again.
-    if campaign.status is S.SENDING and not carrier.gate.is_shut():
-        sent = await transmit(run, carrier, breaker=breaker, error_threshold=campaign.error_threshold, until=until)
+    if campaign.status is S.SENDING and not lane.gate.is_shut():
+        sent = await transmit(lane, carrier, breaker=breaker, error_threshold=campaign.error_threshold, until=until)
         if sent.pause:
             await hold(workspace_id, campaign_id, reason=sent.pause.reason, detail=sent.pause.detail, now=now)
         elif sent.halted and sent.halted.scope is OutcomeScope.CHANNEL:
@@ -272,12 +299,13 @@ async def work_on_test(
         return await give_up(workspace_id, campaign_id, dispatch_id, reason=SkipReason.SILENT)
     try:
         run = await runs.prepare(workspace_id, dispatch_id, carrier=carrier)
+        lane = await runs.open_lane(run, carrier=carrier)
     except CampaignError:
         return await give_up(workspace_id, campaign_id, dispatch_id, reason=SkipReason.CONTENT_REFUSED)
     async with transaction(workspace_id) as connection:
         breaker = await runs.watch(connection, run, carrier=carrier)
-    if not carrier.gate.is_shut():
-        await transmit(run, carrier, breaker=breaker, error_threshold=None, until=until)
+    if not lane.gate.is_shut():
+        await transmit(lane, carrier, breaker=breaker, error_threshold=None, until=until)
         if monotonic() >= until or carrier.stopping.is_set():
             return False
     await finish(workspace_id, campaign_id, dispatch_id)
@@ -332,20 +360,22 @@ async def is_expected(
 async def begin_sending(workspace_id: UUID, campaign_id: UUID, run: Run, *, carrier: Carrier, now: datetime) -> bool:
     """PREPARING -> SENDING once the ledger is fully written: the first claim follows the last chunk. True if it moved.
 
-    Raises CampaignError when the mail server takes no messages of this size.
+    Raises CampaignError when the mail server, or a push service, takes no messages of this size.
     """
     async with transaction(workspace_id):
         campaign = await Campaign.get(workspace_id=workspace_id, id=campaign_id)
     if campaign.status is not S.PREPARING:
         return False
-    largest = await carrier.channel.largest_message()
+    largest = await carrier.channel.largest_message() if isinstance(run, EmailRun) else None
     async with transaction(workspace_id) as connection:
         campaign = await lifecycle.get_locked(workspace_id, campaign_id)
         dispatch = await Dispatch.get(workspace_id=workspace_id, id=run.dispatch_id)
         if dispatch.planned_at is None or campaign.status is not S.PREPARING:
             return False
-        if largest is not None:
-            people = BitMap.deserialize(await connection.fetchval(AUDIENCE, workspace_id, run.dispatch_id))
+        people = BitMap.deserialize(await connection.fetchval(AUDIENCE, workspace_id, run.dispatch_id))
+        if isinstance(run, PushRun):
+            await push_sizing.require_push_fits(connection, run.content, people, workspace_id=workspace_id, now=now)
+        elif isinstance(run, EmailRun) and largest is not None:
             await sizing.require_fits(connection, run, people, carrier=carrier, largest=largest, now=now)
         await lifecycle.move(connection, campaign, S.SENDING, now=now)
         return True

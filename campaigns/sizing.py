@@ -10,7 +10,7 @@ from typing import Any
 
 from pyroaring import BitMap
 
-from campaigns.carrier import Carrier, Run
+from campaigns.carrier import Carrier, EmailRun
 from campaigns.emails import Recipient
 from campaigns.errors import CampaignError, RenderError
 from campaigns.links import TrackedLink
@@ -30,7 +30,7 @@ ANY_LINK_ID = 1
 
 
 async def require_fits(
-    connection: Connection, run: Run, audience: BitMap, *, carrier: Carrier, largest: int, now: datetime
+    connection: Connection, run: EmailRun, audience: BitMap, *, carrier: Carrier, largest: int, now: datetime
 ) -> None:
     """Raise CampaignError MESSAGE_TOO_LARGE with both numbers when a message of the audience would be refused.
 
@@ -47,7 +47,7 @@ async def require_fits(
         raise CampaignError("MESSAGE_TOO_LARGE", message, field=("content",))
 
 
-def largest_of(run: Run, people: Sequence[Any], carrier: Carrier, now: datetime) -> tuple[int, int]:
+def largest_of(run: EmailRun, people: Sequence[Any], carrier: Carrier, now: datetime) -> tuple[int, int]:
     """Bytes of the largest message to one of `people` (rows of HEAVIEST), and whose it is; 0 without anybody."""
     links = run.links or tuple(TrackedLink(ANY_LINK_ID, url is None) for url in run.content.tracked_urls)
     sizes = [(0, 0)]

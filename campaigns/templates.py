@@ -51,6 +51,14 @@ CONTEXT: dict[str, frozenset[str] | None] = {
 """The names a template may begin with, and their fields; None: any (a profile's traits), empty: it is a value itself.
 `profile` has external_id, email, locale, time_zone, country, city, and every trait under its own name; a trait named
 like one of these is reached by `traits`."""
+KNOWN_AS = {
+    "profile": "profile.<trait>",
+    "traits": "traits.<trait>",
+    "campaign": "campaign.name",
+    "sender": "sender.name",
+    "unsubscribe_url": "unsubscribe_url",
+    "now": "now",
+}
 PROFILE_FIELDS = frozenset({"external_id", "email", "locale", "time_zone", "country", "city"})
 """What is a profile's own; every other field of `profile` is the trait of that name."""
 LONGEST_NAME = 200
@@ -68,14 +76,15 @@ def compile_template(
     encoding: Encoding,
     defaults: Mapping[str, Value] | None = None,
     is_tracked: bool = False,
+    context: Mapping[str, frozenset[str] | None] = CONTEXT,
 ) -> Program:
     """The program of a template. Raises CampaignError with `field` and the line: TEMPLATE_TOO_LARGE (`limit` is in
     bytes), TEMPLATE_SYNTAX, TEMPLATE_NOT_ALLOWED.
 
     `defaults`: what stands for values that a recipient lacks, by the names of `declared_name`. `is_tracked`: it comes
-    from `campaigns.tracking.tracked`.
+    from `campaigns.tracking.tracked`. `context`: the names it may begin with, as in CONTEXT.
     """
-    compiler = Compiler(field, encoding, defaults or {}, is_tracked=is_tracked)
+    compiler = Compiler(field, encoding, defaults or {}, is_tracked=is_tracked, context=context)
     most = MOST_TOKENS + MOST_OF_OURS if is_tracked else MOST_TOKENS
     tree = parse(source, field=field, limit=limit, most_tokens=most)
     steps = compiler.steps(tree.body, depth=0)
@@ -111,10 +120,16 @@ class Compiler:
     """Walks one template, top down."""
 
     def __init__(
-        self, field: tuple[str, ...], encoding: Encoding, defaults: Mapping[str, Value], *, is_tracked: bool = False
+        self,
+        field: tuple[str, ...],
+        encoding: Encoding,
+        defaults: Mapping[str, Value],
+        *,
+        is_tracked: bool = False,
+        context: Mapping[str, frozenset[str] | None] = CONTEXT,
     ) -> None:
         self.field, self.encoding, self.defaults = field, encoding, defaults
-        self.is_tracked = is_tracked
+        self.is_tracked, self.context = is_tracked, context
         self.reads: dict[str, Read] = {}
         self.always: set[str] = set()
         self.loops: list[str] = []
@@ -207,7 +222,7 @@ class Compiler:
         if len(self.loops) == MOST_LOOPS:
             raise self.refuse(node, f"at most {MOST_LOOPS} loops may stand inside each other.")
         target = node.target.name
-        if target in CONTEXT or target in ("loop", TRACKED_URLS) or target in self.loops:
+        if target in self.context or target in ("loop", TRACKED_URLS) or target in self.loops:
             raise self.refuse(node, f"{target} has a meaning already; call the loop's variable something else.")
         items, name = self.expression(node.iter, depth + 1), described(node.iter)
         self.conditional += 1
@@ -286,7 +301,7 @@ class Compiler:
         root, keys = self.way(node)
         self.check_name(node, root, keys)
         found = path(root, keys)
-        if root not in CONTEXT:
+        if root not in self.context:
             return found
         declared_as = one_name(root, keys) if root in ("profile", "traits") else ""
         default = self.defaults.get(declared_as, MISSING)
@@ -316,9 +331,9 @@ class Compiler:
         """Refuse a name that no recipient could have."""
         if root in self.loops:
             return
-        fields = LOOP_FIELDS if root == "loop" and self.loops else CONTEXT.get(root, frozenset())
-        if root not in CONTEXT and not (root == "loop" and self.loops):
-            known = ", ".join(["profile.<trait>", "traits.<trait>", "campaign.name", "sender.name", "unsubscribe_url"])
+        fields = LOOP_FIELDS if root == "loop" and self.loops else self.context.get(root, frozenset())
+        if root not in self.context and not (root == "loop" and self.loops):
+            known = ", ".join(KNOWN_AS[name] for name in self.context)
             raise self.refuse(node, f"{root} is not known; there are {known} and loop variables.")
         if fields is None:
             if not keys:

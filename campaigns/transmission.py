@@ -15,13 +15,13 @@ from time import monotonic
 
 import asyncpg
 
-from campaigns import claims, ledger, making
+from campaigns import claims, ledger
 from campaigns.answers import Answer, Ready, not_begun, settle
 from campaigns.breaker import Breaker, Pause
-from campaigns.carrier import Carrier, Run
-from campaigns.models import CampaignChannel
+from campaigns.carrier import Carrier
+from campaigns.lanes import Lane
 from campaigns.pacing import Pace
-from channels.base import EmailMessage, Outcome, OutcomeKind, OutcomeScope
+from channels.base import Outcome, OutcomeKind, OutcomeScope
 from db.outages import is_passing
 from db.transactions import transaction
 from profiles import consent
@@ -30,9 +30,13 @@ logger = logging.getLogger(__name__)
 
 BATCH = 500
 """Messages taken at once: enough to cost little each, and few enough to be read again by others when a turn ends."""
-LULL_S = 0.015
-"""After so long without enough answers for a group, those that came are written."""
+LULL_S = 0.03
+"""After so long without enough answers for a group, those that came are written. What a group costs the ledger is half
+beginning its statements, so larger ones are cheaper; a slot waits half as long for it on average."""
 LOOK_AGAIN_S = 0.25
+HOST_AWAY_S = 4.0
+"""So long a turn with nothing under way waits for a host that is away; then the sweeper rings again. A process has few
+places for jobs."""
 FIRST_PATIENCE_S, LONGEST_PATIENCE_S = 0.1, 5.0
 """Between attempts to write while PostgreSQL is away."""
 
@@ -50,11 +54,11 @@ class Transmitted:
 
 
 async def transmit(
-    run: Run, carrier: Carrier, *, breaker: Breaker, error_threshold: int | None, until: float
+    lane: Lane, carrier: Carrier, *, breaker: Breaker, error_threshold: int | None, until: float
 ) -> Transmitted:
     """Send until nothing is left to take, the time is up (`until`, monotonic seconds), the channel halts, or `breaker`
     finds that too much goes wrong."""
-    turn = Turn(run, carrier, breaker, error_threshold, until)
+    turn = Turn(lane, carrier, breaker, error_threshold, until)
     return await turn.go()
 
 
@@ -65,13 +69,14 @@ class Turn:
     Beside it run the messages, the taking and making of the next, the wait for the pace, and the lease.
     """
 
-    def __init__(self, run: Run, carrier: Carrier, breaker: Breaker, error_threshold: int | None, until: float) -> None:
-        self.run, self.carrier, self.until = run, carrier, until
+    def __init__(
+        self, lane: Lane, carrier: Carrier, breaker: Breaker, error_threshold: int | None, until: float
+    ) -> None:
+        self.lane, self.carrier, self.until = lane, carrier, until
+        self.run = run = lane.run
         self.breaker, self.error_threshold = breaker, error_threshold
-        self.pace = Pace(
-            run.workspace_id, run.dispatch_id, CampaignChannel.EMAIL, carrier.channel_rate, is_test=run.test
-        )
-        self.enough = max(1, carrier.slots.size // 2)
+        self.pace = Pace(run.workspace_id, run.dispatch_id, lane.channel, lane.rate, is_test=run.test)
+        self.enough = max(1, lane.slots.size // 2)
         """Messages that are worth a commit; the other half is under way meanwhile."""
         self.ready: deque[Ready] = deque()
         self.answers: list[Answer] = []
@@ -92,6 +97,8 @@ class Turn:
         self.halted: Outcome | None = None
         self.handed_over = 0
         self.lease_ends = 0.0
+        self.busy_at = 0.0
+        """When something was under way last, or could be."""
         self.claim_id = 0
         self.patience_s = FIRST_PATIENCE_S
 
@@ -109,7 +116,7 @@ class Turn:
         self.lease_ends = began + carrier.lease.total_seconds()
         heart = asyncio.create_task(self.keep_lease())
         try:
-            with carrier.slots.heard_by(self.stirred):
+            with self.lane.slots.heard_by(self.stirred):
                 await self.send_all()
         finally:
             # Also when this job is cancelled: a message that may have left must have its outcome written.
@@ -132,10 +139,19 @@ class Turn:
             group = self.next_group()
             if group or self.is_worth_writing():
                 await self.commit(group)
+            elif self.waits_in_vain():
+                return
             elif self.ready or self.beside or self.under_way or not self.nothing_left:
                 await self.something()
             else:
                 return
+
+    def waits_in_vain(self) -> bool:
+        """Whether the host has been away for long, and nothing that is under way can say that it is back."""
+        if self.under_way or self.answers or not self.lane.gate.is_shut():
+            self.busy_at = monotonic()
+            return False
+        return monotonic() > self.busy_at + HOST_AWAY_S
 
     async def drain(self) -> None:
         """Until every message under way has its answer written."""
@@ -151,7 +167,7 @@ class Turn:
                 # has ended.
                 logger.exception("outcomes lost", extra={"dispatch_id": self.run.dispatch_id})
                 self.settled = False
-                self.carrier.slots.give_back(self.held)
+                self.lane.slots.give_back(self.held)
                 self.answers.clear()
 
     async def something(self) -> None:
@@ -163,11 +179,11 @@ class Turn:
     def see_to_more(self) -> None:
         """Have the next messages made before the last ones have left, and the pace asked once they could: what lapses
         unused is lost to all workers."""
-        if self.carrier.gate.is_shut():
+        if self.lane.gate.is_shut():
             return
-        if len(self.ready) < self.pace.takeable(self.carrier.slots.size) and not self.nothing_left:
+        if len(self.ready) < self.pace.takeable(self.lane.slots.size) and not self.nothing_left:
             self.start("fill", self.fill)
-        if self.ready and self.carrier.slots.free + self.held and not self.pace.free(1):
+        if self.ready and self.lane.slots.free + self.held and not self.pace.free(1):
             self.start("pace", self.reserve)
 
     def next_group(self) -> list[Ready]:
@@ -176,7 +192,7 @@ class Turn:
         Empty while only few could leave and more can soon, while the host is away, and when another turn, which has no
         slot at all, is to have the next.
         """
-        slots, may = self.carrier.slots, self.pace.free(len(self.ready))
+        slots, may = self.lane.slots, self.pace.free(len(self.ready))
         if slots.are_owed_to_others(self.stirred):
             return []
         if self.ready and not slots.free + self.held and not self.under_way:
@@ -186,7 +202,7 @@ class Turn:
         could = min(may, slots.free + self.held)
         if may > slots.free < self.enough and self.under_way and not self.is_worth_writing():
             return []
-        could = self.carrier.gate.let_through(could)
+        could = self.lane.gate.let_through(could)
         self.pace.use(could)
         return [self.ready.popleft() for _ in range(could)]
 
@@ -209,7 +225,7 @@ class Turn:
         """
         answers, held = self.answers, self.held
         more = max(0, len(group) - held)
-        self.carrier.slots.take(more)
+        self.lane.slots.take(more)
         self.answers = []
         try:
             leaving = await self.write(answers, group)
@@ -226,7 +242,7 @@ class Turn:
             await self.be_patient(trouble)
             return
         self.patience_s = FIRST_PATIENCE_S
-        self.carrier.slots.give_back(held + more - len(leaving))
+        self.lane.slots.give_back(held + more - len(leaving))
         for one in leaving:
             task = asyncio.create_task(self.send(one))
             self.under_way.add(task)
@@ -265,15 +281,7 @@ class Turn:
                     reason=consent.SuppressionReason.HARD_BOUNCE,
                 )
             if group:
-                intended = await ledger.intend(
-                    connection,
-                    workspace_id=run.workspace_id,
-                    dispatch_id=run.dispatch_id,
-                    claim_id=self.claim_id,
-                    ready=[one.intent for one in group],
-                    consent_matters=run.consent_matters,
-                    test=run.test,
-                )
+                intended = await self.lane.intend(connection, group, claim_id=self.claim_id)
         self.unheard = False
         self.leave_behind(profile_id for profile_id, _ in intended.waiting)
         return [one for one in group if (one.intent.profile_id, one.intent.device_id) in intended.leaving]
@@ -321,7 +329,7 @@ class Turn:
             raise
         if not taken:
             return
-        unmade = await making.make(self.run, self.carrier, taken, now=now, keep=self.keep)
+        unmade = await self.lane.make(taken, now=now, keep=self.keep)
         if unmade.settled:
             async with transaction(self.run.workspace_id, generic_plans=True) as connection:
                 await ledger.settle_unsent(connection, dispatch_id=self.run.dispatch_id, results=unmade.settled)
@@ -352,19 +360,18 @@ class Turn:
             self.answer(Answer(not_begun(ready, "LEASE_ENDED")))
             return
         self.handed_over += 1
-        message = EmailMessage(sender=self.run.envelope_sender, recipient=ready.address, data=ready.data, key=ready.key)
         try:
-            outcome = await self.carrier.channel.send(message)
+            outcome = await self.lane.send(ready)
         except (Exception, asyncio.CancelledError):
             # A channel never raises, so this is a mistake of ours; what left is unknown, and the slot must come back.
             logger.exception("channel failed", extra={"dispatch_id": self.run.dispatch_id})
             outcome = Outcome(OutcomeKind.IN_DOUBT, "CHANNEL_FAILED", "unknown", "Our own mistake; see the log.")
-        self.carrier.gate.saw(outcome)
+        self.lane.gate.saw(outcome)
         if outcome.scope is OutcomeScope.CHANNEL:
             self.halted = outcome
         if not self.run.test:
-            self.breaker.note_answer(one.profile_id, outcome, threshold=self.error_threshold)
-        self.answer(Answer(settle(one, outcome), one.email_hash if outcome.bad_address else None))
+            self.lane.note(ready, outcome, self.breaker, threshold=self.error_threshold)
+        self.answer(Answer(settle(one, outcome), self.lane.to_suppress(ready, outcome)))
 
     def answer(self, answer: Answer) -> None:
         """Keep an answer until the next commit; the loop waits no longer than a lull from the first one on."""
@@ -403,6 +410,7 @@ class Turn:
         await self.drain()
         heart.cancel()
         await asyncio.gather(heart, return_exceptions=True)
+        await self.lane.end(self.breaker)
         async with transaction(self.run.workspace_id, generic_plans=True) as connection:
             await claims.close_claim(
                 connection,

@@ -105,6 +105,8 @@ class PushMessage:
     payload, as are its collapse key and tag."""
     collapse_id: str | None = None
     """At most 64 bytes; a later one with the same takes its place on the screen."""
+    replaceable: bool = False
+    """Whether a second copy would take the place of the first, and the campaign lets it go again when in doubt."""
 
 
 M = TypeVar("M", EmailMessage, PushMessage, contravariant=True)

@@ -25,6 +25,7 @@ from tortoise.backends.base.client import (
     TransactionContextPooled,
 )
 from tortoise.connection import get_connections
+from tortoise.exceptions import ConfigurationError
 from tortoise.transactions import in_transaction
 
 from db.roles import Role
@@ -258,6 +259,15 @@ def connections_made() -> int:
     """How many connections this process has opened to date. Another number: it may be another database by now, behind
     the same address, such as one restored from a backup."""
     return made
+
+
+def pool_use() -> tuple[int, int]:
+    """Connections of the pool, and how many of them nobody uses now; (0, 0) before it is open."""
+    try:
+        pool = cast(AsyncpgDBClient, get_connections().get("default"))._pool
+    except (ConfigurationError, RuntimeError):
+        return 0, 0
+    return (pool.get_size(), pool.get_idle_size()) if pool is not None else (0, 0)
 
 
 async def prepare_connection(connection: Connection) -> None:

@@ -1,9 +1,9 @@
 """One campaign to many people, made, started and followed through the public API, as a console would."""
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID, uuid4
 
 import httpx2
@@ -11,7 +11,7 @@ import httpx2
 from app.administration import make_key, open_database_of
 from app.api.ids import campaign_id as campaign_id_of
 from app.api.ids import profile_id as profile_number
-from app.demo import Client
+from app.demo_client import Client
 from app.settings import load_settings
 from killtest.audit import Comparison, Row, compare, of_dispatch
 from killtest.sink import Arrival
@@ -141,7 +141,7 @@ class Blast:
 
 
 @asynccontextmanager
-async def blast(yard: Yard, name: str, people: int) -> AsyncIterator[Blast]:
+async def blast(yard: Yard, name: str, people: int, *, kind: type[Blast] = Blast) -> AsyncIterator[Blast]:
     """A new workspace with so many people; afterwards its workers are stopped."""
     async with open_database_of(load_settings(yard.stack.environ)):
         workspace_id = await everyone.create_workspace(f"{name} {uuid4().hex[:8]}", time_zone="UTC")
@@ -150,9 +150,15 @@ async def blast(yard: Yard, name: str, people: int) -> AsyncIterator[Blast]:
     try:
         await witness.rows(FORGET_DEAD)
         async with httpx2.AsyncClient(base_url=yard.stack.api_url, timeout=60) as http:
-            made = Blast(yard, witness, Client(http, "console", key), workspace_id, key)
+            made = kind(yard, witness, Client(http, "console", key), workspace_id, key)
             await made.invite(people)
             yield made
     finally:
         await witness.close()
         yard.stop_workers()
+
+
+class Blasts(Protocol):
+    """`blast`, or what stands in its place."""
+
+    def __call__(self, yard: Yard, name: str, people: int) -> AbstractAsyncContextManager[Blast]: ...

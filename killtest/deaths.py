@@ -8,7 +8,7 @@ from time import monotonic, time
 from uuid import UUID
 
 from killtest.audit import Comparison, Verdict
-from killtest.blasts import Blast, blast
+from killtest.blasts import Blast, Blasts, blast
 from killtest.forms import Form
 from killtest.settling import settle_in_doubt
 from killtest.waiting import WaitedInVain, until
@@ -21,12 +21,12 @@ PREPARING_SHARE = 0.1
 """Of the kills, those that hit a worker while it writes the ledger; one at least."""
 
 
-async def killed(yard: Yard, form: Form) -> Verdict:
+async def killed(yard: Yard, form: Form, *, name: str = "T-1", over: Blasts = blast) -> Verdict:
     """T-1: kill -9 of random workers, some while PREPARING; afterwards evidence settles every row in doubt."""
-    verdict = Verdict("T-1", form.people, bound=form.blows * yard.settings.concurrency)
-    draw = Random(f"T-1 {yard.settings.seed}")
+    verdict = Verdict(name, form.people, bound=form.blows * yard.settings.concurrency)
+    draw = Random(f"{name} {yard.settings.seed}")
     preparing = max(1, round(form.blows * PREPARING_SHARE))
-    async with blast(yard, "T-1", form.people) as one:
+    async with over(yard, name, form.people) as one:
         await one.draft(ratePerSecond=form.rate)
         await one.begin()
         await kill_planners(one, preparing, form)
@@ -86,13 +86,13 @@ def is_past(point: float) -> Callable[[Standing], bool]:
     return lambda found: found.finished or (found.settled >= point and found.states.get("sending", 0) > 0)
 
 
-async def stopped(yard: Yard, form: Form) -> Verdict:
+async def stopped(yard: Yard, form: Form, *, name: str = "T-2", over: Blasts = blast) -> Verdict:
     """T-2: rolling SIGTERMs, as a deployment sends them: nothing is in doubt, and every worker ends in time."""
-    verdict = Verdict("T-2", form.people, bound=0)
+    verdict = Verdict(name, form.people, bound=0)
     in_time_s = yard.settings.send_timeout_s + 5
     longest = 0.0
-    draw = Random(f"T-2 {yard.settings.seed}")
-    async with blast(yard, "T-2", form.people) as one:
+    draw = Random(f"{name} {yard.settings.seed}")
+    async with over(yard, name, form.people) as one:
         known: frozenset[UUID] = frozenset()
         for _ in range(form.workers):
             yard.start_worker()
@@ -164,15 +164,15 @@ async def taken_over(yard: Yard, form: Form) -> Verdict:
     return verdict
 
 
-async def held_up(yard: Yard, form: Form) -> Verdict:
+async def held_up(yard: Yard, form: Form, *, name: str = "T-6", over: Blasts = blast) -> Verdict:
     """T-6: a worker is stopped beyond its lease, others finish its rows, and it is continued: it sends none of those.
 
     What it had committed as `sending` when it was stopped may leave once, and is sent or in doubt, never twice.
     """
-    verdict = Verdict("T-6", form.people * form.blows, bound=form.blows * yard.settings.concurrency)
+    verdict = Verdict(name, form.people * form.blows, bound=form.blows * yard.settings.concurrency)
     stopped_in_transaction, held, late = 0, 0, 0
     for number in range(form.blows):
-        async with blast(yard, "T-6", form.people) as one:
+        async with over(yard, name, form.people) as one:
             victim, owner, dispatch_id = await alone_at_work(one, form)
             sender, inside = await stop(one, victim, in_transaction=number % 2 == 1)
             stopped_in_transaction += inside

@@ -11,7 +11,7 @@ from uuid import UUID
 import redis.asyncio
 
 from killtest.audit import Verdict
-from killtest.blasts import Blast, blast
+from killtest.blasts import Blast, Blasts, blast
 from killtest.deaths import end_of, is_past
 from killtest.forms import Form
 from killtest.settling import settle_in_doubt
@@ -22,15 +22,15 @@ from killtest.yard import Yard
 LONGEST_STALL_S = 60.0
 
 
-async def postgres_restarted(yard: Yard, form: Form) -> Verdict:
+async def postgres_restarted(yard: Yard, form: Form, *, name: str = "T-3", over: Blasts = blast) -> Verdict:
     """T-3: PostgreSQL is stopped, fast and immediate by turns, and started again.
 
     In doubt may be what a worker had told PostgreSQL to commit as `sending` when the answer was lost: it sends none of
     that, and cannot know whether it was committed.
     """
-    verdict = Verdict("T-3", form.people, bound=form.blows * form.workers * yard.settings.concurrency)
-    draw = Random(f"T-3 {yard.settings.seed}")
-    async with blast(yard, "T-3", form.people) as one:
+    verdict = Verdict(name, form.people, bound=form.blows * form.workers * yard.settings.concurrency)
+    draw = Random(f"{name} {yard.settings.seed}")
+    async with over(yard, name, form.people) as one:
         await begin_with_workers(one, form)
         for blow in range(form.blows):
             await next_blow(one, verdict, blow, form)

@@ -1,4 +1,4 @@
-"""Where it happens: PostgreSQL, Valkey, API, mail sink and workers, each a process of its own that can be killed."""
+"""Where it happens: PostgreSQL, Valkey, API, sinks and workers, each a process of its own that can be killed."""
 
 import os
 import random
@@ -115,6 +115,8 @@ class Yard:
     stack: Stack = field(init=False)
     record: RecordReader = field(init=False)
     sink_port: int = field(init=False)
+    push_record: RecordReader = field(init=False)
+    push_port: int = field(init=False)
     undo: ExitStack = field(default_factory=ExitStack)
     """Stops what was started, in reverse."""
 
@@ -123,34 +125,39 @@ class Yard:
         if os.geteuid() == 0:
             self.folder.chmod(0o711)  # PostgreSQL may have to run as nobody, who must pass here
         try:
-            self.start_sink()
+            self.start_sinks()
             self.start()
         except BaseException:
             self.undo.close()
             raise
         return self
 
-    def start_sink(self) -> None:
-        """Start the mail server and learn its port."""
-        record = self.folder / "record"
+    def start_sinks(self) -> None:
+        """Start the mail server and FCM, and learn their ports."""
+        self.record, self.sink_port = self.start_sink("killtest.sink", self.folder / "record")
+        self.push_record, self.push_port = self.start_sink("killtest.push_sink", self.folder / "push_record")
+
+    def start_sink(self, module: str, record: Path) -> tuple[RecordReader, int]:
+        """Start one; its record and port."""
         record.touch()
-        self.record = RecordReader(record)
         how = ["--pause", str(self.settings.pause_s), "--seed", str(self.settings.seed)]
         sink = subprocess.Popen(
-            launched([sys.executable, "-m", "killtest.sink", str(record), *how], ends_with_us=True),
+            launched([sys.executable, "-m", module, str(record), *how], ends_with_us=True),
             stdout=subprocess.PIPE,
             start_new_session=True,
         )
         self.undo.callback(end, sink, [signal.SIGTERM], timeout_s=GONE_WITHIN_S)
         assert sink.stdout is not None
         with sink.stdout as said:
-            self.sink_port = int(said.readline())
+            return RecordReader(record), int(said.readline())
 
     def start(self) -> None:
         """Start servers and API and wait until they answer. Raises CannotStart."""
         ours = ("MUSTER_", "DATABASE_", "REDIS_")
         given = {name: value for name, value in os.environ.items() if not name.startswith(ours)} | {
             "MUSTER_SMTP_URL": f"smtp://127.0.0.1:{self.sink_port}",
+            "MUSTER_FCM_URL": f"http://127.0.0.1:{self.push_port}",
+            "MUSTER_PUSH_CONCURRENCY": str(self.settings.concurrency),
             "MUSTER_LEASE_S": str(self.settings.lease_s),
             "MUSTER_SEND_CONCURRENCY": str(self.settings.concurrency),
             "MUSTER_SEND_TIMEOUT_S": str(self.settings.send_timeout_s),
@@ -199,8 +206,8 @@ class Yard:
         self.workers.clear()
 
     def some_sender(self, draw: random.Random) -> Worker | None:
-        """One of those that have a connection to the mail server now, by lot; None when none has."""
-        to_sink = {socket.inode for socket in sockets() if socket.remote_port == self.sink_port}
+        """One of those that have a connection to mail server or FCM now, by lot; None when none has."""
+        to_sink = {socket.inode for socket in sockets() if socket.remote_port in (self.sink_port, self.push_port)}
         senders = [worker for worker in self.workers if worker.sockets() & to_sink]
         return draw.choice(senders) if senders else None
 

@@ -1,5 +1,6 @@
 """Phones and browsers that push notifications can reach."""
 
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,6 +16,10 @@ from profiles.errors import ProfileErased, ProfileError
 from profiles.identities import clean_anonymous_id, clean_external_id, resolve
 from profiles.text import clean_choice, clean_locale, clean_text
 
+APP = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
+DEFAULT_APP = "default"
+MOST_DISABLED = 100
+"""Devices of one profile that are shown though nothing is sent to them."""
 MOST_DEVICES = 100
 """Devices of one profile that can be reached at a time; a new one beyond that disables the one registered first."""
 
@@ -54,6 +59,8 @@ class DeviceInput:
     anonymous_id: str | None = None
     app_version: str | None = None
     locale: str | None = None
+    app: str = DEFAULT_APP
+    """The app that it runs, by the name that its push credentials have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +75,18 @@ class Device:
     registered_at: datetime
     disabled_at: datetime | None
     disabled_reason: str | None
+    app: str
 
 
-REGISTER = """
-INSERT INTO device AS d (workspace_id, profile_id, provider, token, platform, app_version, locale, registered_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+COLUMNS = """id, profile_id, provider, token, platform, app_version, locale, registered_at, disabled_at,
+  disabled_reason, app"""
+REGISTER = f"""
+INSERT INTO device AS d (workspace_id, profile_id, provider, token, platform, app_version, locale, registered_at, app)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
 ON CONFLICT (workspace_id, provider, token) DO UPDATE SET profile_id = excluded.profile_id,
   platform = excluded.platform, app_version = excluded.app_version, locale = excluded.locale,
-  registered_at = excluded.registered_at, disabled_at = NULL, disabled_reason = NULL
-RETURNING id, profile_id, provider, token, platform, app_version, locale, registered_at, disabled_at, disabled_reason
+  registered_at = excluded.registered_at, app = excluded.app, disabled_at = NULL, disabled_reason = NULL
+RETURNING {COLUMNS}
 """
 DISABLE_SURPLUS = """
 UPDATE device SET disabled_at = $3, disabled_reason = $5
@@ -94,10 +104,20 @@ UPDATE device AS d SET disabled_at = $5, disabled_reason = $6
 FROM unnest($2::bigint[], $3::text[], $4::timestamptz[]) AS g (id, token, since)
 WHERE d.workspace_id = $1 AND d.id = g.id AND d.token = g.token AND d.registered_at < g.since AND d.disabled_at IS NULL
 """
-OF_PROFILES = """
+OF_PROFILES = f"""
 SELECT d.* FROM unnest($2::int[]) AS u (id) CROSS JOIN LATERAL (
-  SELECT id, profile_id, provider, token, platform, app_version, locale, registered_at, disabled_at, disabled_reason
-  FROM device WHERE workspace_id = $1 AND profile_id = u.id AND disabled_at IS NULL ORDER BY id OFFSET 0) AS d
+  SELECT {COLUMNS} FROM device
+  WHERE workspace_id = $1 AND profile_id = u.id AND disabled_at IS NULL ORDER BY id OFFSET 0) AS d
+"""
+# The newest first that are not sent to any more: an app that is installed again and again leaves many behind.
+ALL_OF_PROFILES = f"""
+SELECT d.* FROM unnest($2::int[]) AS u (id) CROSS JOIN LATERAL (
+  SELECT {COLUMNS} FROM device WHERE workspace_id = $1 AND profile_id = u.id
+  ORDER BY disabled_at DESC NULLS FIRST, id LIMIT $3) AS d
+"""
+BY_ID = f"""
+SELECT d.* FROM unnest($2::bigint[]) AS u (id) CROSS JOIN LATERAL (
+  SELECT {COLUMNS} FROM device WHERE workspace_id = $1 AND id = u.id LIMIT 1) AS d
 """
 
 
@@ -109,7 +129,7 @@ async def register(workspace_id: UUID, device: DeviceInput, *, now: datetime) ->
     token = clean_token(device.token)
     platform = clean_choice(Platform, device.platform, field=("platform",))
     provider = clean_choice(Provider, device.provider, field=("provider",))
-    version, locale = device.app_version, device.locale
+    version, locale, app = device.app_version, device.locale, clean_app(device.app)
     version = None if version is None else clean_text(version, what="App version", most=100, field=("app_version",))
     locale = None if locale is None else clean_locale(locale, field=("locale",))
     if (device.external_id is None) == (device.anonymous_id is None):
@@ -119,7 +139,7 @@ async def register(workspace_id: UUID, device: DeviceInput, *, now: datetime) ->
         async with transaction(workspace_id) as connection:
             profile_id = await owner_of(connection, workspace_id, device, now)
             row = await connection.fetchrow(
-                REGISTER, workspace_id, profile_id, provider.value, token, platform.value, version, locale, now
+                REGISTER, workspace_id, profile_id, provider.value, token, platform.value, version, locale, now, app
             )
             await connection.execute(
                 DISABLE_SURPLUS, workspace_id, profile_id, now, MOST_DEVICES, DisabledReason.SURPLUS.value
@@ -183,10 +203,34 @@ async def of_profiles(workspace_id: UUID, profile_ids: Collection[int]) -> dict[
     return devices
 
 
+async def all_of_profiles(workspace_id: UUID, profile_ids: Collection[int]) -> dict[int, list[Device]]:
+    """Like `of_profiles`, with those that are not sent to any more behind, the last disabled first."""
+    devices: dict[int, list[Device]] = {}
+    async with transaction(workspace_id) as connection:
+        rows = await connection.fetch(ALL_OF_PROFILES, workspace_id, list(profile_ids), MOST_DEVICES + MOST_DISABLED)
+    for row in rows:
+        devices.setdefault(row["profile_id"], []).append(device_of(row))
+    return devices
+
+
+async def find_by_ids(connection: Connection, workspace_id: UUID, device_ids: Collection[int]) -> dict[int, Device]:
+    """The devices with these ids, disabled ones too; those that are gone with their profile are left out."""
+    rows = await connection.fetch(BY_ID, workspace_id, list(device_ids))
+    return {row["id"]: device_of(row) for row in rows}
+
+
 def device_of(row: asyncpg.Record) -> Device:
-    """A Device of a row of REGISTER or OF_PROFILES."""
+    """A Device of a row of COLUMNS."""
     return Device(**{**row, "provider": Provider(row["provider"]), "platform": Platform(row["platform"])})
 
 
 def clean_token(token: object) -> str:
     return clean_address(Channel.PUSH, token, field=("token",))
+
+
+def clean_app(app: str) -> str:
+    """The name of an app as credentials and devices have it. Raises ProfileError."""
+    if not APP.fullmatch(app):
+        message = "Name the app by small letters, digits, dots, hyphens and underscores, at most 63."
+        raise ProfileError("INVALID_APP", message, field=("app",))
+    return app

@@ -11,7 +11,7 @@ from uuid import UUID
 from db.errors import MusterError
 from profiles.errors import ProfileErased, ProfileError
 from profiles.identities import clean_anonymous_id, clean_external_id
-from profiles.ingestion import CleanEvent, write
+from profiles.ingestion import Batch, CleanEvent, write
 from profiles.text import clean_country, clean_text, is_plain
 from profiles.traits import properties_text
 
@@ -77,7 +77,7 @@ async def take(
     items: Sequence[T],
     read: Callable[[T], CleanEvent],
     *,
-    read_all: Callable[[Sequence[T]], list[CleanEvent] | None] = lambda items: None,
+    read_all: Callable[[Sequence[T]], Batch | None] = lambda items: None,
     now: datetime,
 ) -> TrackReport:
     """Like `track`, for events as they come in: `read` makes a clean event of one, or raises MusterError.
@@ -88,17 +88,18 @@ async def take(
         raise ProfileError("TOO_MANY_ITEMS", f"{len(items)} events at once: send at most {MOST_EVENTS}.")
     places: Sequence[int] = range(len(items))
     errors: list[tuple[int, MusterError]] = []
-    checked = read_all(items)
-    if checked is None:
+    batch = read_all(items)
+    if batch is None:
         checked, places, errors = read_each(items, read)
-    written = await write(workspace_id, checked, now=now)
+        batch = Batch.of(checked)
+    written = await write(workspace_id, batch, now=now)
     if written.erased:
-        first = {event.message_id: at for at, event in reversed(list(enumerate(checked)))}
+        first = {message_id: at for at, message_id in reversed(list(enumerate(batch.message_ids)))}
         for at in (first[message_id] for message_id in written.erased):
-            name = "anonymous_id" if checked[at].external_id is None else "external_id"
+            name = "anonymous_id" if batch.external_ids[at] is None else "external_id"
             errors.append((places[at], ProfileErased(field=(name,))))
     errors.sort(key=itemgetter(0))
-    duplicates = len(checked) - written.accepted - len(written.erased)
+    duplicates = len(batch.message_ids) - written.accepted - len(written.erased)
     return TrackReport(written.accepted, duplicates, tuple(errors))
 
 

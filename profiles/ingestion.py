@@ -2,17 +2,17 @@
 
 People whom this process met lately are not locked until the very end: they are remembered, and their rows are taken
 last, to move the times they were seen. If one of them was merged or erased meanwhile, all is rolled back and begins
-anew. All others are looked up and their times moved at once, which costs less than doing both; hardly two batches at a
-time are about the same one of those. People who have to be made, or followed to whom they were merged into, count as
-remembered from then on.
+anew. All others are looked up and their times moved at once, which costs less than doing both, by the first batch that
+comes with them: other batches of this process treat them as remembered meanwhile, so as not to wait for its end. People
+who have to be made, or followed to whom they were merged into, count as remembered from then on.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from operator import attrgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import asyncpg
@@ -21,8 +21,8 @@ from db.transactions import Connection, across_workspaces, transaction
 from profiles.contention import Overtaken, retried
 from profiles.identities import FIND, Identities, resolve
 from profiles.packing import pack, pack_numbers, seconds_of
-from profiles.recent import Recent
-from profiles.seen import MEET_BY_ANONYMOUS_ID, MEET_BY_EXTERNAL_ID, Sighting, meet, write_seen
+from profiles.recent import Claim, Recent
+from profiles.seen import MEET_BY_ANONYMOUS_ID, MEET_BY_EXTERNAL_ID, K, Sighting, meet, write_seen
 
 ENSURE_MONTHS = "SELECT ensure_month('event', u.at) FROM unnest($1::timestamptz[]) AS u (at)"
 MONTH_OF = attrgetter("year", "month")
@@ -34,15 +34,16 @@ MET, VISITORS = Recent(), Recent()
 # In one order: a second batch with the same ids waits for the first, never each for the other.
 INSERT_KEYS = """
 INSERT INTO event_key (workspace_id, message_id, received_at)
-SELECT $1, u.message_id, $2 FROM unnest(string_to_array($4, $3)) AS u (message_id)
+SELECT $1, unnest(string_to_array($4, $3)), $2
 ON CONFLICT (workspace_id, message_id) DO NOTHING RETURNING message_id
 """
 # Plain, which costs half as much as looking for conflicts: the batch that has one is rolled back and comes again.
 INSERT_NEW_KEYS = """
 INSERT INTO event_key (workspace_id, message_id, received_at)
-SELECT $1, u.message_id, $2 FROM unnest(string_to_array($4, $3)) AS u (message_id)
+SELECT $1, unnest(string_to_array($4, $3)), $2
 """
 DELETE_KEYS = "DELETE FROM event_key WHERE workspace_id = $1 AND message_id = ANY($2::text[])"
+# unnest in the list of columns and not in FROM, where its rows would be kept apart first: a quarter of reading them.
 INSERT_EVENTS = """
 WITH told AS (
   INSERT INTO profile_change (workspace_id, profile_ids, kind, changed_at) VALUES ($1, $5::text::int[], 'touched', $2))
@@ -50,11 +51,12 @@ INSERT INTO event (workspace_id, received_at, profile_id, occurred_at, message_i
   device_type, browser, country, city, session_id)
 SELECT $1, $2, u.profile_id, to_timestamp(u.occurred_at), u.message_id, u.name, u.properties::jsonb, u.page_path,
   u.device_type, u.browser, u.country, u.city, u.session_id
-FROM unnest($3::text::int[], $4::text::float8[], string_to_array($7, $6, ''), string_to_array($8, $6, ''),
-  string_to_array($9, $6, ''), string_to_array($10, $6, ''), string_to_array($11, $6, ''),
-  string_to_array($12, $6, ''), string_to_array($13, $6, ''), string_to_array($14, $6, ''),
-  string_to_array($15, $6, '')) AS u (profile_id, occurred_at, message_id, name, properties, page_path, device_type,
-  browser, country, city, session_id)
+FROM (SELECT unnest($3::text::int[]) AS profile_id, unnest($4::text::float8[]) AS occurred_at,
+  unnest(string_to_array($7, $6, '')) AS message_id, unnest(string_to_array($8, $6, '')) AS name,
+  unnest(string_to_array($9, $6, '')) AS properties, unnest(string_to_array($10, $6, '')) AS page_path,
+  unnest(string_to_array($11, $6, '')) AS device_type, unnest(string_to_array($12, $6, '')) AS browser,
+  unnest(string_to_array($13, $6, '')) AS country, unnest(string_to_array($14, $6, '')) AS city,
+  unnest(string_to_array($15, $6, '')) AS session_id) AS u
 """
 
 
@@ -74,6 +76,35 @@ class CleanEvent(NamedTuple):
     country: str | None
     city: str | None
     session_id: str | None
+
+
+class Batch(NamedTuple):
+    """Checked events as columns of one length, in the order of CleanEvent's fields."""
+
+    message_ids: Sequence[str]
+    external_ids: Sequence[str | None]
+    anonymous_ids: Sequence[str | None]
+    names: Sequence[str]
+    times: Sequence[datetime]
+    """In UTC."""
+    properties: Sequence[str]
+    page_paths: Sequence[str | None]
+    device_types: Sequence[str | None]
+    browsers: Sequence[str | None]
+    countries: Sequence[str | None]
+    cities: Sequence[str | None]
+    session_ids: Sequence[str | None]
+
+    @classmethod
+    def of(cls, events: Sequence[CleanEvent]) -> "Batch":
+        """These events."""
+        columns: Iterable[Sequence[Any]] = zip(*events, strict=True) if events else ((),) * len(cls._fields)
+        return cls(*columns)
+
+    def take(self, places: Sequence[int]) -> "Batch":
+        """The events at `places`."""
+        columns: Iterable[Sequence[Any]] = ([column[place] for place in places] for column in self)
+        return Batch(*columns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,34 +143,32 @@ def months_made() -> Iterator[None]:
         raise Overtaken from e
 
 
-async def write(workspace_id: UUID, events: Sequence[CleanEvent], *, now: datetime) -> Written:
+async def write(workspace_id: UUID, batch: Batch, *, now: datetime) -> Written:
     """Write those of these events whose message id was never seen, and of one id the first, in one transaction.
 
     People who are unknown are created. Raises ProfileError CONTENDED.
     """
-    by_key: dict[str, CleanEvent] = {}
-    for event in events:
-        by_key.setdefault(event.message_id, event)
-    if not by_key:
+    if not batch.message_ids:
         return Written()
+    if len(set(batch.message_ids)) < len(batch.message_ids):
+        first = {message_id: place for place, message_id in reversed(list(enumerate(batch.message_ids)))}
+        batch = batch.take(sorted(first.values()))
     # Most batches are new as a whole; the one that is not is tried once more, key by key.
     all_new = True
 
-    times = [event.occurred_at for event in events]
-
     async def once() -> Written:
         nonlocal all_new
-        await ensure_months(times)
+        await ensure_months(batch.times)
         try:
-            with months_made():
+            with months_made(), MET.claim(workspace_id) as claim, VISITORS.claim(workspace_id) as visits:
                 async with transaction(workspace_id, generic_plans=True) as connection:
-                    fresh = await insert_keys(connection, workspace_id, by_key, now, all_new=all_new)
-                    written, people = await ingest(connection, workspace_id, fresh, now)
+                    fresh = await insert_keys(connection, workspace_id, batch, now, all_new=all_new)
+                    written, people = await ingest(connection, workspace_id, fresh, now, claim, visits)
         except asyncpg.UniqueViolationError as e:
             all_new = False
             raise Overtaken from e
         except Overtaken:
-            forget(workspace_id, events)
+            forget(workspace_id, batch)
             raise
         remember(workspace_id, people)
         return written
@@ -148,80 +177,35 @@ async def write(workspace_id: UUID, events: Sequence[CleanEvent], *, now: dateti
 
 
 async def insert_keys(
-    connection: Connection, workspace_id: UUID, by_key: dict[str, CleanEvent], now: datetime, *, all_new: bool
-) -> list[CleanEvent]:
-    """Those events whose message ids were not known, which they are now. Raises UniqueViolationError if `all_new` was
-    promised and is not so."""
-    keys = sorted(by_key)
+    connection: Connection, workspace_id: UUID, batch: Batch, now: datetime, *, all_new: bool
+) -> Batch:
+    """Those events, of different ids each, whose message ids were not known, which they are now. Raises
+    UniqueViolationError if `all_new` was promised and is not so."""
+    keys = sorted(batch.message_ids)
     if all_new:
         await connection.execute(INSERT_NEW_KEYS, workspace_id, now, *pack(keys))
-        return [by_key[key] for key in keys]
+        return batch
     rows = await connection.fetch(INSERT_KEYS, workspace_id, now, *pack(keys))
-    return [by_key[row["message_id"]] for row in rows]
+    fresh = {row["message_id"] for row in rows}
+    return batch.take([place for place, message_id in enumerate(batch.message_ids) if message_id in fresh])
 
 
 async def ingest(
-    connection: Connection, workspace_id: UUID, events: Sequence[CleanEvent], now: datetime
+    connection: Connection, workspace_id: UUID, batch: Batch, now: datetime, claim: Claim, visits: Claim
 ) -> tuple[Written, Identities]:
     """Write events whose keys are written; also whom they are about. Raises Overtaken."""
-    if not events:
+    if not batch.message_ids:
         return Written(), Identities()
-    instants = seconds_of([event.occurred_at for event in events])
-    people, met = await resolve_people(connection, workspace_id, events, instants, now)
-    found = [
-        people.by_external_id[external_id] if external_id is not None else people.by_anonymous_id[anonymous_id or ""]
-        for _, external_id, anonymous_id, *_ in events
-    ]
-    erased: frozenset[str] = frozenset()
-    if None in found:
-        erased = frozenset(event.message_id for event, id in zip(events, found, strict=True) if id is None)
-        await connection.execute(DELETE_KEYS, workspace_id, sorted(erased))
-        kept = [place for place, id in enumerate(found) if id is not None]
-        if not kept:
-            return Written(erased=erased), people
-        events, instants = [events[place] for place in kept], [instants[place] for place in kept]
-    profile_ids = [id for id in found if id is not None]
-    ids, external_ids, anonymous_ids, names, _, *texts = zip(*events, strict=True)
-    numbers = (pack_numbers(profile_ids), pack_numbers(instants), pack_numbers(sorted(set(profile_ids))))
-    await connection.execute(INSERT_EVENTS, workspace_id, now, *numbers, *pack(ids, names, *texts))
-    # Those met above are left out, by the name they were met by: under another one they have told something else.
-    _, _, device_types, browsers, countries, cities, _ = texts
-    sightings = zip(profile_ids, until(now, instants), device_types, browsers, countries, cities, strict=True)
-    strangers = [
-        external_id in met.by_external_id if external_id is not None else anonymous_id in met.by_anonymous_id
-        for external_id, anonymous_id in zip(external_ids, anonymous_ids, strict=True)
-    ]
-    await write_seen(
-        connection,
-        workspace_id,
-        [sighting for sighting, stranger in zip(sightings, strangers, strict=True) if not stranger],
-    )
-    return Written(len(events), erased), people
-
-
-async def resolve_people(
-    connection: Connection, workspace_id: UUID, events: Sequence[CleanEvent], instants: Sequence[float], now: datetime
-) -> tuple[Identities, Identities]:
-    """Whom these events are about, and those of them whose times are moved already: people whom this process does not
-    remember, and who were found as they were looked up."""
-    external_ids, anonymous_ids = names_of(events)
-    known = MET.recall(workspace_id, external_ids)
-    visitors = VISITORS.recall(workspace_id, anonymous_ids)
-    by_external_id: list[Sighting[str]] = []
-    by_anonymous_id: list[Sighting[str]] = []
-    if len(known) < len(external_ids) or len(visitors) < len(anonymous_ids):
-        for event, at in zip(events, until(now, instants), strict=True):
-            _, external_id, anonymous_id, *_ = event
-            if external_id is not None:
-                if external_id not in known:
-                    by_external_id.append((external_id, at, *event[7:11]))
-            elif anonymous_id is not None and anonymous_id not in visitors:
-                by_anonymous_id.append((anonymous_id, at, *event[7:11]))
+    instants = seconds_of(batch.times)
+    external_ids, anonymous_ids = names_of(batch)
+    known, visitors = MET.recall(workspace_id, external_ids), VISITORS.recall(workspace_id, anonymous_ids)
+    # Both before anything is waited for, so that nobody waits for who comes later.
+    mine, my_visitors = claim.take(external_ids - known.keys()), visits.take(anonymous_ids - visitors.keys())
     met = Identities(
-        {**await meet(connection, MEET_BY_EXTERNAL_ID, by_external_id)},
-        {**await meet(connection, MEET_BY_ANONYMOUS_ID, by_anonymous_id)},
+        {**await meet(connection, MEET_BY_EXTERNAL_ID, about(mine, batch.external_ids, batch, instants, now))},
+        {**await meet(connection, MEET_BY_ANONYMOUS_ID, about(my_visitors, batch.anonymous_ids, batch, instants, now))},
     )
-    people = await resolve(
+    unmet = await resolve(
         connection,
         workspace_id=workspace_id,
         external_ids=external_ids - known.keys() - met.by_external_id.keys(),
@@ -229,11 +213,47 @@ async def resolve_people(
         now=now,
         look_ups=FIND,
     )
-    everybody = Identities(
-        {**known, **met.by_external_id, **people.by_external_id},
-        {**visitors, **met.by_anonymous_id, **people.by_anonymous_id},
+    people = Identities(
+        {**known, **met.by_external_id, **unmet.by_external_id},
+        {**visitors, **met.by_anonymous_id, **unmet.by_anonymous_id},
     )
-    return everybody, met
+    found = [
+        people.by_external_id[external_id] if external_id is not None else people.by_anonymous_id[anonymous_id or ""]
+        for external_id, anonymous_id in zip(batch.external_ids, batch.anonymous_ids, strict=True)
+    ]
+    erased: frozenset[str] = frozenset()
+    if None in found:
+        erased = frozenset(one for one, id in zip(batch.message_ids, found, strict=True) if id is None)
+        await connection.execute(DELETE_KEYS, workspace_id, sorted(erased))
+        kept = [place for place, id in enumerate(found) if id is not None]
+        if not kept:
+            return Written(erased=erased), people
+        batch, instants = batch.take(kept), [instants[place] for place in kept]
+    profile_ids = [id for id in found if id is not None]
+    message_ids, _, _, names, _, *texts = batch
+    numbers = (pack_numbers(profile_ids), pack_numbers(instants), pack_numbers(sorted(set(profile_ids))))
+    await connection.execute(INSERT_EVENTS, workspace_id, now, *numbers, *pack(message_ids, names, *texts))
+    # Those met above are left out, by the name they were met by: under another one they have told something else.
+    others = [
+        None if external_id in met.by_external_id or anonymous_id in met.by_anonymous_id else id
+        for id, external_id, anonymous_id in zip(profile_ids, batch.external_ids, batch.anonymous_ids, strict=True)
+    ]
+    await claim.turn()
+    await visits.turn()
+    await write_seen(connection, workspace_id, about(set(others), others, batch, instants, now))
+    return Written(len(message_ids), erased), people
+
+
+def about(
+    people: Container[K | None], named: Sequence[K | None], batch: Batch, instants: Sequence[float], now: datetime
+) -> list[Sighting[K]]:
+    """What the events tell that are about `people`; `named` says whom each is about."""
+    columns = (batch.device_types, batch.browsers, batch.countries, batch.cities)
+    return [
+        (who, at, device_type, browser, country, city)
+        for who, at, device_type, browser, country, city in zip(named, until(now, instants), *columns, strict=True)
+        if who is not None and who in people
+    ]
 
 
 def until(now: datetime, instants: Sequence[float]) -> list[float]:
@@ -242,11 +262,11 @@ def until(now: datetime, instants: Sequence[float]) -> list[float]:
     return [at if at < latest else latest for at in instants]
 
 
-def names_of(events: Sequence[CleanEvent]) -> tuple[set[str], set[str]]:
+def names_of(batch: Batch) -> tuple[set[str], set[str]]:
     """External and anonymous ids."""
     return (
-        {event.external_id for event in events if event.external_id is not None},
-        {event.anonymous_id for event in events if event.anonymous_id is not None},
+        {name for name in batch.external_ids if name is not None},
+        {name for name in batch.anonymous_ids if name is not None},
     )
 
 
@@ -256,7 +276,7 @@ def remember(workspace_id: UUID, people: Identities) -> None:
         recent.remember(workspace_id, {name: id for name, id in found.items() if id is not None})
 
 
-def forget(workspace_id: UUID, events: Sequence[CleanEvent]) -> None:
+def forget(workspace_id: UUID, batch: Batch) -> None:
     """Look all of them up the next time."""
-    for recent, names in zip((MET, VISITORS), names_of(events), strict=True):
+    for recent, names in zip((MET, VISITORS), names_of(batch), strict=True):
         recent.forget(workspace_id, names)

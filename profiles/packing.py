@@ -4,7 +4,7 @@ asyncpg asks of each element of an array whether it is an array itself, by way o
 event, a quarter of the API's time for it. A text that PostgreSQL splits has no elements to ask.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from secrets import token_hex
 
@@ -31,6 +31,16 @@ def pack(*columns: Sequence[str | None]) -> list[str]:
 def pack_numbers(numbers: Sequence[int] | Sequence[float]) -> str:
     """The numbers as a text for `column::text::int[]`, or float8[]."""
     return "{" + orjson.dumps(numbers)[1:-1].decode() + "}"
+
+
+def pack_words(words: Iterable[str]) -> str:
+    """Words of plain letters as a text for `column::text::text[]`, or bool[] of t and f."""
+    return "{" + ",".join(words) + "}"
+
+
+def pack_ids(ids: Iterable[bytes | None]) -> str:
+    """The 16 bytes of each id as a text for `column::text::uuid[]`; None comes out as NULL."""
+    return "{" + ",".join(["NULL" if one is None else one.hex() for one in ids]) + "}"
 
 
 def seconds_of(instants: Sequence[datetime]) -> list[float]:

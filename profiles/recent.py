@@ -4,13 +4,17 @@ A guess and never the truth. Whoever builds on it locks the people before the en
 they still live, as profiles/seen.py does; if not, all is rolled back, forgotten here, and begins with a look-up.
 """
 
-from collections.abc import Iterable, Mapping
+import asyncio
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from uuid import UUID
 
 from db.transactions import connections_made
 
 MOST = 50_000
 """Names kept a generation, of which there are two: some 15 MB together."""
+
+LONGEST_TURN_S = 1.0
 
 
 class Recent:
@@ -25,6 +29,7 @@ class Recent:
         self._old: dict[UUID, dict[str, int]] = {}
         self._names = 0
         self._connections = 0
+        self._claimed: dict[UUID, dict[str, Claim]] = {}
 
     def recall(self, workspace_id: UUID, names: Iterable[str]) -> dict[str, int]:
         """Those of `names` that are known, with whom they meant. Asked inside of the transaction that builds on it."""
@@ -34,6 +39,15 @@ class Recent:
             self._young, self._old, self._names = {}, {}, 0
         young, old = self._young.get(workspace_id, {}), self._old.get(workspace_id, {})
         return {name: id for name in names if (id := young.get(name) or old.get(name))}
+
+    @contextmanager
+    def claim(self, workspace_id: UUID) -> Iterator["Claim"]:
+        """A batch's claim, good until the block ends, which is when its transaction has ended."""
+        claim = Claim(self._claimed.setdefault(workspace_id, {}))
+        try:
+            yield claim
+        finally:
+            claim.release()
 
     def remember(self, workspace_id: UUID, people: Mapping[str, int]) -> None:
         """What was found and is committed."""
@@ -51,3 +65,42 @@ class Recent:
             if young.pop(name, None) is not None:
                 self._names -= 1
             old.pop(name, None)
+
+
+class Claim:
+    """Which names a batch was the first to come with, of those that are under way in this process.
+
+    It locks these people in the middle of its transaction. Others who want them wait in here, before they lock anybody
+    else at the end of theirs: in PostgreSQL they would hold meanwhile what the first one wants at the end.
+    """
+
+    def __init__(self, claimed: dict[str, "Claim"]) -> None:
+        self._claimed = claimed
+        self._mine: set[str] = set()
+        self._before: set[Claim] = set()
+        self._ended = asyncio.Event()
+
+    def take(self, names: set[str]) -> set[str]:
+        """Those of `names` that nobody else has; now they are this batch's."""
+        taken = self._claimed.keys() & names
+        self._before.update(self._claimed[name] for name in taken)
+        free = names - taken
+        self._claimed.update(dict.fromkeys(free, self))
+        self._mine |= free
+        return free
+
+    async def turn(self) -> None:
+        """Return when all have ended who had taken names before that this one wanted too, or after a while.
+
+        One person may have two names, by which two batches wait for each other, one here and one in PostgreSQL; that
+        only PostgreSQL finds out, as soon as both wait there.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LONGEST_TURN_S):
+                for other in self._before:
+                    await other._ended.wait()
+
+    def release(self) -> None:
+        for name in self._mine:
+            del self._claimed[name]
+        self._ended.set()

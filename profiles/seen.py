@@ -35,17 +35,18 @@ def moved(earliest: str, latest: str, told: str) -> str:
     return ", ".join((times, *texts))
 
 
+# In the list of columns and not in FROM, where the rows would be kept apart first: a quarter of reading them.
 TOLD = """
-unnest({who}, $3::text::float8[], $4::text::float8[], string_to_array($5, $1, ''), string_to_array($6, $1, ''),
-  string_to_array($7, $1, ''), string_to_array($8, $1, ''))
-  AS u (who, earliest, latest, device_type, browser, country, city)
+SELECT unnest({who}) AS who, unnest($3::text::float8[]) AS earliest, unnest($4::text::float8[]) AS latest,
+  unnest(string_to_array($5, $1, '')) AS device_type, unnest(string_to_array($6, $1, '')) AS browser,
+  unnest(string_to_array($7, $1, '')) AS country, unnest(string_to_array($8, $1, '')) AS city
 """
 # Looked up and moved in one go: two statements took 38 microseconds of CPU a person among a million, this takes 26, and
 # spelled as below 33. What keeps it from ever reading the workspace: a limit that is not known beforehand stands for
 # one row, and the condition on the workspace is the policy's alone, for with a second one the planner takes 40,000
 # people for one. `num_nulls`, so that no index of the living alone is taken for the key's.
 MOVED = moved("to_timestamp(u.earliest)", "to_timestamp(u.latest)", "u.")
-NAMED = "(SELECT * FROM " + TOLD.format(who="string_to_array($2, $1)") + "LIMIT (SELECT 1000000)) AS u"
+NAMED = "(" + TOLD.format(who="string_to_array($2, $1)") + "LIMIT (SELECT 1000000)) AS u"
 MEET_BY_EXTERNAL_ID = f"""
 UPDATE profile p SET {MOVED} FROM {NAMED}
 WHERE p.external_id = u.who AND num_nulls(p.merged_into, p.erased_at) = 2
@@ -65,7 +66,7 @@ WITH written AS (
   INSERT INTO profile AS p (workspace_id, id, first_seen_at, last_seen_at, seen_device_type, seen_browser, seen_country,
     seen_city)
   SELECT $9, u.who, to_timestamp(u.earliest), to_timestamp(u.latest), u.device_type, u.browser, u.country, u.city
-  FROM {TOLD.format(who="string_to_array($2, $1)::int[]")}
+  FROM ({TOLD.format(who="string_to_array($2, $1)::int[]")}) AS u
   ON CONFLICT (workspace_id, id) DO UPDATE SET
     {moved("excluded.first_seen_at", "excluded.last_seen_at", "excluded.seen_")}
   WHERE p.first_seen_at IS NULL OR p.first_seen_at > excluded.first_seen_at

@@ -4,24 +4,21 @@ It knows no rule of its own and refuses nothing. A batch in which anything looks
 event by event, which says what is wrong with which.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
 from profiles.errors import ProfileError
 from profiles.events import CONTEXT, MOST_AHEAD, MOST_CHARACTERS, OLDEST
 from profiles.identities import MOST_ID_CHARACTERS
-from profiles.ingestion import CleanEvent
+from profiles.ingestion import Batch
 from profiles.text import countries
 from profiles.traits import properties_texts
 
 Column = Sequence[Any]
-NEW_EVENT: Callable[[tuple[Any, ...]], CleanEvent] = partial(tuple.__new__, CleanEvent)
-"""CleanEvent._make, which is written in Python and counts again."""
 
 
-def clean_columns(columns: Sequence[Column], *, now: datetime) -> list[CleanEvent] | None:
+def clean_columns(columns: Sequence[Column], *, now: datetime) -> Batch | None:
     """The events that `columns`, in the order of CleanEvent's fields, hold; None when they have to be looked at one by
     one. Times are datetimes; None is now. Other columns may hold anything."""
     message_ids, external_ids, anonymous_ids, names, times, properties, page_paths, *others = columns
@@ -43,10 +40,7 @@ def clean_columns(columns: Sequence[Column], *, now: datetime) -> list[CleanEven
             instants = [now if at is None else at if at.tzinfo is UTC else in_utc(at) for at in times]
             if now - OLDEST <= min(instants, default=now) and max(instants, default=now) <= now + MOST_AHEAD:
                 texts = properties_texts(properties)
-                rows = zip(
-                    message_ids, external_ids, anonymous_ids, names, instants, texts, page_paths, *others, strict=True
-                )
-                return list(map(NEW_EVENT, rows))
+                return Batch(message_ids, external_ids, anonymous_ids, names, instants, texts, page_paths, *others)
     except (TypeError, ValueError, AttributeError, OverflowError, ProfileError):
         # Something is of another type, cannot be hashed or compared, or is refused.
         return None

@@ -36,7 +36,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Who meets a condition, and how many meet each of its parts."""
+    """Who meets a condition, and how many meet each of its parts; none of these where sizes were not wanted."""
 
     members: BitMap
     nodes: list[NodeSize]
@@ -55,8 +55,11 @@ async def find(
     now: datetime,
     members: Mapping[UUID, BitMap | None],
     only: BitMap | None = None,
+    sized: bool = True,
 ) -> dict[UUID, Found]:
     """Who meets each of `wanted` (by segment id, or any id of the caller's) now; with `only`, of those.
+
+    `sized`: whether the sizes of parts are wanted; of a hundred segments they take a third of the time of their trees.
 
     A segment named by another is taken as found here when it is itself wanted, else from `members`: its current
     members, None standing for everybody alive (EVERYONE). Every id that a condition names is in one of the two, and
@@ -80,7 +83,7 @@ async def find(
             for key, leaf in one.plan.questions.items():
                 if isinstance(leaf, InSegment):
                     known[key] = referenced(leaf.segment_id, found, members, universes)
-        found[id] = Found(*one.plan.combine(known, universes[one.brand_id]))
+        found[id] = Found(*one.plan.combine(known, universes[one.brand_id], sized=sized))
     return found
 
 

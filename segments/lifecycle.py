@@ -19,6 +19,7 @@ from segments import evaluation, everyone, following, membership, ranks, referen
 from segments.conditions import WIDEST, Limits
 from segments.errors import IllegalMove, SegmentError, SegmentNotFound
 from segments.models import EvaluationCause, Segment, SegmentStatus, SegmentType
+from segments.references import CampaignsAmong
 from segments.wanted import (
     MOST_NAME_CHARACTERS,
     Checked,
@@ -72,9 +73,16 @@ BRAND_EXISTS = "SELECT EXISTS (SELECT FROM brand WHERE workspace_id = $1 AND id 
 
 
 async def create(
-    workspace_id: UUID, wanted: SegmentInput, *, now: datetime, most: int = MOST, limits: Limits | None = None
+    workspace_id: UUID,
+    wanted: SegmentInput,
+    *,
+    now: datetime,
+    most: int = MOST,
+    limits: Limits | None = None,
+    campaigns: CampaignsAmong | None = None,
 ) -> Segment:
-    """A new draft; a static one has its size, 0, from the start. `limits` are those of its conditions.
+    """A new draft; a static one has its size, 0, from the start. `limits` are those of its conditions; campaigns that
+    they name are looked up with `campaigns`.
 
     Raises SegmentError naming the field; TOO_MANY_SEGMENTS when the workspace has `most` that are not archived.
     """
@@ -101,20 +109,27 @@ async def create(
         )
         segment = await Segment.get(workspace_id=workspace_id, id=segment_id)
         if kept.condition is not None:
-            await references.save(connection, segment, kept.condition, field=kept.field)
+            await references.save(connection, segment, kept.condition, field=kept.field, campaigns=campaigns)
         else:
             await fill(connection, segment, BitMap(), reason="created", now=now)
         return segment
 
 
 async def update(
-    workspace_id: UUID, segment_id: UUID, changes: SegmentChanges, *, now: datetime, limits: Limits | None = None
+    workspace_id: UUID,
+    segment_id: UUID,
+    changes: SegmentChanges,
+    *,
+    now: datetime,
+    limits: Limits | None = None,
+    campaigns: CampaignsAmong | None = None,
 ) -> Segment:
     """The segment, changed. Other conditions, another order or another brand are a new definition version.
 
     An active dynamic segment with a new definition, or that becomes live, is evaluated anew (`evaluation.find_open`
     finds what was asked for); what was being evaluated comes to nothing. A static segment loses the members that are
-    not of its new brand. `limits` are those of new conditions. Raises SegmentNotFound, SegmentError naming the field.
+    not of its new brand. `limits` and `campaigns` are for new conditions, as in `create`. Raises SegmentNotFound,
+    SegmentError naming the field.
     """
     async with transaction(workspace_id) as connection:
         segment = await locked(workspace_id, segment_id)
@@ -155,14 +170,22 @@ async def update(
             if moved and kept.brand_id is not None:
                 await drop_foreign(connection, segment, brand_id=kept.brand_id, now=now)
         elif redefined or (kept.live and not segment.live):
-            await redefine(connection, segment, changed, kept, now=now)
+            await redefine(connection, segment, changed, kept, now=now, campaigns=None if as_before else campaigns)
         return changed
 
 
-async def redefine(connection: Connection, before: Segment, segment: Segment, kept: Checked, *, now: datetime) -> None:
+async def redefine(
+    connection: Connection,
+    before: Segment,
+    segment: Segment,
+    kept: Checked,
+    *,
+    now: datetime,
+    campaigns: CampaignsAmong | None,
+) -> None:
     """Have a dynamic segment evaluated by what it now says."""
     assert kept.condition is not None
-    await references.save(connection, segment, kept.condition, field=kept.field)
+    await references.save(connection, segment, kept.condition, field=kept.field, campaigns=campaigns)
     if before.ranking is not None and kept.ranking is None:
         await ranks.clear(connection, workspace_id=segment.workspace_id, segment_id=segment.id)
     message = "The conditions were changed while they were evaluated; they are evaluated anew."

@@ -2,7 +2,8 @@
 closes, and it is known what to evaluate first.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from typing import TypeAlias
 from uuid import UUID
 
 from pyroaring import BitMap
@@ -14,6 +15,9 @@ from segments.models import Segment
 from segments.nodes import All, AnyOf, Condition, Engagement, InSegment, Leaf, Not, SavedSql, leaves
 
 MOST_NAMED = 5
+
+CampaignsAmong: TypeAlias = Callable[[Connection, UUID, Collection[UUID]], Awaitable[set[UUID]]]
+"""Which of these ids are campaigns of a workspace: a package above knows."""
 
 # EVERYONE stands for the workspace's list of segments: whoever adds to it, takes from it, or lets one segment name
 # another, does it alone. Else two could close a circle together, each seeing his half.
@@ -56,10 +60,18 @@ async def lock_list(connection: Connection, workspace_id: UUID) -> None:
     await connection.fetchval(LOCK_LIST, workspace_id)
 
 
-async def save(connection: Connection, segment: Segment, condition: Condition, *, field: tuple[str, ...]) -> None:
+async def save(
+    connection: Connection,
+    segment: Segment,
+    condition: Condition,
+    *,
+    field: tuple[str, ...],
+    campaigns: CampaignsAmong | None = None,
+) -> None:
     """Keep what the segment's condition names; `segment` is as it is to be, and locked. `field`: where it stands.
 
-    Raises SegmentError NOT_FOUND for what is not of this workspace, OTHER_BRAND, CONDITION_CYCLE.
+    Raises SegmentError NOT_FOUND for what is not of this workspace (campaigns too, where `campaigns` can tell),
+    OTHER_BRAND, CONDITION_CYCLE.
     """
     workspace_id = segment.workspace_id
     segments = {leaf.segment_id: path for path, leaf in placed(condition, field) if isinstance(leaf, InSegment)}
@@ -78,10 +90,33 @@ async def save(connection: Connection, segment: Segment, condition: Condition, *
         if id not in found:
             message = "There is no such saved query in this workspace; check the id."
             raise SegmentError("NOT_FOUND", message, field=path)
+    if campaigns is not None:
+        await require_campaigns(connection, segment.workspace_id, condition, campaigns, field=field)
     await connection.execute(FORGET, workspace_id, segment.id)
     await connection.execute(FORGET_QUERIES, workspace_id, segment.id)
     await connection.execute(REMEMBER, workspace_id, segment.id, list(segments))
     await connection.execute(REMEMBER_QUERIES, workspace_id, segment.id, list(queries))
+
+
+async def require_campaigns(
+    connection: Connection,
+    workspace_id: UUID,
+    condition: Condition,
+    campaigns: CampaignsAmong,
+    *,
+    field: tuple[str, ...],
+) -> None:
+    """Raise NOT_FOUND for a campaign that is not of this workspace: nobody would ever have received it."""
+    named = {
+        id: path for path, leaf in placed(condition, field) if isinstance(leaf, Engagement) and (id := leaf.campaign_id)
+    }
+    if not named:
+        return
+    known = await campaigns(connection, workspace_id, list(named))
+    for id, path in named.items():
+        if id not in known:
+            message = "There is no such campaign in this workspace; check the id."
+            raise SegmentError("NOT_FOUND", message, field=(*path, "campaign", "campaignId"))
 
 
 def placed(condition: Condition, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Leaf]]:

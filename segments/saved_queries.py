@@ -24,13 +24,16 @@ from segments.engines.base import Engine, EngineError
 from segments.errors import SegmentError, clean
 from segments.models import Evaluation, EvaluationCause, EvaluationStatus, SavedQuery, Segment
 from segments.nodes import Json, SavedSql
-from segments.references import listed
+from segments.references import listed, lock_list
 from segments.wanted import checked_description
 
 MOST_NAME_CHARACTERS = 200
 SHOWN = 20
 LONGEST_PREVIEW = timedelta(seconds=5)
 
+MOST = 100
+
+COUNT = "SELECT count(*) FROM saved_query WHERE workspace_id = $1"
 INSERT = "INSERT INTO saved_query (workspace_id, name, description, sql) VALUES ($1, $2, $3, $4) RETURNING id"
 # Not FOR UPDATE: a definition that names it may be saved meanwhile, by whoever holds a segment's lock wanted next here.
 LOCK_TO_CHANGE = """
@@ -98,14 +101,20 @@ class Preview:
     profile_ids: list[int]
 
 
-async def create(workspace_id: UUID, wanted: SavedQueryInput, *, now: datetime) -> SavedQuery:
+async def create(workspace_id: UUID, wanted: SavedQueryInput, *, now: datetime, most: int = MOST) -> SavedQuery:
     """The new saved query, whose SQL is allowed and fits the database.
 
-    Raises SegmentError: SQL_NOT_ALLOWED, SQL_FAILED, NAME_TAKEN, and those of a bad name or description.
+    Raises SegmentError: SQL_NOT_ALLOWED, SQL_FAILED, NAME_TAKEN, TOO_MANY_SAVED_QUERIES when the workspace has `most`,
+    and those of a bad name or description.
     """
     name, description = clean_name(wanted.name), checked_description(wanted.description)
     await try_out(workspace_id, wanted.sql, now=now)
     async with transaction(workspace_id) as connection:
+        # One after the other, so that two who count at once do not both find room.
+        await lock_list(connection, workspace_id)
+        if await connection.fetchval(COUNT, workspace_id) >= most:
+            message = f"A workspace has at most {most} saved queries; delete one first."
+            raise SegmentError("TOO_MANY_SAVED_QUERIES", message)
         with naming():
             id = await connection.fetchval(INSERT, workspace_id, name, description, wanted.sql)
         return await SavedQuery.get(workspace_id=workspace_id, id=id)

@@ -117,6 +117,7 @@ async def answers(
             now=course.now,
             members=known,
             only=course.ids,
+            sized=False,
         )
 
     try:
@@ -138,6 +139,8 @@ async def answers(
 
 def is_guarded(course: Course, segment: LiveSegment, found: BitMap) -> bool:
     """Whether so many would leave at once that a full evaluation should look, and a person."""
+    if segment.change_guard is None:
+        return False
     before = course.stored[segment.id]
     leaving = before.among(course.ids) - found
     return guard.holds(segment.change_guard, before=before.size, removed=len(leaving))

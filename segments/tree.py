@@ -107,14 +107,17 @@ class Plan:
     counts_everybody: bool
     """Whether the size of the universe is part of the size of a node."""
 
-    def combine(self, found: Mapping[str, BitMap], universe: Universe) -> tuple[BitMap, list[NodeSize]]:
-        """Who of `universe` meets the condition, and the size of every node, parents before their children.
+    def combine(
+        self, found: Mapping[str, BitMap], universe: Universe, *, sized: bool = True
+    ) -> tuple[BitMap, list[NodeSize]]:
+        """Who of `universe` meets the condition, and the size of every node, parents before their children; no sizes
+        unless `sized`.
 
         `found` has the engine's answer to each of `questions`. Nothing given is changed. No Census where
         `lists_everybody`.
         """
         sizes: list[NodeSize] = []
-        members = resolve(self.root, found, universe, sizes)
+        members = resolve(self.root, found, universe, sizes if sized else None)
         if not members.but:
             return members.ids, sizes
         assert not isinstance(universe, Census)
@@ -184,12 +187,13 @@ def is_but(step: Step) -> bool:
             assert_never(step.join)
 
 
-def resolve(step: Step, found: Mapping[str, BitMap], universe: Universe, sizes: list[NodeSize]) -> Met:
-    """Who of `universe` meets a step; the sizes of the drawn ones are added, parents before their children.
+def resolve(step: Step, found: Mapping[str, BitMap], universe: Universe, sizes: list[NodeSize] | None) -> Met:
+    """Who of `universe` meets a step; the sizes of the drawn ones are added, parents before their children, to `sizes`
+    if it is given.
 
     Complements are not worked out but carried along (de Morgan): most conditions never need everybody.
     """
-    place = len(sizes)
+    place = 0 if sizes is None else len(sizes)
     match step.join:
         case Join.ALL:
             parts, others = apart(step, found, universe, sizes)
@@ -207,13 +211,13 @@ def resolve(step: Step, found: Mapping[str, BitMap], universe: Universe, sizes: 
             members = Met(answer - universe.gone if isinstance(universe, Census) else answer & universe)
         case _:
             assert_never(step.join)
-    if step.path is not None:
+    if sizes is not None and step.path is not None:
         sizes.insert(place, NodeSize(step.path, members.size(universe)))
     return members
 
 
 def apart(
-    step: Step, found: Mapping[str, BitMap], universe: Universe, sizes: list[NodeSize]
+    step: Step, found: Mapping[str, BitMap], universe: Universe, sizes: list[NodeSize] | None
 ) -> tuple[list[BitMap], list[BitMap]]:
     """The ids of the parts that are those ids, and of those that are everybody but those ids."""
     parts = [resolve(part, found, universe, sizes) for part in step.parts]

@@ -1,6 +1,7 @@
 """Real servers for every test: one PostgreSQL and one Valkey a process, and a database of its own for each test."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,6 +21,12 @@ from tests.databases import Databases, folder_in_memory
 
 TEMPLATE = "muster_template"
 LOGIN_PASSWORD = "of-the-tests"
+
+
+def pytest_collection_finish() -> None:
+    """What was imported to collect the tests is no garbage to look through in each of them: a tenth of their time."""
+    gc.collect()
+    gc.freeze()
 
 
 @dataclass(frozen=True)

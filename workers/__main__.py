@@ -15,7 +15,7 @@ import uvloop
 from arq import Worker
 from arq.worker import func
 
-from app import logs
+from app import logs, metrics
 from app.resources import Resources, open_resources
 from app.settings import Settings, SettingsError, load_settings
 from app.wakeups import ALIVE_WITHIN, QUEUE, connect, decode, encode
@@ -25,6 +25,7 @@ from workers.jobs import TURN_S, JobContext, deliver, evaluate
 from workers.pulsing import pulse_on
 from workers.readiness import Readiness, answering
 from workers.ticks import tick
+from workers.turns import told
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +47,10 @@ async def main(settings: Settings) -> None:
         context = JobContext(resources=resources, under_way=set(), evaluating=set())
         readiness = Readiness({"database": partial(announce, resources), "valkey": resources.wakeups.reach})
         if settings.worker_port:
-            stack.enter_context(answering(readiness, host=settings.api_host, port=settings.worker_port))
+            numbers = partial(metrics_for, settings)
+            stack.enter_context(
+                answering(readiness, host=settings.api_host, port=settings.worker_port, metrics=numbers)
+            )
         beside = [
             asyncio.create_task(readiness.look_on()),
             asyncio.create_task(tick_on(context)),
@@ -54,7 +58,10 @@ async def main(settings: Settings) -> None:
         ]
         pool = await connect(settings.redis_url)
         worker = Worker(
-            functions=[func(deliver, max_tries=1), func(evaluate, max_tries=1, timeout=EVALUATE_TIMEOUT_S)],  # type: ignore[arg-type]
+            functions=[
+                func(told(deliver), max_tries=1),  # type: ignore[arg-type]
+                func(told(evaluate), max_tries=1, timeout=EVALUATE_TIMEOUT_S),  # type: ignore[arg-type]
+            ],
             queue_name=QUEUE,
             redis_pool=pool,
             max_jobs=MOST_JOBS,
@@ -80,6 +87,11 @@ async def main(settings: Settings) -> None:
                 task.cancel()
             await asyncio.gather(*beside, return_exceptions=True)
             await leave(resources)
+
+
+def metrics_for(settings: Settings, authorization: str, address: str) -> bytes | None:
+    """The numbers of this process; None for who may not see them. Called by another thread."""
+    return metrics.text() if metrics.may_scrape(settings, authorization, address) else None
 
 
 def stop_by_signal(worker: Worker, resources: Resources) -> None:

@@ -53,9 +53,18 @@ class Readiness:
         self._seen[name] = monotonic()
 
 
+Numbers = Callable[[str, str], bytes | None]
+"""The text of /metrics for an Authorization header and an address; None when these may not see it."""
+
+
+def none_told(authorization: str, address: str) -> bytes | None:
+    """No numbers for anybody."""
+    return None
+
+
 @contextmanager
-def answering(readiness: Readiness, *, host: str, port: int) -> Iterator[int]:
-    """Answer GET /readyz and /livez on `port` (0: a free one, which is given) by a thread of its own.
+def answering(readiness: Readiness, *, host: str, port: int, metrics: Numbers = none_told) -> Iterator[int]:
+    """Answer GET /readyz, /livez and /metrics on `port` (0: a free one, which is given) by a thread of its own.
 
     /readyz is 200 when nothing is missing, else 503. /livez is 503 only when the event loop hangs: of a worker that
     lacks its database nothing is gained by a restart, and what it knows would be lost.
@@ -63,6 +72,10 @@ def answering(readiness: Readiness, *, host: str, port: int) -> Iterator[int]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            if self.path == "/metrics":
+                numbers = metrics(self.headers.get("Authorization", ""), self.client_address[0])
+                self.answer(403 if numbers is None else 200, numbers or b"", "text/plain; version=0.0.4")
+                return
             missing = readiness.missing()
             if self.path == "/livez":
                 missing = [name for name in missing if name == LOOP]
@@ -70,8 +83,11 @@ def answering(readiness: Readiness, *, host: str, port: int) -> Iterator[int]:
                 self.send_error(404)
                 return
             body = json.dumps({"ready": not missing, "missing": missing}).encode()
-            self.send_response(503 if missing else 200)
-            self.send_header("Content-Type", "application/json")
+            self.answer(503 if missing else 200, body, "application/json")
+
+        def answer(self, status: int, body: bytes, media_type: str) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", media_type)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)

@@ -12,8 +12,9 @@ from app.api.payloads import Payload
 from app.context import Context, Info
 from app.patience import UNREACHABLE
 from app.problems import ApiError, user_error
-from campaigns import banner_tracking
-from campaigns.banner_tracking import MOST_EVENTS, BannerEvent, Became
+from campaigns import banner_events
+from campaigns.banner_events import MOST_EVENTS, BannerEvent, Span
+from campaigns.banner_tracking import Became
 from campaigns.errors import CampaignError
 from campaigns.machines import is_crawler
 from db.errors import MusterError
@@ -71,19 +72,20 @@ async def take(
         message = f"{len(items)} events at once; send at most {MOST_EVENTS}."
         raise ApiError("TOO_MANY_ITEMS", message, field=("events",))
     services, workspace_id, now = context.services, context.workspace_id, context.now
+    span = Span.of(now, late=services.settings.banner_late)
+    told = services.impression_tokens
     # What servers tell of was done by somebody else than their own HTTP client.
     is_by_machine = not context.known_caller.is_server and is_crawler(context.user_agent)
 
     def clean(*, token: object, kind: str, id: object, session_id: object, occurred_at: datetime) -> BannerEvent:
-        return banner_tracking.clean(
-            services.impression_tokens.read(workspace_id, token) if isinstance(token, str) else None,
+        return banner_events.clean(
+            told.read(workspace_id, token) if isinstance(token, str) else None,
             kind=kind,
             id=id,
             session_id=session_id,
             occurred_at=occurred_at,
             is_by_machine=is_by_machine,
-            late=services.settings.banner_late,
-            now=now,
+            span=span,
         )
 
     events: dict[int, BannerEvent] = {}

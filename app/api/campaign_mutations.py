@@ -293,7 +293,7 @@ def to_changes(wanted: CampaignUpdateInput) -> CampaignChanges:
 
 @output
 class CampaignMutations:
-    @mutation(needs=Scope.CAMPAIGNS)
+    @mutation(needs=Scope.CAMPAIGNS, once=True)
     async def campaign_create(self, info: Info, input: CampaignCreateInput) -> CampaignCreatePayload:
         """Make a draft."""
         with content_paths(input.content):
@@ -318,7 +318,7 @@ class CampaignMutations:
             )
         return CampaignUpdatePayload(campaign=Campaign.of(row))
 
-    @mutation(needs=Scope.CAMPAIGNS)
+    @mutation(needs=Scope.CAMPAIGNS, once=True)
     async def campaign_duplicate(self, info: Info, input: CampaignDuplicateInput) -> CampaignDuplicatePayload:
         """Make a draft with the same content and targets."""
         row = await drafts.duplicate(info.context.workspace_id, ids.campaign_id(input.id), now=info.context.now)
@@ -330,7 +330,7 @@ class CampaignMutations:
         await drafts.delete(info.context.workspace_id, ids.campaign_id(input.id))
         return CampaignDeletePayload(deleted_id=input.id)
 
-    @mutation(needs=Scope.SEND)
+    @mutation(needs=Scope.SEND, once=True)
     async def campaign_schedule(self, info: Info, input: CampaignScheduleInput) -> CampaignSchedulePayload:
         """Start a campaign by itself at a future time. What sending needs is checked now."""
         lateness = input.maximum_lateness_seconds
@@ -352,7 +352,7 @@ class CampaignMutations:
         row = await control.unschedule(info.context.workspace_id, ids.campaign_id(input.id), now=info.context.now)
         return CampaignUnschedulePayload(campaign=Campaign.of(row))
 
-    @mutation(needs=Scope.SEND)
+    @mutation(needs=Scope.SEND, once=True)
     async def campaign_send(self, info: Info, input: CampaignSendInput) -> CampaignSendPayload:
         """Start sending now, or showing when it is a banner. Sending is asynchronous: follow `campaign.progress`."""
         row = await sending.start(info.context.workspace_id, ids.campaign_id(input.id), now=info.context.now)
@@ -387,7 +387,7 @@ class CampaignMutations:
         row = await control.reactivate(info.context.workspace_id, ids.campaign_id(input.id), now=info.context.now)
         return CampaignReactivatePayload(campaign=Campaign.of(row))
 
-    @mutation(needs=Scope.SEND)
+    @mutation(needs=Scope.SEND, once=True)
     async def campaign_test_send(self, info: Info, input: CampaignTestSendInput) -> CampaignTestSendPayload:
         """Send a marked copy to a few; status and counts of the campaign stay as they are."""
         row = await rehearsal.send_test(

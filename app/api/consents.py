@@ -6,7 +6,7 @@ from strawberry import ID
 
 from app.api import ids
 from app.api.declare import about, input_type, mutation, output
-from app.api.enums import Channel, ConsentStatus, Platform, Provider
+from app.api.enums import Channel, ConsentStatus, DisabledReason, Platform, Provider
 from app.api.ids import Kind
 from app.api.nodes import Node
 from app.api.payloads import Payload
@@ -42,7 +42,10 @@ class Device(Node):
     platform: Platform = about("What it runs.")
     app_version: str | None = about("Version of your app on it.")
     locale: str | None = about("Its language tag.")
+    app: str = about("Your app that it runs, by the name of its push credentials.")
     registered_at: datetime = about("When it was last registered.")
+    disabled_at: datetime | None = about("Since when nothing is sent to it; null: it is sent to.")
+    disabled_reason: DisabledReason | None = about("Why nothing is sent to it.")
 
     @classmethod
     def of(cls, row: devices.Device) -> "Device":
@@ -52,7 +55,10 @@ class Device(Node):
             platform=Platform(row.platform),
             app_version=row.app_version,
             locale=row.locale,
+            app=row.app,
             registered_at=row.registered_at,
+            disabled_at=row.disabled_at,
+            disabled_reason=None if row.disabled_reason is None else DisabledReason(row.disabled_reason),
         )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, assert_never
 
 import strawberry
 from strawberry import Maybe
@@ -10,6 +10,7 @@ from strawberry import Maybe
 from app.api.banner_content import BannerContent, BannerContentInput, to_banner
 from app.api.declare import about, input_type, one_of, output
 from app.api.enums import CampaignChannel
+from app.api.push_content import PushContent, PushContentInput, to_push
 from app.api.scalars import Json
 from app.api.variables import ContentVariable
 from campaigns import banner_content, content, emails
@@ -43,10 +44,10 @@ class EmailContent:
 
 
 CampaignContent = Annotated[
-    EmailContent | BannerContent,
+    EmailContent | BannerContent | PushContent,
     strawberry.union("CampaignContent", description="What a campaign says; the type follows from its channel."),
 ]
-CONTENT_TYPES = (EmailContent, BannerContent)
+CONTENT_TYPES = (EmailContent, BannerContent, PushContent)
 
 
 @input_type
@@ -78,18 +79,33 @@ class CampaignContentInput:
 
     email: Maybe[EmailContentInput] = about("An email.")
     banner: Maybe[BannerContentInput] = about("A banner.")
+    push: Maybe[PushContentInput] = about("A push notification.")
+
+    @property
+    def name(self) -> str:
+        """Which one is given."""
+        return next(name for name in ("email", "banner", "push") if getattr(self, name) is not None)
 
 
-def content_of(channel: CampaignChannel, kept: dict[str, Any]) -> EmailContent | BannerContent:
+def content_of(channel: CampaignChannel, kept: dict[str, Any]) -> EmailContent | BannerContent | PushContent:
     """A campaign's content as clients see it."""
-    row = content.content_from_json(channel, kept)
-    return BannerContent.of(row) if isinstance(row, banner_content.BannerContent) else EmailContent.of(kept)
+    match channel:
+        case CampaignChannel.EMAIL:
+            return EmailContent.of(kept)
+        case CampaignChannel.BANNER:
+            return BannerContent.of(banner_content.BannerContent.from_json(kept))
+        case CampaignChannel.PUSH:
+            return PushContent.of(kept)
+        case _:
+            assert_never(channel)
 
 
 def to_content(wanted: CampaignContentInput) -> content.Content:
     """The use case's content. Nothing is checked here: the rules are the domain's."""
     if wanted.email is not None:
         return to_email(wanted.email.value)
+    if wanted.push is not None:
+        return to_push(wanted.push.value)
     assert wanted.banner is not None  # GraphQL has made sure that exactly one is given
     return to_banner(wanted.banner.value)
 
@@ -106,6 +122,14 @@ def to_email(email: EmailContentInput) -> emails.EmailContent:
     )
 
 
+PUSH_NAMES = {"data": "custom_data", "expiry_s": "expiry_seconds", "ttl_s": "ttl_seconds"}
+
+
+def as_clients_know(kind: str, part: str) -> str:
+    """A field of a content by the name that it has in the API."""
+    return PUSH_NAMES.get(part, part) if kind == "push" else part
+
+
 @contextmanager
 def content_paths(wanted: CampaignContentInput) -> Iterator[None]:
     """Refusals of a content as the client knows it: `content.html` of the domain is `content.email.html` here."""
@@ -114,5 +138,5 @@ def content_paths(wanted: CampaignContentInput) -> Iterator[None]:
     except MusterError as refusal:
         first, *rest = refusal.field or ("",)
         if first == "content" and rest:
-            refusal.field = ("content", "email" if wanted.email is not None else "banner", *rest)
+            refusal.field = ("content", wanted.name, *(as_clients_know(wanted.name, part) for part in rest))
         raise

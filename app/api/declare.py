@@ -6,8 +6,9 @@ into `userErrors`. `tests/contract` proves that every type, field and argument h
 
 import dataclasses
 import inspect
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from enum import EnumMeta
+from functools import wraps
 from typing import Any, TypeVar, dataclass_transform
 
 import strawberry
@@ -15,6 +16,7 @@ from strawberry.extensions import FieldExtension
 from strawberry.types import Info
 
 from app.auth import require
+from app.once import Audited, Once
 from app.problems import AsUserErrors
 from profiles.keys import Scope
 
@@ -125,14 +127,38 @@ def query(*, needs: Scope, from_apps: bool = False) -> Callable[[Callable[..., A
     return declare
 
 
-def mutation(*, needs: Scope, from_apps: bool = False) -> Callable[[Callable[..., Any]], Any]:
-    """A field that changes something and answers a payload, whose `userErrors` say why it did not."""
+def mutation(*, needs: Scope, from_apps: bool = False, once: bool = False) -> Callable[[Callable[..., Any]], Any]:
+    """A field that changes something and answers a payload, whose `userErrors` say why it did not.
+
+    `once`: sent again with the same Idempotency-Key it answers again and does nothing. All that sends or makes
+    something is so, unless its input itself says whether it came before. What is told of people (`ingest`) is not
+    audited: it is data, and too much.
+    """
 
     def declare(resolver: Callable[..., Any]) -> Any:
         # The last is the outermost: a caller without the right is told so before its input is looked at.
         tells = [TellsBoards()] if needs in ON_BOARDS else []
         requires = Requires(needs, from_apps=from_apps)
-        return strawberry.mutation(resolver, extensions=[AsUserErrors(), *tells, requires])
+        audited = [] if needs is Scope.INGEST else [Audited()]
+        first = [Once()] if once else []
+        return strawberry.mutation(resolver, extensions=[*first, AsUserErrors(), *tells, *audited, requires])
+
+    return declare
+
+
+def subscription(*, needs: Scope) -> Callable[[Callable[..., Any]], Any]:
+    """A field that tells how something goes on; its resolver is an asynchronous generator."""
+
+    def declare(resolver: Callable[..., Any]) -> Any:
+        @wraps(resolver)
+        async def required(*args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+            # Extensions of fields see no generators.
+            info = kwargs["info"]
+            require(info.context.caller, needs)
+            async for told in resolver(*args, **kwargs):
+                yield told
+
+        return strawberry.subscription(required)
 
     return declare
 

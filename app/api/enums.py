@@ -6,7 +6,7 @@ time, under its own name.
 
 from app.api.declare import enum
 from campaigns.banner_content import BannerField
-from campaigns.banner_tracking import BannerEventKind
+from campaigns.banner_events import BannerEventKind
 from campaigns.models import (
     CampaignChannel,
     CampaignClass,
@@ -15,10 +15,13 @@ from campaigns.models import (
     DispatchKind,
     MissedPolicy,
 )
+from campaigns.push_content import InterruptionLevel, PushPriority
+from campaigns.push_content import IosPushType as ApnsPushType
+from campaigns.push_payloads import PushTarget
 from campaigns.resolving import Resolution
 from profiles.addresses import Channel
 from profiles.consent import ConsentStatus
-from profiles.devices import Platform, Provider
+from profiles.devices import DisabledReason, Platform, Provider
 from profiles.models import ConsentDefault
 from segments.catalogue import ValueType
 from segments.changes import ChangeKind
@@ -37,6 +40,7 @@ from segments.nodes import (
 from segments.populating import PopulateMode
 
 __all__ = [
+    "ApnsPushType",
     "AttributeName",
     "BannerEventKind",
     "BannerField",
@@ -53,9 +57,11 @@ __all__ = [
     "DeliveryEventKind",
     "Did",
     "Direction",
+    "DisabledReason",
     "DispatchKind",
     "EvaluationCause",
     "EvaluationStatus",
+    "InterruptionLevel",
     "MatchMode",
     "Measure",
     "MemberOrder",
@@ -64,6 +70,8 @@ __all__ = [
     "Platform",
     "PopulateMode",
     "Provider",
+    "PushPriority",
+    "PushTarget",
     "Resolution",
     "ScoreOf",
     "SegmentStatus",
@@ -91,6 +99,43 @@ enum(
     UNSUBSCRIBED="No.",
 )
 enum(Provider, "Who hands notifications to a device.", name="PushProvider", FCM="Google.", APNS="Apple.")
+enum(
+    DisabledReason,
+    "Why a device is not sent to any more.",
+    name="DeviceDisabledReason",
+    UNREGISTERED="The app said so.",
+    SURPLUS="Its profile registered too many newer ones.",
+    GONE="Its token reaches no installation of the app any more, as the push service said.",
+)
+enum(
+    InterruptionLevel,
+    "How much an iPhone lets a notification disturb.",
+    PASSIVE="It waits in the list, without light or sound.",
+    ACTIVE="Light and sound, unless somebody focuses.",
+    TIME_SENSITIVE="Light and sound, even when somebody focuses; the app needs Apple's entitlement.",
+    CRITICAL="Light and sound, even when the phone is silent; the app needs Apple's entitlement.",
+)
+enum(
+    PushPriority,
+    "How soon a notification is shown.",
+    NORMAL="When it suits the battery: priority 5 of APNs, NORMAL of FCM.",
+    HIGH="At once: priority 10 of APNs, HIGH of FCM.",
+)
+enum(
+    ApnsPushType,
+    "What APNs is told that a notification is.",
+    name="ApnsPushType",
+    ALERT="It is shown.",
+    BACKGROUND="It wakes the app.",
+)
+enum(
+    PushTarget,
+    "Who is told, for which platform.",
+    APNS="APNs: its body.",
+    FCM_IOS="FCM, for iPhones: its message without the token.",
+    FCM_ANDROID="FCM, for Android: its message without the token.",
+    FCM_WEB="FCM, for browsers: its message without the token.",
+)
 enum(Platform, "What a device runs.", name="DevicePlatform", IOS="iOS.", ANDROID="Android.", WEB="A browser.")
 enum(
     Operator,

@@ -19,7 +19,7 @@ from app.context import Info
 from app.problems import user_error
 from app.visitors import person, with_visitor
 from profiles import devices, events
-from profiles.devices import DeviceInput
+from profiles.devices import DEFAULT_APP, DeviceInput
 from profiles.ingestion import CleanEvent
 from profiles.keys import Scope
 
@@ -70,6 +70,7 @@ class DeviceRegisterInput:
     anonymous_id: str | None = about(ANONYMOUS_ID, default=None)
     app_version: str | None = about("Version of your app on it.", default=None)
     locale: str | None = about("Its language tag.", default=None)
+    app: str = about("Your app that it runs, by the name of its push credentials.", default=DEFAULT_APP)
 
 
 @output
@@ -148,6 +149,7 @@ class IngestionMutations:
                 anonymous_id=anonymous_id,
                 app_version=input.app_version,
                 locale=input.locale,
+                app=input.app,
             ),
             now=info.context.now,
         )

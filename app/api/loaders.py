@@ -44,6 +44,7 @@ class Loaders:
         self.profiles = gathered(profiles.load, workspace_id)
         self.profile_brands = gathered(profiles.load_brand_ids, workspace_id)
         self.devices = gathered(devices.of_profiles, workspace_id)
+        self.all_devices = gathered(devices.all_of_profiles, workspace_id)
         self.consents = gathered(consent.of_profiles, workspace_id)
         self.segments = gathered(segment_listing.load, workspace_id)
         self.segment_sizes = gathered(segment_listing.sizes, workspace_id)

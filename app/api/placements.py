@@ -180,7 +180,7 @@ class PlacementQueries:
 
 @output
 class PlacementMutations:
-    @mutation(needs=Scope.CAMPAIGNS)
+    @mutation(needs=Scope.CAMPAIGNS, once=True)
     async def placement_create(self, info: Info, input: PlacementCreateInput) -> PlacementCreatePayload:
         """Make a placement."""
         row = await placements.create(

@@ -86,10 +86,18 @@ class Profile(Node):
         return [Brand.of(row) for row in await info.context.loaders.brands.load_many(keys) if row]
 
     @resolved
-    async def devices(self, info: Info) -> list[Device]:
+    async def devices(
+        self,
+        info: Info,
+        include_disabled: Annotated[
+            bool, argument("Whether those that nothing is sent to any more follow, the last first.")
+        ] = False,
+    ) -> list[Device]:
         """Devices that push notifications can reach, oldest first."""
         require(info.context.caller, Scope.READ)
-        return [Device.of(row) for row in await info.context.loaders.devices.load(self.key) or []]
+        loaders = info.context.loaders
+        loader = loaders.all_devices if include_disabled else loaders.devices
+        return [Device.of(row) for row in await loader.load(self.key) or []]
 
     @resolved
     async def consents(self, info: Info) -> list[Consent]:

@@ -12,6 +12,7 @@ from app.api.nodes import Node
 from app.api.paging import After, Connection, First
 from app.api.payloads import Payload, given
 from app.context import Info
+from app.problems import ApiError
 from profiles.keys import Scope
 from segments import saved_queries
 from segments.models import SavedQuery as SavedQueryRow
@@ -120,7 +121,10 @@ class SavedQueryQueries:
     async def saved_query_preview(
         self, info: Info, sql: Annotated[str, argument("What to try: as in SavedQueryCreateInput.")]
     ) -> SavedQueryPreview:
-        """Whom SQL answers now, within 5 seconds; nothing is saved."""
+        """Whom SQL answers now, within 5 seconds; nothing is saved. Once in a request."""
+        if info.context.previewed:
+            raise ApiError("TOO_MANY_PREVIEWS", "A request previews one query; send the next by itself.")
+        info.context.previewed = True
         found = await saved_queries.preview(
             info.context.workspace_id, sql, engine=info.context.resources.sources.engine, now=datetime.now(UTC)
         )
@@ -131,11 +135,12 @@ class SavedQueryQueries:
 
 @output
 class SavedQueryMutations:
-    @mutation(needs=Scope.SEGMENTS)
+    @mutation(needs=Scope.SEGMENTS, once=True)
     async def saved_query_create(self, info: Info, input: SavedQueryCreateInput) -> SavedQueryCreatePayload:
         """Save SQL, once it is allowed and the database could run it."""
         wanted = SavedQueryInput(name=input.name, sql=input.sql, description=input.description)
-        row = await saved_queries.create(info.context.workspace_id, wanted, now=datetime.now(UTC))
+        most = info.context.services.settings.saved_query_limit
+        row = await saved_queries.create(info.context.workspace_id, wanted, now=datetime.now(UTC), most=most)
         return SavedQueryCreatePayload(saved_query=SavedQuery.of(row))
 
     @mutation(needs=Scope.SEGMENTS)

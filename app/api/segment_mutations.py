@@ -231,7 +231,7 @@ async def ring_open(info: Info, segment_id: UUID) -> SegmentEvaluation | None:
 
 @output
 class SegmentMutations:
-    @mutation(needs=Scope.SEGMENTS)
+    @mutation(needs=Scope.SEGMENTS, once=True)
     async def segment_create(self, info: Info, input: SegmentCreateInput) -> SegmentCreatePayload:
         """Make a draft."""
         wanted = SegmentWanted(
@@ -254,6 +254,7 @@ class SegmentMutations:
             now=info.context.now,
             most=info.context.services.settings.segment_limit,
             limits=info.context.services.settings.condition_limits,
+            campaigns=campaign_listing.among,
         )
         return SegmentCreatePayload(segment=Segment.of(row))
 
@@ -266,6 +267,7 @@ class SegmentMutations:
             to_changes(input),
             now=info.context.now,
             limits=info.context.services.settings.condition_limits,
+            campaigns=campaign_listing.among,
         )
         await ring_open(info, row.id)
         return SegmentUpdatePayload(segment=Segment.of(row))
@@ -299,7 +301,7 @@ class SegmentMutations:
         row = await lifecycle.archive(info.context.workspace_id, ids.segment_id(input.id), now=info.context.now)
         return SegmentArchivePayload(segment=Segment.of(row))
 
-    @mutation(needs=Scope.SEGMENTS)
+    @mutation(needs=Scope.SEGMENTS, once=True)
     async def segment_duplicate(self, info: Info, input: SegmentDuplicateInput) -> SegmentDuplicatePayload:
         """Make a draft with the same conditions, cadence and, when static, members."""
         row = await lifecycle.duplicate(
@@ -319,7 +321,7 @@ class SegmentMutations:
         )
         return SegmentDeletePayload(deleted_id=input.id)
 
-    @mutation(needs=Scope.SEGMENTS)
+    @mutation(needs=Scope.SEGMENTS, once=True)
     async def segment_evaluate(self, info: Info, input: SegmentEvaluateInput) -> SegmentEvaluatePayload:
         """Evaluate a segment now. It is done by a worker: follow the evaluation."""
         row = await evaluation.request(

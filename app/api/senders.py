@@ -76,7 +76,7 @@ class SenderQueries:
 
 @output
 class SenderMutations:
-    @mutation(needs=Scope.CAMPAIGNS)
+    @mutation(needs=Scope.CAMPAIGNS, once=True)
     async def sender_create(self, info: Info, input: SenderCreateInput) -> SenderCreatePayload:
         """Make a sender."""
         row = await senders.create(

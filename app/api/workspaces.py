@@ -134,7 +134,7 @@ class WorkspaceMutations:
             workspace=Workspace.of(await workspaces.update(info.context.workspace_id, changes))
         )
 
-    @mutation(needs=Scope.ADMIN)
+    @mutation(needs=Scope.ADMIN, once=True)
     async def brand_create(self, info: Info, input: BrandCreateInput) -> BrandCreatePayload:
         """Make a brand."""
         return BrandCreatePayload(brand=Brand.of(await brands.create(info.context.workspace_id, input.name)))

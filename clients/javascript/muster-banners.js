@@ -1,65 +1,62 @@
-// Banners of Muster: docs/banner-events.md
+// docs/banner-events.md
 export async function ranked(open, ...where) {
-  for (const one of open) {
-    const text = new TextEncoder().encode([...where, one.banner.id.slice(4)].join("\n"));
-    const bits = new DataView(await crypto.subtle.digest("SHA-256", text));
-    const draw = (bits.getUint32(0) * 2 ** 20 + (bits.getUint32(4) >>> 12) + 0.5) / 2 ** 52;
-    one.score = -Math.log(draw) / one.weight;
-  }
-  return open.sort((a, b) => b.priority - a.priority || a.score - b.score || (a.banner.id < b.banner.id ? -1 : 1));
+	for (const one of open) {
+		const text = new TextEncoder().encode([...where, one.banner.id.slice(4)].join("\n"));
+		const bits = new DataView(await crypto.subtle.digest("SHA-256", text));
+		const draw = (bits.getUint32(0) * 2 ** 20 + (bits.getUint32(4) >>> 12) + 0.5) / 2 ** 52;
+		one.score = -Math.log(draw) / one.weight;
+	}
+	return open.sort((a, b) => b.priority - a.priority || a.score - b.score || (a.banner.id < b.banner.id ? -1 : 1));
 }
 
 export function muster({ url, key, placements }) {
-  const kept = JSON.parse(localStorage.muster ?? '{"answer":{"placements":[]},"queue":[],"gone":{}}');
-  const save = () => (localStorage.muster = JSON.stringify(kept));
-  const sessionId = crypto.randomUUID(), times = {};
-
-  const call = (path, more) => fetch(url + path, { ...more, headers: { Authorization: "Bearer " + key,
-    "Content-Type": "application/json", "X-Muster-Viewer": kept.viewer ?? "", "If-None-Match": kept.etag ?? "" } });
-
-  async function refresh() {
-    const reply = await call("/v1/banners?offline=true&placement=" + placements.join("&placement="));
-    if (reply.status !== 200) return;
-    kept.answer = await reply.json();
-    kept.viewer = kept.answer.viewerToken ?? kept.viewer;
-    kept.etag = reply.headers.get("ETag");
-    save();
-  }
-
-  const full = (id, most) => times[id] >= (most.perSession ?? 1e9) || (most.stopAfterDismissal && kept.gone[id]);
-
-  async function shown(place) {
-    const { rotation, limits } = kept.answer.placements.find((p) => p.placement === place) ?? {};
-    if (!rotation) return [];
-    const banners = [], now = Date.now(), turn = Math.floor(now / 1000 / rotation.windowSeconds);
-    const open = rotation.candidates.filter(({ banner, priority, startsAt, expiresAt }) =>
-      !(Date.parse(startsAt) > now || Date.parse(expiresAt) <= now)
-      && (priority > 100 || !(full(place, limits) || full(banner.id, banner.limits))));
-    let least = 0;
-    for (const { banner, held, priority } of await ranked(open, kept.answer.viewer, place, turn)) {
-      if (banners.length === rotation.slots || priority < least) break;
-      if (held) track("HIDDEN", banner, place);
-      else least = banners.push(banner) && priority % 101;
-    }
-    return banners;
-  }
-
-  function track(kind, { id, impressionToken: token }, place) {
-    const counts = { IMPRESSION: times, DISMISS: kept.gone }[kind] ?? {};
-    for (const of of [id, place]) counts[of] = (counts[of] ?? 0) + 1;
-    if (kind === "CLICK" || !times[kind + token])
-      kept.queue.push({ id: crypto.randomUUID(), kind, token, sessionId, occurredAt: new Date() });
-    times[kind + token] = 1;
-    save();
-  }
-
-  async function flush() {
-    const events = kept.queue.slice(0, 1000);
-    if (!events.length) return;
-    const sent = await call("/v1/banner-events", { method: "POST", body: JSON.stringify({ events }) });
-    if (sent.ok) kept.queue = kept.queue.filter((e) => !events.includes(e));
-    save();
-  }
-
-  return { refresh, shown, track, flush };
+	const load = () => JSON.parse(localStorage.muster ?? '{"answer":{},"queue":[],"gone":{}}');
+	const my = load(), sessionId = crypto.randomUUID(), times = {};
+	function save(edit) {
+		({ queue: my.queue, gone: my.gone } = load());
+		edit();
+		localStorage.muster = JSON.stringify(my);
+	}
+	const call = (path, more) => fetch(url + path, { ...more, headers: { Authorization: "Bearer " + key,
+		"Content-Type": "application/json", "X-Muster-Viewer": my.viewer ?? "", "If-None-Match": my.etag ?? "" } });
+	async function refresh() {
+		const reply = await call("/v1/banners?offline=true&placement=" + placements.join("&placement="));
+		if (reply.status > 200) return;
+		const answer = await reply.json();
+		save(() => {
+			if (answer.viewer !== my.answer.viewer) my.gone = {};
+			Object.assign(my, { answer, etag: reply.headers.get("ETag"), viewer: answer.viewerToken ?? my.viewer });
+		});
+	}
+	const full = (id, most) => times[id] >= (most.perSession ?? 1e9) || (most.stopAfterDismissal && my.gone[id]);
+	async function shown(place) {
+		const { rotation, limits } = my.answer.placements?.find((p) => p.placement == place) ?? {};
+		if (!rotation) return [];
+		const seen = [], now = Date.now(), turn = Math.floor(now / 1e3 / rotation.windowSeconds);
+		const open = rotation.candidates.filter((c) =>
+			!(Date.parse(c.startsAt) > now || Date.parse(c.expiresAt) <= now)
+			&& (c.priority > 100 || !(full(place, limits) || full(c.banner.id, c.banner.limits))));
+		let least = 0;
+		for (const { banner, held, priority } of await ranked(open, my.answer.viewer, place, turn)) {
+			if (seen.length >= rotation.slots || priority < least) break;
+			if (held) track("HIDDEN", banner, place);
+			else least = seen.push(banner) && priority % 101;
+		}
+		return seen;
+	}
+	const track = (kind, { id, impressionToken: token }, place) => save(() => {
+		const all = { IMPRESSION: times, DISMISS: my.gone }[kind] ?? {};
+		for (const of of [id, place]) all[of] = -~all[of];
+		if (kind === "CLICK" || !times[kind + token])
+			my.queue.push({ id: crypto.randomUUID(), kind, token, sessionId, occurredAt: new Date() });
+		times[kind + token] = 1;
+		my.queue = my.queue.slice(-1e3);
+	});
+	async function flush() {
+		const events = load().queue, ids = events.map((e) => e.id);
+		if (!ids[0]) return;
+		const sent = await call("/v1/banner-events", { method: "POST", body: JSON.stringify({ events }) });
+		if (sent.ok) save(() => (my.queue = my.queue.filter((e) => !ids.includes(e.id))));
+	}
+	return { refresh, shown, track, flush };
 }

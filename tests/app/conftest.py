@@ -9,9 +9,11 @@ import pytest
 from starlette.applications import Starlette
 
 from app.main import create_app
-from app.resources import Resources, segment_sources
+from app.pushing import Providers
+from app.resources import Resources, push_hosts, segment_sources
 from app.settings import Settings, load_settings
 from app.wakeups import Wakeups
+from campaigns.sealing import Sealer
 from campaigns.tokens import Signer
 from profiles import keys
 from profiles.addresses import AddressHasher
@@ -24,6 +26,7 @@ from tests.conftest import Database, on_server
 ENVIRON = {
     "MUSTER_ADDRESS_KEY": "an address key of the tests, 32+ bytes",
     "MUSTER_TOKEN_KEY": "a token key of the tests, at least 32 bytes",
+    "MUSTER_SECRET_KEYS": "1:a key that seals secrets in the tests of 32+",
     "MUSTER_PUBLIC_URL": "https://muster.example",
     "MUSTER_SMTP_URL": "smtp://127.0.0.1:1",
 }
@@ -57,6 +60,8 @@ async def resources_of(settings: Settings) -> AsyncIterator[Resources]:
             sources=segment_sources(),
             carrier=carrier(ScriptedChannel()),
             proofs=ReadHere(),
+            sealer=Sealer({key_id: key.get_secret_value() for key_id, key in settings.secret_keys.items()}),
+            push_providers=Providers(push_hosts(settings)),
         )
     finally:
         await wakeups.close()

@@ -6,10 +6,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
+import asyncpg
 import pytest
 
 from app.banner_writer import BannerWriter
-from campaigns import banner_counts
+from campaigns import banner_counts, banner_tracking
+from campaigns.banner_events import key
 from tests.app.caller import Caller
 from tests.app.conftest import without_database
 from tests.app.test_api_banners import placement, show
@@ -265,6 +267,28 @@ async def test_events_of_many_requests_are_written_together(
     assert sum(answer["accepted"] for _, answer in answers) == 51
     assert (sum(written), (await counts(console, one))["clicks"]) == (100, 51)
     assert len(written) < 50
+
+
+async def test_events_that_cannot_be_written_hold_up_nobody_elses(
+    console: Caller, app_caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Requests that share a transaction do not share its failure: each is written by itself then."""
+    one = await show(console, "Sale")
+    mine = await token(app_caller)
+    record, sizes = banner_tracking.record, []
+
+    async def picky(workspace_id: Any, events: Any, *, now: datetime) -> Any:
+        sizes.append(len(events))
+        if any(event.event_key == key(b"poison") for event in events):
+            raise asyncpg.DataError("a value that PostgreSQL refuses")
+        return await record(workspace_id, events, now=now)
+
+    monkeypatch.setattr(banner_tracking, "record", picky)
+    batches = [[event("CLICK", mine)] for _ in range(20)] + [[event("CLICK", mine, id="poison")]]
+    answers = await asyncio.gather(*(post(app_caller, *batch) for batch in batches))
+    assert [status for status, _ in answers] == [202] * 20 + [503]
+    assert (await counts(console, one))["clicks"] == 20
+    assert max(sizes) > 1, "none shared a transaction"
 
 
 async def test_while_the_database_is_away_events_are_sent_back_to_come_again(

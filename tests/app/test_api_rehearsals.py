@@ -9,6 +9,7 @@ from campaigns.models import Campaign, Dispatch, DispatchKind
 from channels.base import Outcome, OutcomeKind
 from db.transactions import transaction
 from tests.app.caller import Caller
+from tests.app.test_api_banners import show
 from tests.app.test_api_campaigns import make, people, work
 from tests.campaigns.factories import ScriptedChannel
 
@@ -50,6 +51,13 @@ async def test_a_dry_run_counts_after_every_gate_what_the_send_then_does(console
     skipped = [{"reason": row["reason"], "messages": row["messages"]} for row in progress["reasons"]]
     assert sorted(skipped, key=lambda row: row["reason"]) == dry["skipped"]
     assert (progress["audience"], progress["noAddress"], progress["sent"]) == (6, 1, 2)
+
+
+async def test_a_banner_has_no_dry_run(console: Caller) -> None:
+    """It is sent to nobody, so that there is nothing to count."""
+    one = await show(console, "Sale")
+    error = await console.error("CampaignDryRun", id=one)
+    assert (error["code"], error["field"]) == ("NOT_FOR_THIS_CHANNEL", ["id"])
 
 
 async def test_a_test_goes_to_a_segment_marked_and_leaves_no_trace_on_the_campaign(console: Caller) -> None:
@@ -97,14 +105,14 @@ async def test_a_test_whose_content_is_refused_says_so_and_leaves_the_campaign_a
     await console.data("CampaignTestSend", input={"id": one, "externalIds": ["ada"]})
     before = await console.data("Campaign", id=one)
 
-    compiled = runs.compiled
+    compiled_email = runs.compiled_email
 
     def refuse_tests(campaign: Campaign, dispatch: Dispatch) -> Run:
         if dispatch.kind is DispatchKind.TEST:
             raise CampaignError("TEMPLATE_NOT_ALLOWED", "No.", field=("content", "html"))
-        return compiled(campaign, dispatch)
+        return compiled_email(campaign, dispatch)
 
-    monkeypatch.setattr(runs, "compiled", refuse_tests)
+    monkeypatch.setattr(runs, "compiled_email", refuse_tests)
     (test,) = before["tests"]
     assert (await work(console, one)).received == []
     after = await console.data("Campaign", id=one)

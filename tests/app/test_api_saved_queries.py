@@ -2,11 +2,15 @@
 
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 from app.resources import segment_sources
+from app.settings import load_settings
+from profiles import keys
+from profiles.models import KeyKind
 from segments import cycles
 from tests.app.caller import Caller
-from tests.app.conftest import MakeCaller
+from tests.app.conftest import MakeCaller, client_of
 
 RICH = "SELECT profile_id FROM profiles WHERE (traits ->> 'spent')::numeric > 100"
 NOWHERE = "svq_" + "0" * 32
@@ -143,3 +147,24 @@ async def test_a_key_that_only_reads_may_not_run_sql(caller: MakeCaller, console
     assert len((await reader.data("SavedQueries"))["edges"]) == 1
     assert (await reader.error("SavedQueryPreview", sql=RICH))["code"] == "FORBIDDEN"
     assert (await reader.error("SavedQueryCreate", input={"name": "x", "sql": RICH}))["code"] == "FORBIDDEN"
+
+
+async def test_a_request_previews_one_query(console: Caller) -> None:
+    await people(console)
+    preview = "savedQueryPreview(sql: $sql) { count }"
+    twice = await console.post(f"query ($sql: String!) {{ one: {preview} two: {preview} }}", {"sql": RICH})
+    assert [error["extensions"]["code"] for error in twice.json()["errors"]] == ["TOO_MANY_PREVIEWS"]
+    assert (await console.data("SavedQueryPreview", sql=RICH))["count"] == 2
+
+
+async def test_one_saved_query_above_the_limit_is_refused(environ: dict[str, str], workspace: UUID) -> None:
+    """With the limit set to 2; one that is deleted makes room."""
+    settings = load_settings(environ | {"MUSTER_SAVED_QUERY_LIMIT": "2"})
+    _, secret = await keys.create(workspace, name="of a test", kind=KeyKind.SECRET, scopes=["read", "segments"])
+    async with client_of(settings) as http:
+        console = Caller(http, workspace, secret)
+        first, _ = await save(console, name="one"), await save(console, name="two")
+        wanted = {"name": "three", "sql": RICH}
+        assert await console.refusal("SavedQueryCreate", input=wanted) == ("TOO_MANY_SAVED_QUERIES", None)
+        await console.data("SavedQueryDelete", input={"id": first["id"]})
+        await save(console, name="three")

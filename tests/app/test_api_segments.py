@@ -203,6 +203,11 @@ WRONG_SEGMENTS: list[tuple[dict[str, Any], str, list[str]]] = [
     ({"changeGuard": 101}, "INVALID_VALUE", ["changeGuard"]),
     ({"type": "DYNAMIC", "definition": {"inSegment": NOWHERE}}, "NOT_FOUND", ["definition"]),
     (
+        {"type": "DYNAMIC", "definition": {"not": {"campaign": {"did": "OPENED", "campaignId": "cmp_" + "0" * 32}}}},
+        "NOT_FOUND",
+        ["definition", "not", "campaign", "campaignId"],
+    ),
+    (
         {"type": "DYNAMIC", "definition": PREMIUM, "conditions": {"match": "ALL", "conditions": [PREMIUM]}},
         "CONDITIONS_TWICE",
         ["conditions"],

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from time import monotonic
 from typing import Any
 from uuid import UUID
@@ -17,6 +18,7 @@ from app.settings import Settings
 from tests.app.caller import Caller
 from tests.app.conftest import MakeCaller, resources_of, without_database
 from tests.app.test_api_banners import placement, show
+from tests.app.test_api_server import api_process
 from tests.conftest import Database
 
 STALE_AT_MOST_S = 2.0
@@ -134,13 +136,19 @@ async def test_starts_and_expiries_are_exact_to_the_second(console: Caller, app_
 
 
 async def test_two_processes_show_no_stale_banner_beyond_two_seconds(
-    settings: Settings, console: Caller, app_caller: Caller, clock: Moved
+    environ: dict[str, str], console: Caller, app_caller: Caller, tmp_path: Path
 ) -> None:
-    """While campaigns change under load. A fetch that began more than 2 s after a change was answered knows of it."""
+    """S3-25: processes of `muster api`, while campaigns change under load. A fetch that began more than 2 s after a
+    change was answered knows of it."""
     one = await show(console, "Sale")
-    async with process(settings, clock) as (_, other):
+    async with (
+        api_process(environ, tmp_path / "one") as (first, _),
+        api_process(environ, tmp_path / "other") as (second, _),
+        httpx2.AsyncClient(base_url=first, timeout=30) as here,
+        httpx2.AsyncClient(base_url=second, timeout=30) as there,
+    ):
         viewers = [await signed_in(console, app_caller, f"person {number}") for number in range(5)]
-        for client in (console.http, other):
+        for client in (here, there):
             await until(viewers[0], ["Sale"], client)
         changes: list[tuple[float, str | None]] = []
         late: list[tuple[float, str | None, str | None]] = []
@@ -169,11 +177,11 @@ async def test_two_processes_show_no_stale_banner_beyond_two_seconds(
                     changes.append((float("inf"), after))
                     await console.data(operation, input={"id": one})
                     changes[-1] = (monotonic(), after)
-                    for client in (console.http, other):
+                    for client in (here, there):
                         await until(viewers[0], [after], client)
             done.set()
 
-        loads = [fetch_on(client, viewer) for client in (console.http, other) for viewer in viewers]
+        loads = [fetch_on(client, viewer) for client in (here, there) for viewer in viewers]
         await asyncio.gather(change(), *loads)
         assert late == []
         assert fetched > 20
@@ -301,3 +309,13 @@ async def test_what_is_kept_of_a_caller_ends_with_what_proves_it(
     response = await ada.http.get("/v1/banners", params={"placement": "x", "offline": "yes"}, headers=ada.all_headers())
     assert response.status_code == 400
     assert response.headers["access-control-allow-origin"] == "*"
+
+
+async def test_an_external_id_that_nobody_can_have_is_refused(console: Caller) -> None:
+    """PostgreSQL knows no U+0000; asked about it, it would be taken for one that is away."""
+    response = await get(console, http=console.http)
+    assert response.status_code == 200
+    refused = await console.http.get(
+        "/v1/banners", params={"placement": "x", "externalId": "a\0b"}, headers=console.all_headers()
+    )
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "UNSTORABLE_TEXT")

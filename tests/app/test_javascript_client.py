@@ -42,9 +42,11 @@ globalThis.fetch = async (url, { method = "GET", headers, body }) => {
   if (!reply) throw new TypeError("fetch failed");
   return new Response(reply.status === 304 ? null : JSON.stringify(reply.json), reply);
 };
+const tabs = [];
 let page;
 for (const [step, ...given] of steps) {
-  if (step === "open") page = muster(given[0]);
+  if (step === "open") tabs.push((page = muster(given[0])));
+  else if (step === "tab") page = tabs[given[0]];
   else if (step === "ranked") said.push(await ranked(...given));
   else if (step === "at") at = given[0];
   else if (step === "track") {
@@ -258,3 +260,36 @@ async def test_it_keeps_to_the_limits_of_a_session_and_remembers_what_was_sent_a
     assert [one["content"]["title"] for shown in page["said"] for one in shown] == ["Twice", "Always"]
     page = run([OPEN, look], stored=page["stored"])
     assert [one["content"]["title"] for shown in page["said"] for one in shown] == ["Always"]
+
+
+async def test_tabs_add_to_one_queue(console: Caller, app_caller: Caller) -> None:
+    """What one tab tells or sends is not lost to what another has in mind."""
+    await show(console, "Sale")
+    reply = await offline(app_caller, "home-top")
+    click = ["track", "CLICK", "home-top"]
+    taken = {"status": 202, "json": {}, "headers": {}}
+    both = [OPEN, ["refresh"], OPEN, ["tab", 0], click, ["tab", 1], click, ["tab", 0], click]
+    page = run([*both, ["tab", 1], ["flush"], click, ["tab", 0], click], replies=[reply, taken])
+    told = page["asked"][1]["body"]["events"]
+    left = json.loads(page["stored"]["muster"])["queue"]
+    assert (len({one["id"] for one in told}), len({one["id"] for one in left})) == (3, 2)
+    assert not {one["id"] for one in told} & {one["id"] for one in left}
+
+
+async def test_without_network_it_keeps_the_latest_thousand_events(console: Caller, app_caller: Caller) -> None:
+    await show(console, "Sale")
+    reply = await offline(app_caller, "home-top")
+    page = run([OPEN, ["refresh"], *[["track", "CLICK", "home-top"]] * 1_003], replies=[reply])
+    queue = json.loads(page["stored"]["muster"])["queue"]
+    assert len({one["id"] for one in queue}) == 1_000
+
+
+async def test_what_somebody_sent_away_stays_for_who_comes_after(console: Caller, app_caller: Caller) -> None:
+    """On one device: what was dismissed was dismissed by the person who was signed in then."""
+    await placement(console)
+    await show(console, "Sale", rules={"limits": {"stopAfterDismissal": True}})
+    replies = [await offline(app_caller, "home-top")]
+    replies.append(await offline(await as_person(console, app_caller, "ada"), "home-top"))
+    look = ["shown", "home-top"]
+    page = run([OPEN, ["refresh"], ["track", "DISMISS", "home-top"], look, ["refresh"], look], replies=replies)
+    assert [len(shown) for shown in (page["said"][1], page["said"][3])] == [0, 1]

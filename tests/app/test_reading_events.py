@@ -68,7 +68,7 @@ def test_reading_all_at_once_says_what_reading_one_by_one_says_or_nothing(events
     at_once = read_well_formed(events, caller=caller, now=NOW)
     checked, _, errors = read_each(events, partial(read_event, caller=caller, now=NOW))
     if at_once is not None:
-        assert (at_once, []) == (checked, errors)
+        assert (list(zip(*at_once, strict=True)), []) == (checked, errors)
 
 
 def test_well_formed_batches_are_read_at_once() -> None:

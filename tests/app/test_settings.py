@@ -11,6 +11,7 @@ GOOD = {
     "REDIS_URL": "redis://:of-valkey@valkey.example:6379/0",
     "MUSTER_ADDRESS_KEY": "a" * 32,
     "MUSTER_TOKEN_KEY": "t" * 32,
+    "MUSTER_SECRET_KEYS": "1:" + "s" * 32,
 }
 PRODUCTION = GOOD | {
     "MUSTER_ENV": "production",
@@ -51,6 +52,9 @@ def test_everything_that_is_wrong_is_said_at_once_with_name_and_mend() -> None:
             "MUSTER_GRAPHIQL": "true",
             "MUSTER_ADDRESS_KEY": "short",
             "MUSTER_TOKEN_KEY": "short",
+            "MUSTER_SECRET_KEYS": "1:short",
+            "MUSTER_FCM_URL": "http://127.0.0.1:1",
+            "MUSTER_APNS_URL": "http://push.example",
             "MUSTER_API_PORT": "http",
             "MUSTER_SEND_CONCURRENCY": "65",
             "MUSTER_LEASE_S": "soon",
@@ -65,6 +69,10 @@ def test_everything_that_is_wrong_is_said_at_once_with_name_and_mend() -> None:
         "MUSTER_GRAPHIQL must be false",
         "MUSTER_ADDRESS_KEY is too short",
         "MUSTER_TOKEN_KEY is too short",
+        "MUSTER_SECRET_KEYS: must look like 2:NEWER,1:OLDER",
+        "MUSTER_FCM_URL must be left out in production",
+        "MUSTER_APNS_URL must be left out in production",
+        "MUSTER_APNS_URL: must be https, unless the server is on this machine",
         "MUSTER_ADDRESS_KEY and MUSTER_TOKEN_KEY must be two different secrets",
         "MUSTER_API_PORT:",
         "MUSTER_SEND_CONCURRENCY:",
@@ -76,7 +84,7 @@ def test_everything_that_is_wrong_is_said_at_once_with_name_and_mend() -> None:
         "MUSTER_LOG_FORMAT:",
     ):
         assert sum(line.startswith(name) for line in said) == 1, name
-    assert len(said) == 13
+    assert len(said) == 17
 
 
 @pytest.mark.parametrize("name", sorted(GOOD))

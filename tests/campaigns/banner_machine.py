@@ -13,8 +13,9 @@ from uuid import UUID, uuid4
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from campaigns import banner_tracking, control, drafts, placements, sending
+from campaigns import banner_events, banner_tracking, control, drafts, placements, sending
 from campaigns.banner_content import BannerContent, BannerFace
+from campaigns.banner_events import Span
 from campaigns.banner_rules import UNLIMITED, BannerRules, Limits, is_held_out
 from campaigns.banner_tokens import Impression, ImpressionKind
 from campaigns.banners import Viewer, decide
@@ -243,23 +244,22 @@ class BannerMachine(RuleBasedStateMachine):
         (seen,) = decide(self.reader.board, viewer, [self.stage.keys[place]], now=self.now).placements
         for shown in seen.shown:
             impression = Impression(
-                campaign_id=shown.banner.campaign_id,
-                placement_id=self.stage.places[place],
+                campaign=shown.banner.campaign_id.bytes,
+                placement=self.stage.places[place].bytes,
                 content_version=shown.banner.content_version,
-                viewer=viewer.id,
+                viewer=viewer.id.bytes,
                 profile_id=viewer.profile_id,
                 window_start=seen.window * WINDOW_S,
                 kind=shown.kind,
             )
-            event = banner_tracking.clean(
+            event = banner_events.clean(
                 impression,
                 kind=kind,
                 id=uuid4().hex,
                 session_id=uuid4().hex,
                 occurred_at=self.now,
                 is_by_machine=False,
-                late=timedelta(days=30),
-                now=self.now,
+                span=Span.of(self.now, late=timedelta(days=30)),
             )
             self.world.run(banner_tracking.record(self.home, [event], now=self.now))
             self.is_stale = True

@@ -9,13 +9,15 @@ from uuid import UUID, uuid4
 
 from pyroaring import BitMap
 
-from campaigns import drafts, senders
+from campaigns import drafts, push_proofs, senders
 from campaigns.carrier import Carrier, Slots
 from campaigns.drafts import CampaignInput
 from campaigns.emails import EmailContent
 from campaigns.links import Tracker
 from campaigns.models import Campaign
 from campaigns.proofs import Preview, Proof, Trial, preview, prove
+from campaigns.push_content import PushContent
+from campaigns.push_proofs import PushPreview, PushTrial
 from campaigns.senders import SenderInput
 from campaigns.tokens import Signer
 from channels.base import Channel, EmailMessage, Outcome, OutcomeKind
@@ -40,11 +42,14 @@ class ReadHere:
     def prepare(self) -> None:
         return None
 
-    async def prove(self, content: EmailContent, *, workspace_id: UUID) -> Proof:
-        return prove(content)
+    async def prove(self, content: EmailContent | PushContent, *, workspace_id: UUID) -> Proof:
+        return push_proofs.prove(content) if isinstance(content, PushContent) else prove(content)
 
     async def preview(self, trial: Trial, *, workspace_id: UUID) -> Preview:
         return preview(trial)
+
+    async def preview_push(self, trial: PushTrial, *, workspace_id: UUID) -> PushPreview:
+        return push_proofs.preview(trial)
 
 
 class ScriptedChannel:

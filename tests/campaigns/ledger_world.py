@@ -34,6 +34,27 @@ MAKE_DISPATCH = """
 INSERT INTO dispatch (workspace_id, campaign_id, kind, content, content_version, audience, audience_size)
 VALUES ($1, $2, 'SEND', '{}', 1, $3, $4) RETURNING id
 """
+# One round trip: it is asked after every step. Its rows as arrays, in the order of profiles.
+LOOK = """
+SELECT ARRAY(
+    SELECT (profile_id, state, reason, claim_id, fence, attempt, first_attempt_at, address_hash, not_before,
+      not_before <= now())
+    FROM delivery WHERE dispatch_id = $1 ORDER BY profile_id) AS rows,
+  c.status, c.expires_at <= now() AS expired, d.planned_at IS NOT NULL AS planned, d.no_address,
+  d.finished_at IS NOT NULL AS finished, d.counts, d.dirty, d.walked_through,
+  ARRAY(SELECT walked_from FROM claim WHERE dispatch_id = $1 AND walked_from IS NOT NULL) AS walked_from,
+  ARRAY(SELECT id FROM claim WHERE dispatch_id = $1 AND lease_until > now()) AS held,
+  ARRAY(SELECT id FROM claim WHERE dispatch_id = $1 AND lease_until <= now()) AS lapsed
+FROM dispatch d JOIN campaign c ON c.id = d.campaign_id WHERE d.id = $1
+"""
+PEOPLE = """
+INSERT INTO profile (workspace_id, external_id, email, email_hash)
+SELECT $1, name, name || '@example.com', sha256(name::bytea) FROM unnest($2::text[]) AS name RETURNING id
+"""
+MAKE_DISPATCH = """
+INSERT INTO dispatch (workspace_id, campaign_id, kind, content, content_version, audience, audience_size)
+VALUES ($1, $2, 'SEND', '{}', 1, $3, $4) RETURNING id
+"""
 ROWS = """
 SELECT profile_id, state, reason, claim_id, fence, attempt, first_attempt_at, address_hash, not_before,
   not_before <= now() AS due
@@ -155,9 +176,9 @@ class Stage:
 
     async def look(self) -> None:
         """Read the ledger as it is now."""
-        owner = self.world.owner
-        self.rows = {row["profile_id"]: Row(*row) for row in await owner.fetch(ROWS, self.dispatch_id)}
-        self.standing = Standing(*await owner.fetchrow(STANDING, self.dispatch_id))
+        rows, *standing = await self.world.owner.fetchrow(LOOK, self.dispatch_id)
+        self.rows = {row[0]: Row(*row) for row in rows}
+        self.standing = Standing(*standing)
         self.claims = dict.fromkeys(self.standing.held, True) | dict.fromkeys(self.standing.lapsed, False)
 
     async def find_people(self) -> dict[int, Person]:

@@ -11,13 +11,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyroaring import BitMap
 
-from campaigns import banner_counts, banner_stops, banner_tracking, merging, placements
+from campaigns import banner_counts, banner_events, banner_stops, banner_tracking, merging, placements
 from campaigns.banner_content import BannerContent, BannerFace
 from campaigns.banner_counts import BannerCounts
+from campaigns.banner_events import BannerEvent, BannerEventKind, Span
 from campaigns.banner_rules import BannerRules, Limits
 from campaigns.banner_stops import Stop, StopReason
 from campaigns.banner_tokens import Impression, ImpressionKind
-from campaigns.banner_tracking import BannerEvent, Became
+from campaigns.banner_tracking import Became
 from campaigns.placements import PlacementInput
 from db.errors import MusterError
 from db.transactions import transaction
@@ -42,10 +43,10 @@ class World:
         """What a token says; a profile's when `viewer` is a number."""
         profile_id = viewer if isinstance(viewer, int) else None
         return Impression(
-            campaign_id=self.campaign_id,
-            placement_id=self.placement_id,
+            campaign=self.campaign_id.bytes,
+            placement=self.placement_id.bytes,
             content_version=more.get("version", 1),
-            viewer=UUID(int=viewer) if isinstance(viewer, int) else viewer,
+            viewer=(UUID(int=viewer) if isinstance(viewer, int) else viewer).bytes,
             profile_id=profile_id,
             window_start=more.get("window", WINDOW),
             kind=kind,
@@ -55,15 +56,14 @@ class World:
         self, id: str, kind: str = "IMPRESSION", *, shown: Impression | None = None, session: str = "s",
         at: datetime = NOW, machine: bool = False,
     ) -> BannerEvent:  # fmt: skip
-        return banner_tracking.clean(
+        return banner_events.clean(
             shown or self.shown(),
             kind=kind,
             id=id,
             session_id=session,
             occurred_at=at,
             is_by_machine=machine,
-            late=LATE,
-            now=NOW,
+            span=Span.of(NOW, late=LATE),
         )
 
     async def record(self, *events: BannerEvent) -> list[Became]:
@@ -171,9 +171,9 @@ def test_what_cannot_be_is_refused() -> None:
         token = given["token"]
         shown = it.shown(kind=token, window=given.get("window", WINDOW)) if token else None
         with pytest.raises(MusterError) as refused:
-            banner_tracking.clean(
+            banner_events.clean(
                 shown, kind=given["kind"], id=given["id"], session_id=given["session"], occurred_at=given["at"],
-                is_by_machine=False, late=LATE, now=NOW,
+                is_by_machine=False, span=Span.of(NOW, late=LATE),
             )  # fmt: skip
         assert (refused.value.code, refused.value.field) == (code, (field,))
 
@@ -202,7 +202,7 @@ async def test_a_viewer_who_comes_back_after_months_is_a_viewer_of_that_day(work
     await it.record(it.event("1", shown=shown))
     for place, days in enumerate((63, 64, 200)):
         later = NOW + timedelta(days=days)
-        event = BannerEvent(it.shown(shown.viewer), banner_tracking.BannerEventKind.IMPRESSION, uuid4(), uuid4(), later)
+        event = BannerEvent(shown, BannerEventKind.IMPRESSION, uuid4().bytes, uuid4().bytes, later)
         assert await banner_tracking.record(workspace, [event], now=later) == [ACCEPTED], place
     assert list((await it.viewers_by_day()).values()) == [1, 1, 1, 1]
     assert (await it.counts()).unique_viewers == 1
@@ -349,3 +349,18 @@ async def test_stops_of_days_that_are_over_are_forgotten(workspace: UUID) -> Non
     assert await banner_stops.forget(workspace, now=NOW) == 0
     assert await banner_stops.forget(workspace, now=NOW + timedelta(days=3)) == 1
     assert await banner_stops.forget(workspace, now=NOW + timedelta(days=3)) == 0
+
+
+async def test_an_id_counts_once_whenever_its_tokens_began(workspace: UUID) -> None:
+    """S3-14: also when they began in different months, in one batch, in two, and in two at once."""
+    it = await world(workspace)
+    last_month = it.shown(window=int((NOW - timedelta(days=20)).timestamp()))
+    assert await it.record(it.event("1", "CLICK"), it.event("1", "CLICK", shown=last_month)) == [ACCEPTED, DUPLICATE]
+    assert await it.record(it.event("2", "CLICK", shown=last_month)) == [ACCEPTED]
+    assert await it.record(it.event("2", "CLICK")) == [DUPLICATE]
+    answers = await asyncio.gather(
+        *(it.record(it.event(f"{id} at once", "CLICK", shown=shown)) for id in range(5) for shown in (None, last_month))
+    )
+    assert sorted(became for (became,) in answers) == [ACCEPTED] * 5 + [DUPLICATE] * 5
+    assert await it.counts() == BannerCounts(clicks=7)
+    assert await banner_counts.verify(workspace) == []

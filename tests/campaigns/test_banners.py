@@ -244,10 +244,10 @@ def test_viewers_of_impressions_are_told_apart() -> None:
 
 TOKENS = ImpressionTokens(Signer(b"a key of the tests, at least 32 bytes"))
 SHOWN = Impression(
-    campaign_id=UUID(int=1),
-    placement_id=UUID(int=2),
+    campaign=UUID(int=1).bytes,
+    placement=UUID(int=2).bytes,
     content_version=3,
-    viewer=UUID(int=4),
+    viewer=UUID(int=4).bytes,
     profile_id=4,
     window_start=int(NOW.timestamp()),
     kind=ImpressionKind.SHOWN,
@@ -259,7 +259,7 @@ def test_an_impression_token_says_what_was_shown_and_is_always_the_same() -> Non
     assert TOKENS.read(WORKSPACE, token) == SHOWN
     assert token == TOKENS.make(WORKSPACE, SHOWN)
     assert len(token) == 100
-    nobody = replace(SHOWN, profile_id=None, viewer=STRANGER.id, kind=ImpressionKind.HIDDEN)
+    nobody = SHOWN._replace(profile_id=None, viewer=STRANGER.id.bytes, kind=ImpressionKind.HIDDEN)
     assert TOKENS.read(WORKSPACE, TOKENS.make(WORKSPACE, nobody)) == nobody
 
 

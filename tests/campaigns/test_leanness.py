@@ -4,12 +4,15 @@ from datetime import datetime, timedelta
 from time import monotonic
 from uuid import UUID, uuid4
 
-from campaigns import claims, ledger, sending
+import asyncpg
+
+from campaigns import claims, ledger, planning, sending
 from campaigns.ledger import Intent, Result
 from campaigns.models import DeliveryState
 from db.transactions import Connection, transaction
 from profiles.addresses import AddressHasher
 from tests.campaigns.factories import ScriptedChannel, carrier, make_campaign, make_people
+from tests.conftest import Database
 
 NAMES = [f"p{place:02}" for place in range(20)]
 LEASE = timedelta(minutes=1)
@@ -67,3 +70,43 @@ async def test_no_index_of_the_ledger_names_what_changes_on_the_way_of_a_message
     for name, definition in found:
         for column in ("state", "claim_id", "fence", "attempt", "first_attempt_at", "sent_at", "updated_at"):
             assert column not in definition.partition(" USING ")[2], name
+
+
+async def test_twins_are_found_without_going_through_all_pairs_of_rows(
+    workspace: UUID, now: datetime, hasher: AddressHasher
+) -> None:
+    """The planner knows nothing of rows that were written a moment ago, and would."""
+    await make_people(workspace, NAMES, hasher=hasher, now=now)
+    campaign = await make_campaign(workspace, now=now)
+    await sending.start(workspace, campaign.id, now=now)
+    async with transaction(workspace) as connection:
+        dispatch_id = await connection.fetchval("SELECT id FROM dispatch")
+        await planning.plan_chunk(connection, workspace_id=workspace, dispatch_id=dispatch_id)
+        await connection.execute(planning.BY_HASHES)
+        plan = [row[0] for row in await connection.fetch("EXPLAIN " + planning.SPARE_TWINS, dispatch_id)]
+    assert any("Hash Join" in line for line in plan)
+    assert not any("Nested Loop" in line or "Sort" in line for line in plan)
+
+
+async def test_a_lease_is_prolonged_while_somebody_else_reads_ahead_or_writes_the_ledger(
+    workspace: UUID, now: datetime, database: Database, hasher: AddressHasher
+) -> None:
+    """They hold the dispatch, some of them for a second; a lease could end behind one that stands still."""
+    await make_people(workspace, NAMES, hasher=hasher, now=now)
+    campaign = await make_campaign(workspace, now=now)
+    await sending.start(workspace, campaign.id, now=now)
+    async with transaction(workspace) as connection:
+        dispatch_id = await connection.fetchval("SELECT id FROM dispatch")
+        claim_id = await claims.open_claim(
+            connection, workspace_id=workspace, dispatch_id=dispatch_id, owner=uuid4(), lease=LEASE
+        )
+    other = await asyncpg.connect(database.owner_url)
+    try:
+        async with other.transaction():
+            await other.execute("SELECT 1 FROM dispatch WHERE id = $1 FOR NO KEY UPDATE", dispatch_id)
+            async with transaction(workspace) as connection:
+                await connection.execute("SET LOCAL lock_timeout = '1s'")
+                assert await claims.extend_claim(connection, workspace_id=workspace, claim_id=claim_id, lease=LEASE)
+                assert await connection.fetchval(sending.SHOW_LIFE, workspace, dispatch_id, timedelta(minutes=15))
+    finally:
+        await other.close()

@@ -10,6 +10,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
+from app.administration import resealed_everywhere
 from app.pushing import Providers, PushHosts
 from app.pushproviders import Apns, Fcm, apns_error, fcm_error
 from app.pushsink import PushSink
@@ -166,3 +167,12 @@ async def test_what_cannot_be_one_is_refused(
         await keep(workspace, wanted, app=app)
     assert (refusal.value.code, refusal.value.field) == (code, field)
     assert await push_credentials.list_credentials(workspace) == []
+
+
+async def test_a_command_seals_all_anew_so_that_the_old_key_can_go(workspace: UUID) -> None:
+    await keep(workspace, secret(PushProvider.FCM))
+    both = Sealer({"2027": "n" * 32, "2026": "k" * 32})
+    assert [await resealed_everywhere(both) for _ in range(2)] == [1, 0]
+    newest = Sealer({"2027": "n" * 32})
+    opened = await push_credentials.open_secret(workspace, app="default", provider=PushProvider.FCM, sealer=newest)
+    assert opened == secret(PushProvider.FCM)

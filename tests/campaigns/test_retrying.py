@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from campaigns import counts, sending
+from campaigns import counts, sending, transmission
 from campaigns.ledger import GIVE_UP_AFTER
 from campaigns.models import DeliveryState
 from campaigns.retrying import (
@@ -219,3 +219,18 @@ async def test_a_host_that_comes_back_gets_everything_and_little_before(
     await sending.deliver(workspace, campaign.id, carrier=sender, now=now, until=monotonic() + 60)
     assert len(set(channel.recipients)) == 50
     assert len(channel.received) == 50 + failing
+
+
+async def test_a_turn_does_not_wait_for_a_host_that_stays_away(
+    workspace: UUID, now: datetime, hasher: AddressHasher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would keep the place of a job; nothing is lost, and the sweeper rings for what is left."""
+    monkeypatch.setattr(transmission, "HOST_AWAY_S", 0.0)
+    await make_people(workspace, [f"p{place}" for place in range(50)], hasher=hasher, now=now)
+    campaign = await make_campaign(workspace, now=now)
+    await sending.start(workspace, campaign.id, now=now)
+    away = carrier(ScriptedChannel(lambda message: AWAY), concurrency=8, gate=HostGate(clock=lambda: 1.0))
+    out_of_time = await sending.deliver(workspace, campaign.id, carrier=away, now=now, until=monotonic() + 60)
+    assert out_of_time is False
+    progress = (await counts.of_campaigns(workspace, [campaign.id]))[campaign.id]
+    assert (progress.sent, progress.deferred, progress.pending) == (0, 8, 42)

@@ -1,4 +1,4 @@
-"""README.md is held against the code: settings, limits, commands, and every operation it sends."""
+"""README.md and docs/settings.md are held against the code: settings, limits, commands, and every operation sent."""
 
 import json
 import re
@@ -32,6 +32,7 @@ from tests.app.caller import OPERATIONS
 
 FILE = OPERATIONS.parent / "schema.graphql"
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+SETTINGS = (Path(__file__).parents[2] / "docs" / "settings.md").read_text(encoding="utf-8")
 LONGEST = 290
 """Lines: a page that is read from top to bottom, and tables."""
 PAGES = (README, FILE.with_name("README.md").read_text(encoding="utf-8"))
@@ -77,9 +78,9 @@ def section(heading: str) -> str:
     return dict(zip(parts[1::2], parts[2::2], strict=True))[heading]
 
 
-def rows(heading: str) -> list[str]:
-    """The rows of the one table under a heading, without its head."""
-    return re.findall(r"^\|.*\|$", section(heading), re.MULTILINE)[2:]
+def rows(text: str) -> list[str]:
+    """The rows of the one table of a text, without its head."""
+    return re.findall(r"^\|.*\|$", text, re.MULTILINE)[2:]
 
 
 def sent() -> Iterator[Sent]:
@@ -125,11 +126,11 @@ def published() -> GraphQLSchema:
 
 
 def test_the_table_of_settings_is_that_of_the_code() -> None:
-    assert rows("Configuration") == [f"| `{r.name}` | {r.default} | {r.meaning} |" for r in settings.documentation()]
+    assert rows(SETTINGS) == [f"| `{r.name}` | {r.default} | {r.meaning} |" for r in settings.documentation()]
 
 
 def test_the_table_of_limits_is_that_of_the_code() -> None:
-    assert rows("Limits") == [f"| {what} | {most} |" for what, most in LIMITS.items()]
+    assert rows(section("Limits")) == [f"| {what} | {most} |" for what, most in LIMITS.items()]
 
 
 @pytest.mark.parametrize("one", list(sent()), ids=lambda one: re.findall(r"\{ *(\w+)", one.document)[0])

@@ -18,8 +18,10 @@ from graphql import (
 
 from app import limits
 from app.api.declare import Requires
+from app.once import Audited, Once
 from app.problems import AsUserErrors
 from app.schema import Mutation, Query, export
+from profiles.keys import Scope
 from tests.app.caller import OPERATIONS
 
 FILE = OPERATIONS.parent / "schema.graphql"
@@ -91,6 +93,33 @@ def test_every_root_field_names_the_right_it_needs() -> None:
         assert isinstance(field.extensions[-1], Requires), field.python_name
 
 
+NOT_ONCE = {
+    "profile_upsert",
+    "profiles_upsert",
+    "events_track",
+    "banner_events_track",
+    "device_register",
+    "client_token_create",
+}
+"""Their input says itself whether it came before, or nothing is kept of them."""
+
+
+def test_every_mutation_that_sends_or_makes_something_can_be_sent_twice() -> None:
+    once = {name for name, field in root_fields(Mutation).items() if isinstance(field.extensions[0], Once)}
+    for name in root_fields(Mutation):
+        if name.endswith(
+            ("_create", "_duplicate", "_send", "_schedule", "_evaluate", "_upsert", "_track", "_register")
+        ):
+            assert name in once | NOT_ONCE, name
+    assert not once & NOT_ONCE
+
+
+def test_every_mutation_but_those_that_tell_of_people_is_audited() -> None:
+    for name, field in root_fields(Mutation).items():
+        audited = any(isinstance(one, Audited) for one in field.extensions)
+        assert audited == (field.extensions[-1].scope is not Scope.INGEST), name
+
+
 def test_every_mutation_takes_one_input_and_answers_a_payload_of_its_own(published: GraphQLSchema) -> None:
     assert published.mutation_type is not None
     for name, field in published.mutation_type.fields.items():
@@ -101,7 +130,9 @@ def test_every_mutation_takes_one_input_and_answers_a_payload_of_its_own(publish
         assert isinstance(payload, GraphQLObjectType)
         assert str(payload.fields["userErrors"].type) == "[UserError!]!"
     for field in root_fields(Mutation).values():
-        assert isinstance(field.extensions[0], AsUserErrors), field.python_name
+        # Only what a mutation does once lies inside: a refusal is no answer that is kept.
+        inside = next(at for at, one in enumerate(field.extensions) if isinstance(one, AsUserErrors))
+        assert all(isinstance(one, Once) for one in field.extensions[:inside]), field.python_name
 
 
 def test_every_mutation_is_sent_by_a_published_operation(published: GraphQLSchema) -> None:

@@ -8,7 +8,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from db import banner_engine, ddl, delivery_engine, live_segments, push_engine
+from db import api_records, banner_engine, ddl, delivery_engine, live_segments, push_engine
 from db.roles import Role
 from db.transactions import Connection, across_workspaces, entry, transaction
 from tests.conftest import Database
@@ -84,6 +84,9 @@ ROWS = {
     " WHERE c.workspace_id = $1 AND p.workspace_id = $1",
     "push_credential": "INSERT INTO push_credential (workspace_id, app, provider, facts, sealed, key_id, set_at)"
     " VALUES ($1, 'a', 'FCM', '{}', 's', 'k', now())",
+    "request": "INSERT INTO request (workspace_id, actor, key, place, fingerprint, answer, done_at)"
+    " VALUES ($1, 'a', 'k', 'p', 'f', '{}', now())",
+    "audit_entry": "INSERT INTO audit_entry (workspace_id, at, key_id, action) VALUES ($1, now(), $1, 'a')",
 }
 TABLES = (
     ddl.TENANT_TABLES
@@ -91,6 +94,7 @@ TABLES = (
     + delivery_engine.TENANT_TABLES
     + banner_engine.TENANT_TABLES
     + push_engine.TENANT_TABLES
+    + api_records.TENANT_TABLES
 )
 LEAF_TABLES = ddl.LEAF_TABLES + live_segments.LEAF_TABLES
 

@@ -13,7 +13,7 @@ ORDER = ("db", "profiles", "segments", "campaigns", "app", "workers")
 OWNERS = {
     "profiles": {
         "workspace", "brand", "api_key", "profile", "profile_brand", "profile_alias", "profile_change", "device",
-        "consent", "suppression", "event", "event_key", "profile_date",
+        "consent", "suppression", "event", "event_key", "profile_date", "request", "audit_entry",
     },
     "segments": {
         "segment", "evaluation", "segment_membership", "membership", "saved_query", "segment_reference",
@@ -98,7 +98,7 @@ def test_a_statement_touches_only_tables_its_package_may(package: str, where: st
 
 
 def test_every_table_has_one_owner() -> None:
-    from db import banner_engine, ddl, delivery_engine, live_segments, push_engine
+    from db import api_records, banner_engine, ddl, delivery_engine, live_segments, push_engine
 
     assert set(OWNER) == {
         "workspace",
@@ -107,6 +107,7 @@ def test_every_table_has_one_owner() -> None:
         *delivery_engine.TENANT_TABLES,
         *banner_engine.TENANT_TABLES,
         *push_engine.TENANT_TABLES,
+        *api_records.TENANT_TABLES,
     }
 
 

@@ -1,6 +1,6 @@
 """What the login may call outside of any transaction keeps to one workspace, and leaves nothing behind."""
 
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
@@ -12,6 +12,16 @@ from tests.conftest import Database
 CALL = "SELECT segment_id, members FROM members_among($1, $2, $3, 20)"
 PERSON = "INSERT INTO profile (workspace_id, external_id) VALUES ($1, $2)"
 EVERYONE = "SELECT id FROM segment WHERE type = 'EVERYONE'"
+BOBS = "INSERT INTO segment (workspace_id, name, type, status) VALUES ($1, 'bobs', 'STATIC', 'ACTIVE') RETURNING id"
+IN = """
+INSERT INTO membership (workspace_id, segment_id, profile_id, entered_at, reason)
+SELECT $1, $2, id, now(), 'test' FROM profile WHERE external_id IN ('bob', 'erased')
+"""
+MERGE = """
+UPDATE profile SET merged_into = CASE external_id WHEN 'circle' THEN id
+  ELSE (SELECT id FROM profile WHERE external_id = 'bob') END WHERE external_id IN ('merged', 'circle')
+"""
+ERASE = "UPDATE profile SET erased_at = now() WHERE external_id = 'erased'"
 STATE = "SELECT current_user::text, coalesce(current_setting('muster.workspace_id', true), '')"
 INVOKERS = """
 SELECT count(*) FROM pg_proc WHERE oid = ANY($1::text[]::regprocedure[]) AND NOT prosecdef
@@ -47,6 +57,26 @@ async def test_a_check_reads_under_row_level_security(
         await owner.close()
     async with outside() as connection:
         assert [tuple(row) for row in await connection.fetch(CALL, workspace, [mine], ["ann"])] == [(mine, [])]
+
+
+async def test_a_check_of_one_answers_what_a_check_of_many_does(workspace: UUID) -> None:
+    names = ["ann", "bob", "merged", "circle", "erased", "nobody", "b,ob"]
+    async with transaction(workspace) as connection:
+        for name in names[:5]:
+            everyone = await with_person(workspace, name)
+        bobs = await connection.fetchval(BOBS, workspace)
+        await connection.execute(IN, workspace, bobs)
+        await connection.execute(MERGE)
+        await connection.execute(ERASE)
+    async with outside() as connection:
+        for segment, members in ((everyone, [1, 2, 3]), (bobs, [2, 3]), (uuid4(), None)):
+            many = [row["members"] for row in await connection.fetch(CALL, workspace, [segment], names)]
+            one = [await connection.fetch(CALL, workspace, [segment], [name]) for name in names]
+            assert many == ([] if members is None else [members])
+            assert [place for place, rows in enumerate(one, start=1) if rows and rows[0]["members"] == [1]] == (
+                members or []
+            )
+            assert {len(rows) for rows in one} == {len(many)}
 
 
 async def test_a_check_leaves_neither_role_nor_workspace_behind(workspace: UUID) -> None:

@@ -35,6 +35,7 @@ async def test_a_device_is_registered_for_a_person_who_is_made_when_unknown(work
         now,
         disabled_at=None,
         disabled_reason=None,
+        app="default",
     )
     visitor = await devices.register(
         workspace, DeviceInput(Provider.APNS, "Token-1", Platform.IOS, anonymous_id="visitor"), now=now

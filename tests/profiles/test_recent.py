@@ -1,5 +1,6 @@
 """People whom a process remembers are those who would be found, or the batch begins anew with a look-up."""
 
+import asyncio
 from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -8,6 +9,7 @@ import pytest
 
 from db.transactions import Connection, transaction
 from profiles import events, identities, ingestion
+from profiles import recent as recent_names
 from profiles.addresses import AddressHasher
 from profiles.events import EventInput, TrackReport
 from profiles.recent import Recent
@@ -106,3 +108,66 @@ def test_a_new_connection_may_lead_to_another_database(monkeypatch: pytest.Monke
     assert recent.recall(workspace_id, "a") == {"a": 1}
     monkeypatch.setattr("profiles.recent.connections_made", lambda: -1)
     assert recent.recall(workspace_id, "a") == {}
+
+
+async def test_of_batches_under_way_with_the_same_strangers_the_later_waits_for_the_earlier(workspace: UUID) -> None:
+    """In here and not in PostgreSQL, where it would hold the people whom the earlier one wants last."""
+    recent, order = Recent(), list[str]()
+    taken, go = asyncio.Event(), asyncio.Event()
+
+    async def earlier() -> None:
+        with recent.claim(workspace) as claim:
+            assert claim.take({"ann", "bob"}) == {"ann", "bob"}
+            taken.set()
+            await go.wait()
+            await claim.turn()
+            order.append("earlier")
+
+    async def later() -> None:
+        await taken.wait()
+        with recent.claim(workspace) as claim:
+            assert claim.take({"bob", "cid"}) == {"cid"}
+            asyncio.get_running_loop().call_soon(go.set)
+            await claim.turn()
+            order.append("later")
+
+    await asyncio.gather(later(), earlier())
+    assert order == ["earlier", "later"]
+    with recent.claim(workspace) as claim:
+        assert claim.take({"ann", "bob", "cid"}) == {"ann", "bob", "cid"}
+
+
+async def test_who_is_waited_for_too_long_is_not_waited_for(workspace: UUID, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By another name of somebody the earlier batch may itself wait for the later one, which PostgreSQL finds out."""
+    monkeypatch.setattr(recent_names, "LONGEST_TURN_S", 0)
+    recent = Recent()
+    with recent.claim(workspace) as earlier, recent.claim(workspace) as later:
+        assert (earlier.take({"ann"}), later.take({"ann"})) == ({"ann"}, set())
+        await later.turn()
+
+
+async def test_batches_at_once_about_the_same_strangers_never_stand_in_each_others_way(
+    workspace: UUID, hasher: AddressHasher, now: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everybody = [f"person {n:03}" for n in range(60)]
+    await people.put_named(workspace, *everybody, hasher=hasher, now=now)
+    # Here the month is made, or found to be there.
+    await track(workspace, did("m", "somebody"), now=now)
+    begun: list[int] = []
+
+    async def counted(*arguments: Any, **wanted: Any) -> Any:
+        begun.append(1)
+        return await insert_keys(*arguments, **wanted)
+
+    insert_keys = ingestion.insert_keys
+    monkeypatch.setattr(ingestion, "insert_keys", counted)
+    batches = [
+        [
+            EventInput(f"{n} {name}", "visit", external_id=name, occurred_at=now)
+            for name in everybody[n % 3 :: n % 5 + 1]
+        ]
+        for n in range(12)
+    ]
+    reports = await asyncio.gather(*(events.track(workspace, batch, now=now) for batch in batches))
+    assert [report.accepted for report in reports] == [len(batch) for batch in batches]
+    assert len(begun) == len(batches)

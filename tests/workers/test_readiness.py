@@ -161,7 +161,7 @@ async def test_health_tells_when_no_worker_is_alive(database: Database) -> None:
             assert (await http.get("/healthz")).json() == {"status": "ok", "degraded": ["workers"]}
             resources: Resources = app.state.services.resources
             await announce(resources)
-            assert (await http.get("/healthz")).json() == {"status": "ok", "degraded": []}
+            assert (await http.get("/healthz")).json() == {"status": "ok", "degraded": ["sweeper"]}
             await http.aclose()
 
 

@@ -20,6 +20,7 @@ ENVIRON = {
     "REDIS_URL": "redis://127.0.0.1:1",
     "MUSTER_ADDRESS_KEY": "an address key of the tests, 32+ bytes",
     "MUSTER_TOKEN_KEY": "a token key of the tests, at least 32 bytes",
+    "MUSTER_SECRET_KEYS": "1:a key that seals secrets in the tests of 32+",
 }
 
 

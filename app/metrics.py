@@ -1,0 +1,175 @@
+"""Numbers for operators in Prometheus' text format: GET /metrics of the API, and of a worker on MUSTER_WORKER_PORT.
+
+What a process does itself it counts in memory. How all stands is asked of PostgreSQL, at most once in `STANDING_S` and
+only by an API that is scraped: see db/standing.py for why that does not grow with the ledger. Labels have few values,
+whatever clients send: routes and fields of the schema, never paths, names of operations or ids.
+"""
+
+import hmac
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from ipaddress import ip_address
+from time import monotonic, perf_counter
+
+import asyncpg
+from graphql import DocumentNode, FieldNode, get_operation_ast
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
+
+from app.patience import UNREACHABLE, within
+from app.settings import Settings
+from db.transactions import across_workspaces, pool_use
+
+logger = logging.getLogger(__name__)
+
+STANDING = "SELECT measure, channel, state, value FROM standing($1)"
+LATELY = timedelta(days=1)
+"""Deliveries of dispatches begun within it, evaluations asked for within it."""
+STANDING_S = 10.0
+"""So long one look serves every scrape."""
+PATIENCE_S = 3.0
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+TURN_SECONDS = (0.01, 0.1, 0.5, 1, 2.5, 5, 10, 25, 60, 300, 1800)
+
+REGISTRY = CollectorRegistry()
+"""Of this process."""
+ProcessCollector(registry=REGISTRY)
+PlatformCollector(registry=REGISTRY)
+
+REQUESTS = Counter("muster_http_requests", "Answers, by route and status.", ["route", "status"], registry=REGISTRY)
+REQUEST_SECONDS = Histogram(
+    "muster_http_request_seconds", "Time to the whole answer.", ["route"], buckets=SECONDS, registry=REGISTRY
+)
+OPERATIONS = Counter(
+    "muster_graphql_operations",
+    "Operations executed, by their field (several: more than one; none: not executable) and outcome.",
+    ["field", "outcome"],
+    registry=REGISTRY,
+)
+OPERATION_SECONDS = Histogram(
+    "muster_graphql_operation_seconds", "Time of executing one.", ["field"], buckets=SECONDS, registry=REGISTRY
+)
+JOBS = Histogram("muster_job_seconds", "Time of a worker's turns.", ["job"], buckets=TURN_SECONDS, registry=REGISTRY)
+POOL = Gauge("muster_database_connections", "Connections of this process.", ["state"], registry=REGISTRY)
+CAMPAIGNS = Gauge("muster_campaigns", "Campaigns.", ["channel", "status"], registry=REGISTRY)
+DELIVERIES = Gauge(
+    "muster_deliveries",
+    "Messages of dispatches begun within a day, as last counted for those who follow them or when they ended.",
+    ["channel", "state"],
+    registry=REGISTRY,
+)
+OLDEST = Gauge("muster_oldest_seconds", "Age of the oldest that waits; 0: nothing does.", ["what"], registry=REGISTRY)
+EVALUATIONS = Gauge("muster_evaluations", "Evaluations asked for within a day.", ["status"], registry=REGISTRY)
+EVALUATION_SECONDS = Gauge(
+    "muster_evaluation_seconds", "Their durations (quantile 1: the longest).", ["quantile"], registry=REGISTRY
+)
+DATABASE_UP = Gauge("muster_database_up", "Whether PostgreSQL told how things stand.", registry=REGISTRY)
+FETCHES = Counter("muster_banner_fetches", "Fetches of banners answered from memory.", ["how"], registry=REGISTRY)
+BY_REST, BY_GRAPHQL = FETCHES.labels("rest"), FETCHES.labels("graphql")
+"""Bound, so that counting one costs a look-up less."""
+
+NO_ROUTE = "none"
+SEVERAL, NONE = "several", "none"
+
+
+def field_of(document: DocumentNode | None, operation_name: str | None) -> str:
+    """The one field that an operation asks for, which the schema bounds; a client's names would be without bound."""
+    operation = get_operation_ast(document, operation_name) if document else None
+    if operation is None:
+        return NONE
+    selected = operation.selection_set.selections
+    if len(selected) == 1 and isinstance(selected[0], FieldNode):
+        return selected[0].name.value
+    return SEVERAL
+
+
+@contextmanager
+def executed(field: str) -> Iterator[list[bool]]:
+    """Count one operation: the list given gets whether it had errors, if it came to an end."""
+    began, failed = perf_counter(), list[bool]()
+    try:
+        yield failed
+    finally:
+        outcome = "ok" if failed == [False] else "error"
+        OPERATIONS.labels(field, outcome).inc()
+        OPERATION_SECONDS.labels(field).observe(perf_counter() - began)
+
+
+@contextmanager
+def worked(job: str) -> Iterator[None]:
+    """Count one turn of a worker."""
+    with JOBS.labels(job).time():
+        yield
+
+
+class Standing:
+    """How all stands, for scrapes, as of a moment ago."""
+
+    def __init__(self) -> None:
+        self.looked_at = float("-inf")
+
+    async def look(self) -> None:
+        """Ask PostgreSQL, unless somebody just did; what it does not answer is left out and told by DATABASE_UP."""
+        if monotonic() - self.looked_at < STANDING_S:
+            return
+        self.looked_at = monotonic()
+        for gauge in (CAMPAIGNS, DELIVERIES, OLDEST, EVALUATIONS, EVALUATION_SECONDS):
+            gauge.clear()
+        try:
+            rows = await within(PATIENCE_S, standing())
+        except UNREACHABLE:
+            logger.warning("how things stand is not known", exc_info=True)
+            DATABASE_UP.set(0)
+            return
+        DATABASE_UP.set(1)
+        for row in rows:
+            match row["measure"]:
+                case "campaigns":
+                    CAMPAIGNS.labels(row["channel"], row["state"]).set(row["value"])
+                case "deliveries":
+                    DELIVERIES.labels(row["channel"], row["state"]).set(row["value"])
+                case "oldest_s":
+                    OLDEST.labels(row["state"]).set(row["value"])
+                case "evaluations":
+                    EVALUATIONS.labels(row["state"]).set(row["value"])
+                case "evaluation_s":
+                    EVALUATION_SECONDS.labels(row["state"]).set(row["value"])
+
+
+LATEST = Standing()
+"""Of this process."""
+
+
+async def standing() -> list[asyncpg.Record]:
+    """Rows of db/standing.py: standing."""
+    async with across_workspaces() as connection:
+        rows: list[asyncpg.Record] = await connection.fetch(STANDING, LATELY)
+    return rows
+
+
+def text() -> bytes:
+    """All numbers of this process. Takes a few ms; any thread may ask."""
+    size, idle = pool_use()
+    POOL.labels("busy").set(size - idle)
+    POOL.labels("idle").set(idle)
+    return generate_latest(REGISTRY)
+
+
+def may_scrape(settings: Settings, authorization: str, address: str) -> bool:
+    """Whether a request may see the numbers."""
+    token = settings.metrics_token
+    if token is not None:
+        return hmac.compare_digest(authorization.encode(), f"Bearer {token.get_secret_value()}".encode())
+    try:
+        return ip_address(address).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,20 @@
+"""GET /metrics."""
+
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app import metrics
+from app.context import Services
+from app.problems import problem
+from app.rates import address_of
+
+
+async def scrape(request: Request) -> Response:
+    """The numbers, to whoever has MUSTER_METRICS_TOKEN; without one, to the machine itself."""
+    services: Services = request.app.state.services
+    authorization = request.headers.get("authorization", "")
+    if not metrics.may_scrape(services.settings, authorization, address_of(request.scope)):
+        return problem(403, "FORBIDDEN", "Metrics take the token of MUSTER_METRICS_TOKEN, as Authorization: Bearer.")
+    await metrics.LATEST.look()
+    return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
