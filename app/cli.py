@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
@@ -89,6 +90,7 @@ def api() -> None:
     settings = start_up(Settings)
     import uvicorn
 
+    from app.ending import Server
     from app.main import create_app
     from app.sockets import LARGEST_MESSAGE
 
@@ -97,10 +99,10 @@ def api() -> None:
     # Modules and schema live as long as the process: looking through them for garbage would stop everybody for long.
     gc.collect()
     gc.freeze()
-    # What fetches of banners keep is no garbage either, and a look through all of it holds up everybody; one through
-    # 5,000 new objects takes 3 ms, through 20,000 it took 12.
+    # What fetches of banners keep is no garbage either, and a look through all of it holds up everybody. Nor are many
+    # new objects looked through at once: 20,000 took 12 ms.
     gc.set_threshold(5_000, 50, 100)
-    uvicorn.run(
+    config = uvicorn.Config(
         application,
         host=settings.api_host,
         port=settings.api_port,
@@ -111,6 +113,11 @@ def api() -> None:
         ws_max_size=LARGEST_MESSAGE,
         timeout_graceful_shutdown=20,
     )
+    server = Server(config, application)
+    with suppress(KeyboardInterrupt):
+        server.run()
+    if not server.started:
+        raise typer.Exit(3)  # as uvicorn's own command
 
 
 def behind_proxies(settings: Settings) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 from graphql import GraphQLError
@@ -67,6 +68,8 @@ class Context:
     """Header Idempotency-Key, as it was sent."""
     resources_meanwhile: Resources | None = None
     """What stands in for the process's own, as long as a mutation is done once (app/once.py)."""
+    proved: "dict[str, Any] | None" = None
+    """The content of a mutation, as it is kept, once a child has read it."""
     previewed: bool = False
     """Whether this request tried a query of its own: one may take seconds of PostgreSQL, thirty aliases all of it."""
     now: datetime = field(init=False)

@@ -118,7 +118,8 @@ class Endpoint(GraphQL[Context, None]):
         document = valid(context.read)
         operation = document and get_operation_ast(document, request_data.operation_name)
         if operation and operation.operation is Kind.SUBSCRIPTION:
-            raise HTTPException(406, "A subscription is answered as text/event-stream; accept it, or use a WebSocket.")
+            message = "A subscription is answered as text/event-stream; accept nothing else, or use a WebSocket."
+            raise HTTPException(406, message)
         try:
             field = field_of(document, request_data.operation_name)
             with executed(field) as failed, TRACES.span(f"operation {field}"):

@@ -73,6 +73,8 @@ class Feeds:
     def __init__(self) -> None:
         self.campaigns = Feed(campaign_states, is_final=lambda state: state.is_final)
         self.evaluations = Feed(evaluation_states, is_final=lambda state: state.is_final)
+        self.is_ending = False
+        """Whether this process is about to end: streams, which have no end of their own, are not waited for."""
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator["Feeds"]:

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.endpoint import GRAPHQL_JSON, JSON, media_type
 from app.fetches import AUTHORIZATION, Answer, Fetches, HeaderValues, Latest, Question, age_of
 from app.ingest import answer as refused
-from app.metrics import BY_GRAPHQL, BY_REST
+from app.metrics import BY_GRAPHQL, BY_REST, REFUSED_EARLY
 from app.origins import PRIVATE, Pages
 from app.plans import REST, REST_OFFLINE, plan_of
 from app.problems import ApiError, log_fault, problem
@@ -63,6 +63,7 @@ def counted(scope: Scope) -> tuple[bytes | None, Scope]:
 
 async def too_many(pages: Pages, scope: Scope, receive: Receive, send: Send) -> None:
     """429 for a request beyond those of a second."""
+    REFUSED_EARLY.inc()
     scope.setdefault(BEGAN, perf_counter())
     origin = dict(scope["headers"]).get(b"origin")
     response = problem(429, CODE, "Too many requests at once; go on in a second.", **{"Retry-After": "1"})

@@ -61,8 +61,8 @@ MOST_PAIRS = 1_000
 MOST_VALUES = 12_000
 """Items of lists in the variables, of which an object counts as ten: coercion costs 4 us a text and 25 an object."""
 OBJECT_COUNTS = 10
-MOST_ENTRIES = 100
-"""Fields of an object in the variables; more than any input has."""
+MOST_ENTRIES = 256
+"""Fields of an object in the variables; more than any input has, and as many as traits may have."""
 NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 """U+0000 as JSON writes it: JSON has no other way. An escaped backslash before it makes it a text like any other."""
 MOST_ERRORS = 5
@@ -249,10 +249,13 @@ def holds_nul(body: bytes) -> bool:
 
 
 def is_too_much(variables: Mapping[str, Any]) -> bool:
-    """Whether coercing `variables` would hold up everybody. What lies below the client's own keys (CLIENT_KEYS) is JSON
-    that is taken as it is, and bounded by the body's size."""
+    """Whether coercing `variables` would hold up everybody. What an input has below the client's own keys (CLIENT_KEYS)
+    is JSON that is taken as it is, and bounded by the body's size."""
     values = 0
-    waiting: list[Any] = [variables]
+    # Variables themselves are named by the client: one called `data` may well be a list of ids.
+    waiting: list[Any] = [*variables.values()]
+    if len(waiting) > MOST_ENTRIES:
+        return True
     while waiting:
         match waiting.pop():
             case list() as items:

@@ -35,6 +35,7 @@ from app.schema import build_schema
 from app.settings import Settings, SettingsError
 from app.shares import Shares
 from app.sockets import socket
+from app.streams import EVENT_STREAM
 from app.targets import Targets
 from app.timing import HEADER, ServerTiming, timing
 from app.viewers import ViewerTokens
@@ -49,6 +50,7 @@ CODES = {404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED", 413: "TOO_LARGE"}
 REQUEST_ID = b"x-request-id"
 """A proxy may have given one; else we do. It stands in every log line about the request, and in the answer."""
 WELL_FORMED = re.compile(rb"[0-9A-Za-z._-]{1,64}")
+STREAM = EVENT_STREAM.encode()
 
 
 class Application(Starlette):
@@ -67,12 +69,13 @@ class Application(Starlette):
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """What is no fetch of banners."""
-        began, status, request_id = perf_counter(), 500, request_id_of(scope)
+        began, status, request_id, lasts = perf_counter(), 500, request_id_of(scope), False
 
         async def watched(message: Message) -> None:
-            nonlocal status
+            nonlocal status, lasts
             if message["type"] == "http.response.start":
                 status = message["status"]
+                lasts = any(name == b"content-type" and STREAM in value for name, value in message["headers"])
                 message["headers"] = [*message["headers"], (REQUEST_ID, request_id.encode())]
             await send(message)
 
@@ -82,7 +85,9 @@ class Application(Starlette):
         finally:
             route = self.paths.get(scope.get("endpoint", refused), metrics.NO_ROUTE)
             metrics.REQUESTS.labels(route, str(status)).inc()
-            metrics.REQUEST_SECONDS.labels(route).observe(perf_counter() - began)
+            # A stream lasts as long as somebody listens, which says nothing of how quick we are.
+            if not lasts:
+                metrics.REQUEST_SECONDS.labels(route).observe(perf_counter() - began)
 
 
 def request_id_of(scope: Scope) -> str:
@@ -216,4 +221,8 @@ async def broken(request: Request, fault: Exception) -> JSONResponse:
     endpoint = request.scope.get("endpoint")
     error_id = log_fault(fault, where=getattr(endpoint, "__name__", type(endpoint).__name__))
     message = f"Something went wrong on our side; ask about error {error_id}."
-    return problem(500, "INTERNAL", message, **{HEADER: timing(request.scope)})
+    response = problem(500, "INTERNAL", message, **{HEADER: timing(request.scope)})
+    # Made outside of all middleware, that of CORS too.
+    origin = request.headers.get("origin")
+    response.raw_headers.extend(request.app.front.pages.headers(origin.encode("latin-1") if origin else None))
+    return response

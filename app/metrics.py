@@ -42,9 +42,12 @@ TURN_SECONDS = (0.01, 0.1, 0.5, 1, 2.5, 5, 10, 25, 60, 300, 1800)
 
 REGISTRY = CollectorRegistry()
 """Of this process."""
+EVERYWHERE = CollectorRegistry()
+"""How all stands, which an API tells."""
 ProcessCollector(registry=REGISTRY)
 PlatformCollector(registry=REGISTRY)
 
+NO_ROUTE = "none"
 REQUESTS = Counter("muster_http_requests", "Answers, by route and status.", ["route", "status"], registry=REGISTRY)
 REQUEST_SECONDS = Histogram(
     "muster_http_request_seconds", "Time to the whole answer.", ["route"], buckets=SECONDS, registry=REGISTRY
@@ -60,24 +63,25 @@ OPERATION_SECONDS = Histogram(
 )
 JOBS = Histogram("muster_job_seconds", "Time of a worker's turns.", ["job"], buckets=TURN_SECONDS, registry=REGISTRY)
 POOL = Gauge("muster_database_connections", "Connections of this process.", ["state"], registry=REGISTRY)
-CAMPAIGNS = Gauge("muster_campaigns", "Campaigns.", ["channel", "status"], registry=REGISTRY)
+CAMPAIGNS = Gauge("muster_campaigns", "Campaigns.", ["channel", "status"], registry=EVERYWHERE)
 DELIVERIES = Gauge(
     "muster_deliveries",
     "Messages of dispatches begun within a day, as last counted for those who follow them or when they ended.",
     ["channel", "state"],
-    registry=REGISTRY,
+    registry=EVERYWHERE,
 )
-OLDEST = Gauge("muster_oldest_seconds", "Age of the oldest that waits; 0: nothing does.", ["what"], registry=REGISTRY)
-EVALUATIONS = Gauge("muster_evaluations", "Evaluations asked for within a day.", ["status"], registry=REGISTRY)
+OLDEST = Gauge("muster_oldest_seconds", "Age of the oldest that waits; 0: nothing does.", ["what"], registry=EVERYWHERE)
+EVALUATIONS = Gauge("muster_evaluations", "Evaluations asked for within a day.", ["status"], registry=EVERYWHERE)
 EVALUATION_SECONDS = Gauge(
-    "muster_evaluation_seconds", "Their durations (quantile 1: the longest).", ["quantile"], registry=REGISTRY
+    "muster_evaluation_seconds", "Their durations (quantile 1: the longest).", ["quantile"], registry=EVERYWHERE
 )
-DATABASE_UP = Gauge("muster_database_up", "Whether PostgreSQL told how things stand.", registry=REGISTRY)
+DATABASE_UP = Gauge("muster_database_up", "Whether PostgreSQL told how things stand.", registry=EVERYWHERE)
 FETCHES = Counter("muster_banner_fetches", "Fetches of banners answered from memory.", ["how"], registry=REGISTRY)
+REFUSED_EARLY = REQUESTS.labels(NO_ROUTE, "429")
+"""Beyond those of a second, before anybody knows for which route."""
 BY_REST, BY_GRAPHQL = FETCHES.labels("rest"), FETCHES.labels("graphql")
 """Bound, so that counting one costs a look-up less."""
 
-NO_ROUTE = "none"
 SEVERAL, NONE = "several", "none"
 
 
@@ -122,16 +126,16 @@ class Standing:
         if monotonic() - self.looked_at < STANDING_S:
             return
         self.looked_at = monotonic()
-        for gauge in (CAMPAIGNS, DELIVERIES, OLDEST, EVALUATIONS, EVALUATION_SECONDS):
-            gauge.clear()
+        rows: list[asyncpg.Record] | None = None
         try:
             rows = await within(PATIENCE_S, standing())
         except UNREACHABLE:
             logger.warning("how things stand is not known", exc_info=True)
-            DATABASE_UP.set(0)
-            return
-        DATABASE_UP.set(1)
-        for row in rows:
+        # All at once: who scrapes meanwhile gets what was told before.
+        for gauge in (CAMPAIGNS, DELIVERIES, OLDEST, EVALUATIONS, EVALUATION_SECONDS):
+            gauge.clear()
+        DATABASE_UP.set(rows is not None)
+        for row in rows or ():
             match row["measure"]:
                 case "campaigns":
                     CAMPAIGNS.labels(row["channel"], row["state"]).set(row["value"])
@@ -157,11 +161,16 @@ async def standing() -> list[asyncpg.Record]:
 
 
 def text() -> bytes:
-    """All numbers of this process. Takes a few ms; any thread may ask."""
+    """The numbers of this process itself. Takes a few ms; any thread may ask."""
     size, idle = pool_use()
     POOL.labels("busy").set(size - idle)
     POOL.labels("idle").set(idle)
     return generate_latest(REGISTRY)
+
+
+def text_of_all() -> bytes:
+    """`text`, and how all stands as of the last look."""
+    return text() + generate_latest(EVERYWHERE)
 
 
 def may_scrape(settings: Settings, authorization: str, address: str) -> bool:

@@ -1,6 +1,8 @@
 """Mutations that may be sent twice, and the record of all of them."""
 
-from collections.abc import Mapping
+import logging
+import re
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import fields, replace
 from hashlib import sha256
 from typing import Any
@@ -10,11 +12,16 @@ from strawberry.types import Info
 from strawberry.types.field import StrawberryField
 
 from app.context import Context
+from app.patience import UNREACHABLE
 from app.problems import ApiError
 from app.wakeups import HeldWakeups
 from profiles import audit, requests
 
+logger = logging.getLogger(__name__)
+
 LONGEST_KEY = 200
+ID = re.compile(r"[a-z]{3}_[0-9a-f]{1,32}")
+"""Of anything, see app/api/ids.py."""
 DONE = "DONE"
 
 
@@ -29,6 +36,12 @@ def idempotency_key(header: str | None) -> str | None:
         message = f"An Idempotency-Key has 1 to {LONGEST_KEY} printable ASCII characters; a UUID is best."
         raise ApiError("INVALID_IDEMPOTENCY_KEY", message)
     return key
+
+
+def known_id(given: object) -> str | None:
+    """The id that an input names; None for what can be none: clients may write there what they like, as long as they
+    like."""
+    return given if isinstance(given, str) and ID.fullmatch(given) else None
 
 
 def named(payload: Any) -> dict[str, str]:
@@ -86,6 +99,18 @@ class Once(FieldExtension):
         return payload(**found)
 
 
+class Beforehand(FieldExtension):
+    """Does first what must not be done in the transaction of Once: it asks a child or takes a second connection, and
+    requests that hold one meanwhile could take all that there are."""
+
+    def __init__(self, step: Callable[[Any, Any], Awaitable[None]]) -> None:
+        self.step = step
+
+    async def resolve_async(self, next_: Any, source: Any, info: Info[Any, Any], **kwargs: Any) -> Any:
+        await self.step(info, kwargs["input"])
+        return await next_(source, info, **kwargs)
+
+
 class Audited(FieldExtension):
     """Keeps who asked for a mutation and how it ended."""
 
@@ -99,7 +124,7 @@ class Audited(FieldExtension):
             at=context.now,
             key_id=caller.key_id,
             action=info.field_name,
-            object=getattr(kwargs.get("input"), "id", None),
+            object=known_id(getattr(kwargs.get("input"), "id", None)),
         )
         outcome, object = "FAILED", None
         try:
@@ -108,4 +133,8 @@ class Audited(FieldExtension):
             object = next(iter(named(payload).values()), None)
             return payload
         finally:
-            await audit.end(context.workspace_id, entry_id, outcome=outcome, object=object)
+            try:
+                await audit.end(context.workspace_id, entry_id, outcome=outcome, object=object)
+            except UNREACHABLE:
+                # What was done was done, and is to be answered so: who is told of a fault sends again.
+                logger.exception("audit entry without its outcome", extra={"entry_id": str(entry_id)})

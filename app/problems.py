@@ -1,6 +1,7 @@
 """What clients are told when something was refused or broke: typed user errors, and errors without our insides."""
 
 import logging
+import re
 import secrets
 from collections.abc import Sequence
 from typing import Any
@@ -19,6 +20,8 @@ logger = logging.getLogger(__name__)
 INTERNAL = "INTERNAL"
 BAD_REQUEST = "BAD_REQUEST"
 """What GraphQL itself refuses: syntax, validation, values of variables."""
+LONG_VALUE = re.compile(r"(found|value): .{100,}", re.DOTALL)
+"""What GraphQL repeats of an input of the wrong shape: one so long may be a key for FCM or APNs."""
 CLIENT_KEYS = frozenset({"traits", "properties", "data"})
 """Fields whose keys are the client's own."""
 
@@ -95,6 +98,7 @@ def present(error: GraphQLError, *, operation: str | None) -> GraphQLError:
         cause = cause.original_error
     if isinstance(cause, GraphQLError):
         error.extensions = {"code": BAD_REQUEST} | (error.extensions or {})
+        error.message = LONG_VALUE.sub(r"\1: something long.", error.message)
         return error
     if isinstance(cause, MusterError):
         facts: dict[str, Any] = {"code": cause.code}

@@ -1,5 +1,6 @@
 """FCM and APNs as this process reaches them: channels out of credentials, at the addresses of the settings."""
 
+import asyncio
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, assert_never
@@ -58,7 +59,7 @@ class Providers:
                 assert_never(secret)
 
     async def check(self, secret: Secret) -> Outcome:
-        channel = self.channel(secret, timeout=CHECK_TIMEOUT)
+        channel = await asyncio.to_thread(self.channel, secret, timeout=CHECK_TIMEOUT)
         try:
             if isinstance(channel, FcmChannel):
                 return await channel.check()

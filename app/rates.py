@@ -40,6 +40,8 @@ PATIENCE_S = 0.25
 """For Valkey's answer: nobody waits long to be let in."""
 AGAIN_AFTER_S = 5.0
 """So long Valkey is not asked after it was away."""
+MOST_SPENT = 10_000
+"""Callers with nothing left that are remembered; the others ask Valkey again."""
 PREFIX = "muster:rate"
 
 
@@ -130,14 +132,20 @@ class OperationRates:
                 async with asyncio.timeout(PATIENCE_S):
                     left_s = await left_until(limiter, item, who, cost)
             except (StorageError, OSError, TimeoutError):
-                logger.warning("rates are counted here: Valkey is away", exc_info=True)
+                # Once for all who waited for it.
+                if not self.is_away:
+                    logger.warning("rates are counted here: Valkey is away", exc_info=True)
                 self.away_until = time.monotonic() + AGAIN_AFTER_S
                 limiter, item = self.own, self.own_item
         if limiter is self.own:
             self.own_used = True
             left_s = await left_until(limiter, item, who, cost)
         if left_s > 0:
+            self.spent.pop(who, None)
             self.spent[who] = time.monotonic() + left_s
+            if len(self.spent) > MOST_SPENT:
+                # Who came first: addresses may be without number, and most never come again.
+                del self.spent[next(iter(self.spent))]
             raise RateLimited(math.ceil(left_s))
 
     @property
@@ -157,7 +165,7 @@ class RequestRates:
 
     def __init__(self, most: int) -> None:
         self.most = most
-        self.counts: dict[tuple[bytes | None, str], int] = {}
+        self.counts: dict[tuple[int, str], int] = {}
         self.ends_at = 0.0
 
     def admits(self, authorization: bytes | None, scope: Scope) -> bool:
@@ -166,7 +174,8 @@ class RequestRates:
         if now >= self.ends_at:
             self.counts, self.ends_at = {}, now + WINDOW_S
         client = scope.get("client")
-        key = (authorization, client[0] if client else "")
+        # Not the header itself: it may be of 64 kB, another one each time.
+        key = (hash(authorization), client[0] if client else "")
         count = self.counts.get(key, 0) + 1
         self.counts[key] = count
         return count <= self.most or not self.most

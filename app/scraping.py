@@ -14,7 +14,9 @@ async def scrape(request: Request) -> Response:
     """The numbers, to whoever has MUSTER_METRICS_TOKEN; without one, to the machine itself."""
     services: Services = request.app.state.services
     authorization = request.headers.get("authorization", "")
-    if not metrics.may_scrape(services.settings, authorization, address_of(request.scope)):
+    # A proxy on this machine is not the machine itself.
+    address = "" if "x-forwarded-for" in request.headers else address_of(request.scope)
+    if not metrics.may_scrape(services.settings, authorization, address):
         return problem(403, "FORBIDDEN", "Metrics take the token of MUSTER_METRICS_TOKEN, as Authorization: Bearer.")
     await metrics.LATEST.look()
-    return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
+    return Response(metrics.text_of_all(), media_type=CONTENT_TYPE_LATEST)

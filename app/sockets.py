@@ -27,6 +27,8 @@ PROTOCOL = "graphql-transport-ws"
 LARGEST_MESSAGE = 65_536
 """Bytes; `muster api` has the server refuse larger ones before they are read."""
 LONGEST_ID = 200
+LONGEST_REASON = 123
+"""Bytes."""
 MOST_OPERATIONS = 20
 """Subscriptions of one connection."""
 BEGINS_WITHIN_S = 5.0
@@ -40,7 +42,9 @@ class Closed(Exception):
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(reason)
-        self.code, self.reason = code, reason
+        self.code = code
+        # A frame that closes holds no more (RFC 6455 5.5).
+        self.reason = reason.encode()[:LONGEST_REASON].decode(errors="ignore")
 
 
 async def socket(websocket: WebSocket, schema: Schema) -> None:
@@ -139,6 +143,9 @@ class Socket:
             self.caller = await streams.proven(self.services, self.headers)
         except MusterError:
             raise Closed(4403, "Forbidden") from None
+        if not self.caller.is_server:
+            # Apps can follow nothing, and everybody has their key: nobody holds connections open with it.
+            raise Closed(4403, "Forbidden")
         await self.say("connection_ack")
 
     async def take(self, message: dict[str, Any]) -> None:
@@ -149,7 +156,7 @@ class Socket:
             case "pong":
                 pass
             case "subscribe":
-                self.subscribe(message)
+                await self.subscribe(message)
             case "complete":
                 task = self.running.pop(str(message.get("id")), None)
                 if task is not None:
@@ -159,22 +166,23 @@ class Socket:
             case _:
                 raise Closed(4400, "Unknown type of message")
 
-    def subscribe(self, message: dict[str, Any]) -> None:
+    async def subscribe(self, message: dict[str, Any]) -> None:
         """Begin one subscription."""
         id, payload = message.get("id"), message.get("payload")
         if not isinstance(id, str) or not 0 < len(id) <= LONGEST_ID or not isinstance(payload, dict):
             raise Closed(4400, "A subscription has an id and a payload")
         if id in self.running:
             raise Closed(4409, f"Subscriber for {id} already exists")
+        if len(self.running) >= MOST_OPERATIONS:
+            # Said here, where the next message waits for it: who reads nothing must not fill the memory with refusals.
+            await self.refuse(id, "TOO_MANY_SUBSCRIPTIONS", f"A connection has {MOST_OPERATIONS} subscriptions.")
+            return
         self.running[id] = asyncio.create_task(self.run(id, payload))
 
     async def run(self, id: str, payload: dict[str, Any]) -> None:
         """Say the results of one subscription, then that it is complete."""
         assert self.caller is not None
         try:
-            if len(self.running) > MOST_OPERATIONS:
-                await self.refuse(id, "TOO_MANY_SUBSCRIPTIONS", f"A connection has {MOST_OPERATIONS} subscriptions.")
-                return
             try:
                 asked = check_operation(orjson.dumps(payload), payload, self.services.operations)
             except HTTPException as refusal:

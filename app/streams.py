@@ -32,6 +32,8 @@ PROVEN_EVERY_S = 2.0
 SILENCE = ": nothing new\n\n"
 """Said to keep proxies from taking a quiet stream for a dead one."""
 EVENT_STREAM = "text/event-stream"
+PLAIN = ("application/json", "application/graphql-response+json")
+"""Who names one of these takes an answer that is no stream."""
 SUBSCRIPTION = Kind.SUBSCRIPTION
 
 
@@ -59,11 +61,15 @@ async def run(
 ) -> AsyncGenerator[dict[str, Any], None]:
     """The results of one subscription, as clients see them; one without `data` when it could not be begun."""
     try:
-        context = context_of(services, caller, headers)
-        context.read = prepared(schema._schema, asked.query or "", services.settings.graphiql)
-        document, wrong = context.read
-        cost = REFUSED_COST if wrong else cost_of(document, asked.operation_name)
-        await services.rates.take(who_of(caller, ""), cost)
+        context, who = context_of(services, caller, headers), who_of(caller, "")
+        services.rates.check(who)
+        try:
+            document, wrong = context.read = prepared(schema._schema, asked.query or "", services.settings.graphiql)
+        except GraphQLError:
+            # To have refused it was work too.
+            await services.rates.take(who, REFUSED_COST)
+            raise
+        await services.rates.take(who, REFUSED_COST if wrong else cost_of(document, asked.operation_name))
         if wrong:
             yield {"errors": errors_of(wrong, asked)}
             return
@@ -113,9 +119,9 @@ def errors_of(errors: Sequence[GraphQLError], asked: GraphQLRequestData) -> list
 
 
 def is_wanted(request: Request) -> bool:
-    """Whether the answer is to be a stream of events."""
-    accepted = request.headers.get("accept", "").split(",")
-    return any(one.partition(";")[0].strip().lower() == EVENT_STREAM for one in accepted)
+    """Whether the answer is to be a stream of events: some clients name that with every query, beside JSON (urql)."""
+    accepted = {one.partition(";")[0].strip().lower() for one in request.headers.get("accept", "").split(",")}
+    return EVENT_STREAM in accepted and accepted.isdisjoint(PLAIN)
 
 
 def events(
@@ -133,12 +139,17 @@ def events(
 async def written(
     results: AsyncGenerator[dict[str, Any], None], services: Services, headers: Mapping[str, str]
 ) -> AsyncIterator[str]:
-    """The text of the stream, until the results end or whoever asked for them may not have them any more."""
+    """The text of the stream, until the results end or whoever asked for them may not have them any more.
+
+    When this process is about to end it breaks off, without `complete`: the client is to ask again.
+    """
     async with aclosing(results):
         following = asyncio.ensure_future(anext(results, None))
         try:
             while True:
                 await asyncio.wait((following,), timeout=PROVEN_EVERY_S)
+                if services.feeds.is_ending:
+                    return
                 if not await is_proven(services, headers):
                     break
                 if not following.done():

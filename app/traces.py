@@ -4,7 +4,8 @@ Off, which is the default, a span is one object that does nothing, and nothing o
 with the extra `tracing`. No span holds an address, a text of a client's or a value of a query.
 """
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import import_module
 from typing import Any
 
@@ -33,11 +34,23 @@ class Traces:
         self.tracer = provider.get_tracer("muster")
 
     def span(self, name: str, **facts: str) -> AbstractContextManager[Any]:
-        """A span as long as the block lasts, within the one around it; an exception that leaves it is in it."""
-        if self.tracer is None:
-            return NOTHING
-        span: AbstractContextManager[Any] = self.tracer.start_as_current_span(name, attributes=facts)
-        return span
+        """A span as long as the block lasts, within the one around it; the kind of an exception that leaves it is in
+        it."""
+        return NOTHING if self.tracer is None else self.begun(name, facts)
+
+    @contextmanager
+    def begun(self, name: str, facts: dict[str, str]) -> Iterator[Any]:
+        """See `span`."""
+        # By itself a span would hold an exception's text and traceback, and PostgreSQL quotes rows in its own.
+        with self.tracer.start_as_current_span(
+            name, attributes=facts, record_exception=False, set_status_on_exception=False
+        ) as span:
+            try:
+                yield span
+            except Exception as fault:
+                span.set_status(import_module("opentelemetry.trace").StatusCode.ERROR)
+                span.set_attribute("error.type", type(fault).__name__)
+                raise
 
     def of_channel(self, channel: Channel[Any], name: str) -> Channel[Any]:
         """`channel`, with a span around each call; itself when traces are off."""

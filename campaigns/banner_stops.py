@@ -24,13 +24,14 @@ BATCH = 20_000
 # Taken last, just before the commit: rows of a workspace become visible in the order of their seq, so that a reader who
 # has seen one misses none before it. Without it the lower of two numbers may be committed later.
 IN_ORDER = "SELECT pg_advisory_xact_lock(hashtextextended('banner_stop ' || $1::uuid::text, 0))"
-# Who was merged since the token was made is stopped as who they are now.
+# Who was merged since the token was made is stopped as who they are now. The join names the merged: a plan that is kept
+# from when there were few people may read all whom it can find, and everybody would be too many.
 WRITE = """
 INSERT INTO banner_stop (workspace_id, subject_id, profile_id, reason, reached, until)
 SELECT $1, u.subject_id, coalesce(p.merged_into, u.profile_id), u.reason, u.reached, coalesce(u.until, 'infinity')
 FROM unnest($2::uuid[], $3::int[], $4::text[], $5::int[], $6::timestamptz[])
   AS u (subject_id, profile_id, reason, reached, until)
-LEFT JOIN profile p ON p.workspace_id = $1 AND p.id = u.profile_id
+LEFT JOIN profile p ON p.workspace_id = $1 AND p.id = u.profile_id AND p.merged_into IS NOT NULL
 ON CONFLICT DO NOTHING
 """
 READ = """

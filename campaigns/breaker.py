@@ -79,9 +79,9 @@ class Breaker:
     def note_token(self, credential: Credential, gone: GoneDevice | None, outcome: Outcome) -> None:
         """A device took its push notification, or is gone."""
         guard = self.tokens[credential]
-        guard.note(gone)
-        if guard.is_full and guard.is_suspicious:
-            self.pause = Pause(PauseReason.TOKENS_GONE, pause_sentence(credential, guard, outcome.detail))
+        guard.note(gone, outcome)
+        if guard.must_stop and self.pause is None:
+            self.pause = Pause(PauseReason.TOKENS_GONE, pause_sentence(credential, guard))
 
     def unmade_sentence(self, example: Failure) -> str:
         tried = self.made + self.unmade

@@ -129,8 +129,9 @@ WHERE r.workspace_id = $1 AND r.id = $2 AND r.walked_through >= waiting.profile_
 """
 FORGET_CLAIM = "DELETE FROM claim WHERE workspace_id = $1 AND id = $2"
 LOCK_EXPIRED_CLAIM = """
-SELECT dispatch_id, walked_from FROM claim
-WHERE workspace_id = $1 AND id = $2 AND lease_until < now() FOR UPDATE SKIP LOCKED
+SELECT c.dispatch_id, c.walked_from,
+  (SELECT r.repeats_on <> '{}' FROM dispatch r WHERE r.workspace_id = $1 AND r.id = c.dispatch_id) AS repeats
+FROM claim c WHERE c.workspace_id = $1 AND c.id = $2 AND c.lease_until < now() FOR UPDATE OF c SKIP LOCKED
 """
 # Reads the dispatch from end to end, for a worker that died; an index of claims would cost every message more.
 PARK = """
@@ -222,7 +223,8 @@ async def release_expired(connection: Connection, *, workspace_id: UUID, claim_i
     if claim is None:
         return False
     dispatch_id = claim["dispatch_id"]
-    await connection.execute(REPEAT, workspace_id, dispatch_id, claim_id)
+    if claim["repeats"]:
+        await connection.execute(REPEAT, workspace_id, dispatch_id, claim_id)
     await connection.execute(PARK, workspace_id, dispatch_id, claim_id)
     if claim["walked_from"] is not None:
         await go_back(connection, workspace_id=workspace_id, dispatch_id=dispatch_id, profile_id=claim["walked_from"])

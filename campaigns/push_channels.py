@@ -44,9 +44,9 @@ class PushChannels:
 
         Raises CampaignError when a credential cannot be opened.
         """
-        async with transaction(workspace_id) as connection:
-            rows = await connection.fetch(ALL_SEALED, workspace_id)
-        async with self._opening:
+        async with self._opening:  # read inside: what was read first must not come after what was read later
+            async with transaction(workspace_id) as connection:
+                rows = await connection.fetch(ALL_SEALED, workspace_id)
             before = self._routes.get(workspace_id, {})
             routes = {}
             for row in rows:  # at most push_credentials.MOST_APPS

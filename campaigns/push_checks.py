@@ -172,7 +172,6 @@ def check_ios(ios: IosOptions) -> None:
         refuse("OUT_OF_RANGE", f"A badge is 0 (none) to {HIGHEST_BADGE:,}.", "ios", "badge")
     if ios.relevance_score is not None and not 0 <= ios.relevance_score <= 1:
         refuse("OUT_OF_RANGE", "A relevance is 0 to 1.", "ios", "relevance_score")
-    check_names(ios, ("subtitle",), LONGEST_OPTION * 4, "ios")
     check_names(ios, ("sound", "thread_id", "category"), LONGEST_OPTION, "ios")
     check_names(ios, ("collapse_id",), LONGEST_COLLAPSE_ID, "ios")
     check_life(ios.expiry_s, "ios", "expiry_s")
@@ -190,8 +189,11 @@ def check_web(content: PushContent) -> None:
     web = content.web
     for name in ("icon_url", "badge_url"):
         address = getattr(web, name)
-        if address is not None and ("{" in address or not WEB_ADDRESS.fullmatch(address)):
-            refuse("NOT_A_URL", "Write an address such as https://cdn.example.com/icon.png.", "web", name)
+        if address is None:
+            continue
+        if "{" in address or len(address) > URL_LIMIT or not WEB_ADDRESS.fullmatch(address):
+            example = "https://cdn.example.com/icon.png"
+            refuse("NOT_A_URL", f"Write an address such as {example}, of at most {URL_LIMIT:,} bytes.", "web", name)
     check_names(web, ("tag",), LONGEST_TAG, "web")
     check_life(web.ttl_s, "web", "ttl_s")
 
@@ -230,5 +232,9 @@ def with_clean_languages(content: PushContent) -> PushContent:
         if one.buttons is not None and [each.id for each in one.buttons] != [each.id for each in content.buttons]:
             message = "A translation has the same buttons as the notification, by their ids, in the same order."
             refuse("OTHER_BUTTONS", message, *path, "buttons")
+        said = [content.title if one.title is None else one.title, content.body if one.body is None else one.body]
+        if not content.silent and not "".join(said).strip():
+            message = "There is nothing to show in this language: write a title or a body, or leave both out."
+            refuse("EMPTY", message, *path, "title")
         translations.append(replace(one, locale=tag))
     return replace(content, locale=locale, translations=tuple(translations))

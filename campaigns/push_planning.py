@@ -44,13 +44,11 @@ SELECT count(DISTINCT id) FROM gated
 # A device that went from one person of the audience to another while the ledger was written stands in it twice. It gets
 # one message: whoever was written last has it, or had it last.
 SPARE_TWINS = """
-WITH placed AS (
-  SELECT d.profile_id, d.device_id, d.state,
-    row_number() OVER (PARTITION BY d.device_id ORDER BY d.profile_id DESC) AS place
-  FROM delivery d WHERE d.dispatch_id = $1 AND d.device_id <> 0),
-twin AS MATERIALIZED (SELECT profile_id, device_id FROM placed WHERE place > 1 AND state = 'pending')
-UPDATE delivery d SET state = 'skipped', reason = 'DEVICE_MOVED' FROM twin
-WHERE d.dispatch_id = $1 AND d.profile_id = twin.profile_id AND d.device_id = twin.device_id
+WITH shared AS MATERIALIZED (
+  SELECT device_id, max(profile_id) AS keeper FROM delivery WHERE dispatch_id = $1 AND device_id <> 0
+  GROUP BY device_id HAVING count(*) > 1)
+UPDATE delivery d SET state = 'skipped', reason = 'DEVICE_MOVED' FROM shared
+WHERE d.dispatch_id = $1 AND d.device_id = shared.device_id AND d.profile_id < shared.keeper AND d.state = 'pending'
 """
 COUNT_GATED = GATED + "SELECT reason, count(*) AS messages FROM gated GROUP BY 1"
 

@@ -4,6 +4,7 @@ What a notification is to a platform (campaigns/push_payloads.py) is JSON with h
 for each platform and language.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -41,6 +42,8 @@ SHORT_LIMIT, LONG_LIMIT, ADDRESS_LIMIT = 1_024, 4_096, 2_048
 KNOWN = {name: CONTEXT[name] for name in ("profile", "traits", "campaign", "now")}
 """What templates of notifications may begin with: nobody sends them, and nobody unsubscribes in them."""
 MOST_FOUND = 1_000
+BLANK = re.compile(rb"(?:\s|\\[nrt])*")
+"""What shows nothing, in a JSON string."""
 SHOWN = " shown"
 """Under which name the scope keeps that title or body say something to this recipient."""
 
@@ -240,13 +243,13 @@ def is_address(written: bytes) -> bool:
 
 def says_something(steps: Sequence[Step]) -> bool:
     """Whether there is text that is the same for everybody."""
-    return any(isinstance(step, bytes) and step.strip() for step in steps)
+    return any(isinstance(step, bytes) and not BLANK.fullmatch(step) for step in steps)
 
 
 def note_shown(steps: tuple[Step, ...], frame: Frame) -> None:
     start = len(frame.out)
     run(steps, frame)
-    if any(piece.strip() for piece in frame.out[start:]):
+    if not BLANK.fullmatch(b"".join(frame.out[start:])):
         frame.scope[SHOWN] = True
 
 

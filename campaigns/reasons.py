@@ -84,7 +84,7 @@ REFUSED: Mapping[str, str] = {
 NOT_YET: Mapping[str, str] = {
     "TRY_LATER": "The server asks to try again later.",
     "SERVER_CLOSING": "The server is closing its connections.",
-    "HOST_UNAVAILABLE": "The server does not take mail now.",
+    "HOST_UNAVAILABLE": "The server does not take messages now.",
     "CONNECT_FAILED": "The server cannot be reached.",
     "CONNECTION_LOST": "The connection broke; before the message had left it is tried again, after that it is in"
     " doubt.",
@@ -113,8 +113,8 @@ PAUSED: Mapping[str, str] = {
     PauseReason.SILENT: "No worker was at it for too long; after a restored backup it must not be sent again.",
     PauseReason.ERROR_THRESHOLD: "More messages were refused than its error threshold allows.",
     PauseReason.RENDER_FAILURES: "More than 1 % of its messages could not be made.",
-    PauseReason.TOKENS_GONE: "Half of the devices or more seem gone at once: its credential is of another app, or of"
-    " another environment.",
+    PauseReason.TOKENS_GONE: "Half of the devices or more are none of the app's, as it seems: its credential is of"
+    " another app, or of another environment.",
 }
 OF_MESSAGES: Mapping[str, str] = {**SKIPPED, **UNMADE, **REFUSED, **NOT_YET, **DOUBTS}
 """By the `reason` of a delivery."""

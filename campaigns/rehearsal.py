@@ -39,8 +39,9 @@ async def send_test(
     segment_id: UUID | None = None,
     external_ids: list[str] | None = None,
 ) -> Dispatch:
-    """Send a marked copy to a small segment or to listed profiles, at most 100; state and counts stay untouched.
+    """Send a copy to a small segment or to listed profiles, at most 100; state and counts stay untouched.
 
+    An email says [Test] in its subject; a notification is as it will be, to the byte.
     Consent is not asked (these are colleagues), suppression is. Raises CampaignError.
     """
     async with transaction(workspace_id) as connection:

@@ -299,9 +299,12 @@ async def work_on_test(
         return await give_up(workspace_id, campaign_id, dispatch_id, reason=SkipReason.SILENT)
     try:
         run = await runs.prepare(workspace_id, dispatch_id, carrier=carrier)
-        lane = await runs.open_lane(run, carrier=carrier)
     except CampaignError:
         return await give_up(workspace_id, campaign_id, dispatch_id, reason=SkipReason.CONTENT_REFUSED)
+    try:
+        lane = await runs.open_lane(run, carrier=carrier)
+    except CampaignError:
+        return await give_up(workspace_id, campaign_id, dispatch_id, reason=SkipReason.NO_CREDENTIAL)
     async with transaction(workspace_id) as connection:
         breaker = await runs.watch(connection, run, carrier=carrier)
     if not lane.gate.is_shut():
@@ -374,7 +377,9 @@ async def begin_sending(workspace_id: UUID, campaign_id: UUID, run: Run, *, carr
             return False
         people = BitMap.deserialize(await connection.fetchval(AUDIENCE, workspace_id, run.dispatch_id))
         if isinstance(run, PushRun):
-            await push_sizing.require_push_fits(connection, run.content, people, workspace_id=workspace_id, now=now)
+            await push_sizing.require_push_fits(
+                connection, run.content, people, workspace_id=workspace_id, dispatch_id=run.dispatch_id, now=now
+            )
         elif isinstance(run, EmailRun) and largest is not None:
             await sizing.require_fits(connection, run, people, carrier=carrier, largest=largest, now=now)
         await lifecycle.move(connection, campaign, S.SENDING, now=now)

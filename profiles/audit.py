@@ -12,10 +12,12 @@ BEGIN = """
 INSERT INTO audit_entry (workspace_id, at, key_id, action, object) VALUES ($1, $2, $3, $4, $5) RETURNING id
 """
 END = "UPDATE audit_entry SET outcome = $3, object = coalesce(object, $4) WHERE workspace_id = $1 AND id = $2"
+NEWEST = UUID(int=2**128 - 1)
+# Without an OR around the id, so that it is found by the index from there on, however the statement was planned.
 PAGE = """
 SELECT e.id, e.at, e.key_id, e.action, e.object, e.outcome, k.name AS key_name, k.prefix
 FROM audit_entry e JOIN api_key k ON k.workspace_id = e.workspace_id AND k.id = e.key_id
-WHERE e.workspace_id = $1 AND ($2::uuid IS NULL OR e.id < $2) AND ($3::text IS NULL OR e.action = $3)
+WHERE e.workspace_id = $1 AND e.id < $2 AND ($3::text IS NULL OR e.action = $3)
   AND ($4::text IS NULL OR e.object = $4) AND ($5::timestamptz IS NULL OR e.at >= $5)
 ORDER BY e.id DESC LIMIT $6
 """
@@ -61,5 +63,5 @@ async def page(
 ) -> list[Entry]:
     """At most `limit` entries before `after`, newest first."""
     async with transaction(workspace_id) as connection:
-        rows = await connection.fetch(PAGE, workspace_id, after, action, object, since, limit)
+        rows = await connection.fetch(PAGE, workspace_id, after or NEWEST, action, object, since, limit)
     return [Entry(**row) for row in rows]

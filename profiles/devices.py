@@ -99,10 +99,14 @@ UPDATE device SET disabled_at = $4, disabled_reason = $5
 WHERE workspace_id = $1 AND provider = $2 AND token = $3 AND disabled_at IS NULL
 """
 # The token and the time stand in the condition: a device that has registered anew since then is there all the same.
+# Locked in the order of ids: two campaigns may find the same devices gone at once.
 DISABLE_GONE = """
-UPDATE device AS d SET disabled_at = $5, disabled_reason = $6
-FROM unnest($2::bigint[], $3::text[], $4::timestamptz[]) AS g (id, token, since)
-WHERE d.workspace_id = $1 AND d.id = g.id AND d.token = g.token AND d.registered_at < g.since AND d.disabled_at IS NULL
+WITH gone AS MATERIALIZED (
+  SELECT d.id FROM unnest($2::bigint[], $3::text[], $4::timestamptz[]) AS g (id, token, since)
+  JOIN device d ON d.id = g.id
+  WHERE d.workspace_id = $1 AND d.token = g.token AND d.registered_at < g.since AND d.disabled_at IS NULL
+  ORDER BY d.id FOR UPDATE OF d)
+UPDATE device AS d SET disabled_at = $5, disabled_reason = $6 FROM gone WHERE d.workspace_id = $1 AND d.id = gone.id
 """
 OF_PROFILES = f"""
 SELECT d.* FROM unnest($2::int[]) AS u (id) CROSS JOIN LATERAL (

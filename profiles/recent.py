@@ -101,6 +101,9 @@ class Claim:
                     await other._ended.wait()
 
     def release(self) -> None:
+        """Let go of the names, and of the claims before, which whoever waits for this one would keep with it."""
         for name in self._mine:
             del self._claimed[name]
+        self._mine.clear()
+        self._before.clear()
         self._ended.set()

@@ -107,8 +107,13 @@ async def create(workspace_id: UUID, wanted: SavedQueryInput, *, now: datetime, 
     Raises SegmentError: SQL_NOT_ALLOWED, SQL_FAILED, NAME_TAKEN, TOO_MANY_SAVED_QUERIES when the workspace has `most`,
     and those of a bad name or description.
     """
-    name, description = clean_name(wanted.name), checked_description(wanted.description)
     await try_out(workspace_id, wanted.sql, now=now)
+    return await insert(workspace_id, wanted, most=most)
+
+
+async def insert(workspace_id: UUID, wanted: SavedQueryInput, *, most: int = MOST) -> SavedQuery:
+    """`create` with SQL that was tried out."""
+    name, description = clean_name(wanted.name), checked_description(wanted.description)
     async with transaction(workspace_id) as connection:
         # One after the other, so that two who count at once do not both find room.
         await lock_list(connection, workspace_id)

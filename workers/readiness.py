@@ -71,6 +71,8 @@ def answering(readiness: Readiness, *, host: str, port: int, metrics: Numbers = 
     """
 
     class Handler(BaseHTTPRequestHandler):
+        timeout = PATIENCE_S  # for the request: who connects and says nothing must not keep a thread
+
         def do_GET(self) -> None:
             if self.path == "/metrics":
                 numbers = metrics(self.headers.get("Authorization", ""), self.client_address[0])

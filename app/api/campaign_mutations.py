@@ -16,7 +16,7 @@ from app.api.enums import CampaignClass, MissedPolicy
 from app.api.ids import Kind
 from app.api.payloads import Payload, converted, given
 from app.context import Info
-from campaigns import control, drafts, rehearsal, sending
+from campaigns import content, control, drafts, rehearsal, sending
 from campaigns.banner_rules import PLAIN
 from campaigns.drafts import CampaignChanges, CampaignInput
 from profiles.keys import Scope
@@ -291,18 +291,24 @@ def to_changes(wanted: CampaignUpdateInput) -> CampaignChanges:
     )
 
 
+async def prove(info: Info, wanted: CampaignCreateInput) -> None:
+    """Have a new campaign's content read."""
+    context = info.context
+    with content_paths(wanted.content):
+        context.proved = await content.proved(
+            to_content(wanted.content), context.resources.proofs, workspace_id=context.workspace_id
+        )
+
+
 @output
 class CampaignMutations:
-    @mutation(needs=Scope.CAMPAIGNS, once=True)
+    @mutation(needs=Scope.CAMPAIGNS, once=True, beforehand=prove)
     async def campaign_create(self, info: Info, input: CampaignCreateInput) -> CampaignCreatePayload:
         """Make a draft."""
+        proved = info.context.proved
+        assert proved is not None
         with content_paths(input.content):
-            row = await drafts.create(
-                info.context.workspace_id,
-                to_input(input),
-                proofs=info.context.resources.proofs,
-                now=info.context.now,
-            )
+            row = await drafts.insert(info.context.workspace_id, to_input(input), proved, now=info.context.now)
         return CampaignCreatePayload(campaign=Campaign.of(row))
 
     @mutation(needs=Scope.CAMPAIGNS)

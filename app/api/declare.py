@@ -6,7 +6,7 @@ into `userErrors`. `tests/contract` proves that every type, field and argument h
 
 import dataclasses
 import inspect
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from enum import EnumMeta
 from functools import wraps
 from typing import Any, TypeVar, dataclass_transform
@@ -16,7 +16,7 @@ from strawberry.extensions import FieldExtension
 from strawberry.types import Info
 
 from app.auth import require
-from app.once import Audited, Once
+from app.once import Audited, Beforehand, Once
 from app.problems import AsUserErrors
 from profiles.keys import Scope
 
@@ -127,12 +127,19 @@ def query(*, needs: Scope, from_apps: bool = False) -> Callable[[Callable[..., A
     return declare
 
 
-def mutation(*, needs: Scope, from_apps: bool = False, once: bool = False) -> Callable[[Callable[..., Any]], Any]:
+def mutation(
+    *,
+    needs: Scope,
+    from_apps: bool = False,
+    once: bool = False,
+    beforehand: Callable[[Any, Any], Awaitable[None]] | None = None,
+) -> Callable[[Callable[..., Any]], Any]:
     """A field that changes something and answers a payload, whose `userErrors` say why it did not.
 
     `once`: sent again with the same Idempotency-Key it answers again and does nothing. All that sends or makes
-    something is so, unless its input itself says whether it came before. What is told of people (`ingest`) is not
-    audited: it is data, and too much.
+    something is so, unless its input itself says whether it came before; its resolver runs in one transaction, and
+    `beforehand` is given info and input before that, for what has no place in one. What is told of people (`ingest`)
+    is not audited: it is data, and too much.
     """
 
     def declare(resolver: Callable[..., Any]) -> Any:
@@ -141,7 +148,8 @@ def mutation(*, needs: Scope, from_apps: bool = False, once: bool = False) -> Ca
         requires = Requires(needs, from_apps=from_apps)
         audited = [] if needs is Scope.INGEST else [Audited()]
         first = [Once()] if once else []
-        return strawberry.mutation(resolver, extensions=[*first, AsUserErrors(), *tells, *audited, requires])
+        steps = [] if beforehand is None else [Beforehand(beforehand)]
+        return strawberry.mutation(resolver, extensions=[*first, *steps, AsUserErrors(), *tells, *audited, requires])
 
     return declare
 

@@ -1,8 +1,12 @@
 """Previews of push notifications: what every platform would be given for one recipient."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from strawberry import ID
 
 from app.api import ids
+from app.api.content import as_clients_know
 from app.api.declare import about, input_type, output, query
 from app.api.enums import PushTarget
 from app.api.ids import Kind
@@ -11,6 +15,7 @@ from app.api.push_content import PushContentInput, to_push
 from app.context import Info
 from campaigns import previews, push_proofs
 from campaigns.push_rendering import PAYLOAD_LIMIT
+from db.errors import MusterError
 from profiles.keys import Scope
 
 
@@ -79,16 +84,27 @@ class PushPreviewQueries:
     async def campaign_push_preview(self, info: Info, input: CampaignPushPreviewInput) -> CampaignPushPreview:
         """A push notification as every platform would be given it for one recipient. Nothing is saved or sent."""
         recipient = input.recipient
-        made = await previews.preview_push(
-            info.context.workspace_id,
-            previews.PushPreviewInput(
-                campaign_id=ids.optional(Kind.CAMPAIGN, input.campaign_id, field="campaign_id"),
-                content=to_push(input.content) if input.content is not None else None,
-                profile_id=profile_key(recipient.profile_id.value) if recipient.profile_id else None,
-                external_id=recipient.external_id.value if recipient.external_id else None,
-                sample=to_sample(recipient.sample.value) if recipient.sample else None,
-            ),
-            proofs=info.context.resources.proofs,
-            now=info.context.now,
-        )
+        with notification_paths():
+            made = await previews.preview_push(
+                info.context.workspace_id,
+                previews.PushPreviewInput(
+                    campaign_id=ids.optional(Kind.CAMPAIGN, input.campaign_id, field="campaign_id"),
+                    content=to_push(input.content) if input.content is not None else None,
+                    profile_id=profile_key(recipient.profile_id.value) if recipient.profile_id else None,
+                    external_id=recipient.external_id.value if recipient.external_id else None,
+                    sample=to_sample(recipient.sample.value) if recipient.sample else None,
+                ),
+                proofs=info.context.resources.proofs,
+                now=info.context.now,
+            )
         return CampaignPushPreview.of(made)
+
+
+@contextmanager
+def notification_paths() -> Iterator[None]:
+    """Refusals of a notification by the names that its fields have in the API."""
+    try:
+        yield
+    except MusterError as refusal:
+        refusal.field = tuple(as_clients_know("push", part) for part in refusal.field)
+        raise

@@ -133,14 +133,19 @@ class SavedQueryQueries:
         )
 
 
+async def try_out(info: Info, wanted: SavedQueryCreateInput) -> None:
+    """Have the database look at the SQL, over a connection of its own."""
+    await saved_queries.try_out(info.context.workspace_id, wanted.sql, now=info.context.now)
+
+
 @output
 class SavedQueryMutations:
-    @mutation(needs=Scope.SEGMENTS, once=True)
+    @mutation(needs=Scope.SEGMENTS, once=True, beforehand=try_out)
     async def saved_query_create(self, info: Info, input: SavedQueryCreateInput) -> SavedQueryCreatePayload:
         """Save SQL, once it is allowed and the database could run it."""
         wanted = SavedQueryInput(name=input.name, sql=input.sql, description=input.description)
         most = info.context.services.settings.saved_query_limit
-        row = await saved_queries.create(info.context.workspace_id, wanted, now=datetime.now(UTC), most=most)
+        row = await saved_queries.insert(info.context.workspace_id, wanted, most=most)
         return SavedQueryCreatePayload(saved_query=SavedQuery.of(row))
 
     @mutation(needs=Scope.SEGMENTS)

@@ -136,6 +136,7 @@ BODIES: dict[str, bytes] = {
     "U+0000 as a name": b"{" + ASK + b', "variables": {"\\u0000": 1}}',
     "brackets without end": b"{" + ASK + b', "variables": {"a": ' + b"[" * 100_000 + b"}}",
     "a list of 100000": b"{" + ASK + b', "variables": {"a": [' + b'"a",' * 99_999 + b'"a"]}}',
+    "a list in a variable called data": b"{" + ASK + b', "variables": {"data": [' + b'"a",' * 99_999 + b'"a"]}}',
     "objects in their thousands": b"{" + ASK + b', "variables": {"a": [' + b'{"b":1},' * 99_999 + b"{}]}}",
     "a thousand variables": b"{" + ASK + b', "variables": {' + b",".join(b'"v%d":1' % n for n in range(1_000)) + b"}}",
     "lists in lists": b"{" + ASK + b', "variables": {"a": [' + b"[1]," * MOST_VALUES + b"[]]}}",

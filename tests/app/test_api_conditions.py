@@ -13,7 +13,7 @@ import pytest
 
 from tests.app.caller import Caller
 from tests.app.filling import VISITOR, Did, Somebody, evaluate, make_people, make_segment, members
-from tests.campaigns.factories import Sent, make_delivered, make_event
+from tests.campaigns.factories import Sent, make_campaign, make_delivered, make_event
 from tests.segments.definitions import SHOWN
 
 DAY = timedelta(days=1)
@@ -446,11 +446,15 @@ async def test_a_qualifying_event_admits_somebody_and_an_imported_list_stays(con
     assert (await members(console, rule), await members(console, curated)) == ({"ada"}, {"bob"})
 
 
-async def test_every_definition_of_the_guide_is_answered_in_the_shape_in_which_it_was_given(console: Caller) -> None:
+async def test_every_definition_of_the_guide_is_answered_in_the_shape_in_which_it_was_given(
+    console: Caller, now: datetime
+) -> None:
     """What a client reads it may send again, ids and all."""
     named = await make_segment(console, {"identified": True}, name="named")
     query = await console.data("SavedQueryCreate", input={"name": "q", "sql": "SELECT profile_id FROM profiles"})
+    campaign = await make_campaign(console.workspace_id, now=now)
     real = {
+        "cmp_0198c0de0000700080000000000000bb": f"cmp_{campaign.id.hex}",
         "seg_0198c0de0000700080000000000000aa": named,
         "svq_0198c0de0000700080000000000000cc": query["savedQuery"]["id"],
     }

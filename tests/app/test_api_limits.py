@@ -30,6 +30,7 @@ from app.settings import load_settings
 from profiles import workspaces
 from profiles.events import MOST_EVENTS
 from profiles.profiles import MOST_INPUTS
+from profiles.traits import MOST_KEYS
 from segments.static import MOST_IDS
 from tests.app.caller import OPERATIONS, Caller
 from tests.app.conftest import running
@@ -133,6 +134,14 @@ def test_everything_the_edge_takes_at_most_is_below_the_bound_on_values() -> Non
     ):
         assert not limits.is_too_much(most)
     assert limits.is_too_much({"input": {"id": "seg_1", "externalIds": ["a"] * 20_000}})
+
+
+def test_a_variable_is_counted_whatever_its_name() -> None:
+    """T-17: `query Q($data: [ID!]!)` is the client's to write, and 400,000 ids took 2 s to coerce."""
+    for name in CLIENT_KEYS:
+        assert limits.is_too_much({name: ["a"] * 20_000})
+        assert limits.is_too_much({name: {"ids": ["a"] * 20_000}})
+        assert not limits.is_too_much({name: {str(n): n for n in range(MOST_KEYS)}})
 
 
 def test_the_clients_own_keys_are_json_wherever_an_input_has_them() -> None:

@@ -121,6 +121,53 @@ async def test_a_database_that_is_away_is_told_and_the_rest_all_the_same(
     assert "process_cpu_seconds_total" in found
 
 
+async def test_two_who_scrape_at_once_are_both_told(console: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One looks, and the other gets what the look before found, not nothing."""
+    await people(console, "ada")
+    await make(console)
+    assert (await scraped(console.http))['muster_campaigns{channel="EMAIL",status="DRAFT"}'] == 1
+    metrics.LATEST.looked_at = float("-inf")
+    looks, found = 0, metrics.standing
+
+    async def slow() -> list[Any]:
+        nonlocal looks
+        looks += 1
+        other = await scraped(console.http)
+        assert other['muster_campaigns{channel="EMAIL",status="DRAFT"}'] == 1
+        return await found()
+
+    monkeypatch.setattr(metrics, "standing", slow)
+    await scraped(console.http)
+    assert looks == 1
+
+
+def test_a_worker_does_not_tell_what_it_never_asked() -> None:
+    """Its database would seem to be away."""
+    assert b"muster_database_up" not in metrics.text()
+    assert b"muster_database_connections" in metrics.text()
+    assert b"muster_database_up" in metrics.text_of_all()
+
+
+async def test_a_request_too_many_is_counted(console: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.rates.RequestRates.admits", lambda *_: False)
+    before = await scraped(console.http)
+    assert (await console.http.get("/v1/banners?placement=top")).status_code == 429
+    after = await scraped(console.http)
+    refused = 'muster_http_requests_total{route="none",status="429"}'
+    assert after[refused] - before[refused] == 1
+
+
+async def test_a_stream_is_no_slow_answer(console: Caller) -> None:
+    """It is counted, and its length is not."""
+    before = await scraped(console.http)
+    await console.with_headers(Accept="text/event-stream").post("{ nope }")
+    after = await scraped(console.http)
+    count = 'muster_http_requests_total{route="/graphql",status="200"}'
+    seconds = 'muster_http_request_seconds_count{route="/graphql"}'
+    assert after[count] - before.get(count, 0) == 1
+    assert after.get(seconds, 0) == before.get(seconds, 0)
+
+
 async def test_only_the_machine_itself_or_a_token_opens_the_numbers(environ: dict[str, str]) -> None:
     token = "a token of the metrics, 32 characters"
 
@@ -132,6 +179,8 @@ async def test_only_the_machine_itself_or_a_token_opens_the_numbers(environ: dic
 
     assert await status({}, "127.0.0.1") == 200
     assert await status({}, "10.0.0.1") == 403
+    # A proxy on the same machine that hands everything on.
+    assert await status({}, "127.0.0.1", **{"X-Forwarded-For": "203.0.113.9"}) == 403
     with_token = {"MUSTER_METRICS_TOKEN": token}
     assert await status(with_token, "127.0.0.1") == 403
     assert await status(with_token, "10.0.0.1", Authorization="Bearer wrong") == 403
@@ -239,6 +288,16 @@ async def test_an_operation_a_turn_and_a_call_of_a_channel_are_a_span_each(conso
     assert found["channel smtp"].context.trace_id == found["job deliver"].context.trace_id
     assert found["job deliver"].attributes == {"job_id": "17"}
     assert "ada" not in "".join(span.to_json() for span in found.values())
+
+
+def test_what_broke_is_in_a_span_by_its_kind_alone(spans: Any) -> None:
+    """The text of an exception may quote a row, and goes to no collector."""
+    with pytest.raises(ValueError, match="ada"), TRACES.span("job deliver"):
+        raise ValueError("Key (email)=(ada@example.com) exists")
+    (span,) = spans.get_finished_spans()
+    assert span.attributes == {"error.type": "ValueError"}
+    assert not span.status.is_ok
+    assert "ada" not in span.to_json()
 
 
 def test_traces_that_are_off_are_nothing_at_all() -> None:

@@ -13,13 +13,13 @@ from app.api.ids import Kind
 from app.pushproviders import Apns, Fcm, Shown, apns_error
 from app.pushsink import PushSink
 from app.settings import load_settings
-from campaigns import sending
+from campaigns import push_sizing, sending
 from campaigns.push_content import PushContent
 from profiles import keys
 from profiles.addresses import AddressHasher
 from profiles.devices import GoneDevice, Platform, Provider, disable_gone
 from profiles.models import KeyKind
-from tests.app.caller import Caller
+from tests.app.caller import Caller, operation_text
 from tests.app.conftest import MakeCaller, client_of
 from tests.campaigns.push_factories import (
     ScriptedProvider,
@@ -161,6 +161,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"title": "A", "android": {"ttlSeconds": 2_419_201}}, "OUT_OF_RANGE", "android.ttlSeconds"),
     ({"title": "A", "android": {"tag": "t" * 65}}, "TOO_LONG", "android.tag"),
     ({"title": "A", "web": {"iconUrl": "i.png"}}, "NOT_A_URL", "web.iconUrl"),
+    ({"title": "A", "web": {"badgeUrl": "https://a.example/" + "b" * 2_048}}, "NOT_A_URL", "web.badgeUrl"),
     ({"title": "A", "silent": True}, "SILENT", "title"),
     ({"silent": True, "ios": {"badge": 0}}, "SILENT", "ios.badge"),
     ({"silent": True, "ios": {"priority": "HIGH"}}, "SILENT_PRIORITY", "ios.priority"),
@@ -172,6 +173,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
         "OTHER_BUTTONS",
         "translations.0.buttons",
     ),
+    ({"title": "A", "translations": [{"locale": "de", "title": " "}]}, "EMPTY", "translations.0.title"),
     ({"title": "A", "variables": [{"name": "now", "default": ""}]}, "NOT_A_VARIABLE", "variables.0.name"),
     ({"title": "A", "body": "b" * 4_000}, "MESSAGE_TOO_LARGE", "body"),
 ]
@@ -229,6 +231,9 @@ async def test_a_preview_says_why_somebody_would_get_none(console: Caller) -> No
     assert [(one["payload"], one["sizeBytes"]) for one in shown["payloads"]] == [(None, None)] * 4
     asked: dict[str, Any] = {"content": {}, "recipient": {"sample": {}}}
     assert (await console.error("CampaignPushPreview", input=asked))["code"] == "EMPTY"
+    asked["content"] = {"title": "A", "customData": [{"key": "aps", "value": ""}]}
+    refused = {"code": "RESERVED_KEY", "field": ["content", "customData", "0", "key"]}
+    assert await console.error("CampaignPushPreview", input=asked) == refused
 
 
 @pytest.mark.parametrize(("letters", "status"), [(0, "SENDING"), (1, "PAUSED")])
@@ -259,6 +264,36 @@ async def test_what_is_too_large_for_one_of_the_audience_is_refused_before_the_f
         assert found["statusReason"] == "MESSAGE_TOO_LARGE"
         assert "4,097 bytes" in found["statusDetail"]
         assert "most of it is body" in found["statusDetail"]
+
+
+async def test_only_people_who_get_a_message_are_looked_at_for_its_size(
+    console: Caller, workspace: UUID, hasher: AddressHasher, now: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """T-15: whoever has no device or is skipped holds nobody up, and hides nobody who has less to say."""
+    await set_credential(workspace, now=now)
+    for name, letters in (("reached", 10), ("unreached", 9_000), ("refusing", 8_000)):
+        traits = {"a": "a" * letters}
+        made = await console.data("ProfileUpsert", input={"externalId": name, "traits": traits})
+        if name != "unreached":
+            await make_device(workspace, name, now=now)
+    refusal = {"profileId": made["profile"]["id"], "channel": "PUSH", "topic": "*", "status": "UNSUBSCRIBED"}
+    await console.data("ConsentUpdate", input=refusal)
+    content = PushContent(title="A", body="{{ traits.a }}")
+
+    async def sent() -> tuple[int, str | None]:
+        campaign = await make_push_campaign(workspace, now=now, content=content)
+        await sending.start(workspace, campaign.id, now=now)
+        provider = ScriptedProvider()
+        carrier = push_carrier(provider, hasher)
+        for work in (sending.prepare, sending.deliver):
+            await work(workspace, campaign.id, carrier=carrier, now=now, until=float("inf"))
+        found = await console.data("Campaign", id=ids.encode(Kind.CAMPAIGN, campaign.id))
+        return len(provider.received), found["statusReason"]
+
+    assert await sent() == (1, None)
+    monkeypatch.setattr(push_sizing, "LOOKED_AT", 1)
+    await console.data("ProfileUpsert", input={"externalId": "reached", "traits": {"a": "a" * 5_000}})
+    assert await sent() == (0, "MESSAGE_TOO_LARGE")
 
 
 @pytest.fixture
@@ -322,9 +357,22 @@ async def test_what_is_no_credential_is_refused(console: Caller) -> None:
     for wanted, code, field in (
         ({"secret": {"fcm": {"serviceAccount": "{}"}}}, "INVALID_SECRET", "secret"),
         ({"secret": {"apns": APNS_SECRET}}, "INVALID_SECRET", "secret"),
+        ({"secret": {"fcm": {"serviceAccount": " " * 8_193}}}, "TOO_LONG", "secret"),
         ({"app": "My App", "secret": {"apns": APNS_SECRET}}, "INVALID_APP", "app"),
     ):
         assert await console.refusal("PushCredentialSet", input=wanted) == (code, ["input", field])
+
+
+async def test_a_secret_of_the_wrong_shape_is_not_repeated(console: Caller) -> None:
+    """T-26."""
+    key, asked = p8(), operation_text("PushCredentialSet")
+    secrets: list[dict[str, Any]] = [{"apns": {"p8": key}}, {"apns": APNS_SECRET | {"p8": [key]}}, {"fcm": key}]
+    answers = [(await console.post(asked, {"input": {"secret": secret}})).text for secret in secrets]
+    literal = f'mutation {{ pushCredentialSet(input: {{secret: {{apns: """{key}"""}}}}) {{ credential {{ app }} }} }}'
+    answers.append((await console.post(literal)).text)
+    for answer in answers:
+        assert "something long." in answer
+        assert "PRIVATE KEY" not in answer
 
 
 async def test_a_person_has_several_devices_that_move_are_renewed_and_tell_why_they_are_disabled(

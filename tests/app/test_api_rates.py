@@ -94,7 +94,11 @@ async def test_without_valkey_each_process_counts_for_itself(
     assert tries == 1
 
 
-async def test_a_valkey_that_hangs_is_given_up(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_valkey_that_hangs_is_given_up(
+    database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One line tells it, however many waited."""
+
     async def hang(*_: object, **__: object) -> bool:
         await asyncio.Event().wait()
         return True
@@ -106,6 +110,21 @@ async def test_a_valkey_that_hangs_is_given_up(database: Database, monkeypatch: 
         with pytest.raises(RateLimited):
             await limit.take("a", 1)
         await limit.take("b", 1)
+        limit.away_until = 0.0
+        caplog.clear()
+        await asyncio.gather(*(limit.take(f"c{n}", 1) for n in range(5)))
+    assert len(caplog.records) == 1
+
+
+async def test_callers_with_nothing_left_are_forgotten_before_they_fill_the_memory(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rates, "MOST_SPENT", 3)
+    async with OperationRates(database.redis_url, 1).running() as limit:
+        for n in range(5):
+            with pytest.raises(RateLimited):
+                await limit.take(f"from 10.0.0.{n}", 2)
+        assert list(limit.spent) == [f"from 10.0.0.{n}" for n in (2, 3, 4)]
 
 
 async def test_a_publishable_key_is_limited_by_address(

@@ -5,10 +5,13 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from tortoise.backends.base.client import TransactionalDBClient
+from tortoise.connection import get_connections
 
 from app.once import idempotency_key
-from db.transactions import transaction
-from profiles import requests
+from campaigns import content
+from db.transactions import transaction, transaction_apart
+from profiles import audit, requests
 from profiles.errors import ProfileError
 from tests.app.caller import Caller
 from tests.app.conftest import MakeCaller
@@ -133,6 +136,29 @@ async def test_a_second_one_does_not_wait_for_the_first(console: Caller, now: An
     assert await once(console, now, work) == {"brand": "brd_1"}
 
 
+async def test_children_and_second_connections_are_asked_before_the_transaction_begins(
+    console: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else ten requests that hold one connection each, and wait, hold all that there are."""
+    held: list[bool] = []
+
+    def watched(step: Any) -> Any:
+        def watching(*args: Any, **kwargs: Any) -> Any:
+            held.append(isinstance(get_connections().get("default"), TransactionalDBClient))
+            return step(*args, **kwargs)
+
+        return watching
+
+    wanted = await complete(console)
+    monkeypatch.setattr(content, "proved", watched(content.proved))
+    monkeypatch.setattr("segments.saved_queries.transaction_apart", watched(transaction_apart))
+    await keyed(console, "1").data("CampaignCreate", input=wanted)
+    query = {"name": "All", "sql": "SELECT profile_id FROM profiles"}
+    made = await keyed(console, "2").data("SavedQueryCreate", input=query)
+    assert await keyed(console, "2").data("SavedQueryCreate", input=query) == made
+    assert held == [False, False, False]
+
+
 async def test_a_crash_between_leaves_neither_the_work_nor_the_note(console: Caller, now: Any) -> None:
     async def work() -> dict[str, str]:
         await console.data("Brands")
@@ -203,3 +229,21 @@ async def test_the_log_is_paged_while_it_grows(console: Caller) -> None:
     rest = await console.data("AuditLog", first=2, after=first["pageInfo"]["endCursor"])
     assert (first["pageInfo"]["hasNextPage"], rest["pageInfo"]["hasNextPage"]) == (True, False)
     assert len(first["edges"]) + len(rest["edges"]) == 3
+
+
+async def test_what_is_no_id_is_not_kept_of_an_input(console: Caller) -> None:
+    """A client may write an address there, or two megabytes."""
+    assert (await console.refusal("CampaignSend", input={"id": "ada@example.com"}))[0] == "INVALID_ID"
+    assert [(one["action"], one["object"]) for one in await log(console)] == [("campaignSend", None)]
+
+
+async def test_what_was_done_is_answered_though_its_outcome_could_not_be_kept(
+    console: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*_: Any, **__: Any) -> None:
+        raise OSError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(audit, "end", away)
+        assert (await console.data("BrandCreate", input={"name": "Acme"}))["brand"]["name"] == "Acme"
+    assert [(one["action"], one["outcome"]) for one in await log(console)] == [("brandCreate", None)]

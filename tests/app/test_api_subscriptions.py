@@ -1,8 +1,10 @@
 """Subscriptions: told as it is, then what changed, until it is over; and what ends or refuses them."""
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -10,6 +12,7 @@ import httpx2
 import orjson
 import pytest
 import websockets
+from limits import RateLimitItemPerMinute
 from starlette.applications import Starlette
 
 from app import followed, shares, sockets
@@ -23,7 +26,10 @@ from tests.app.subscribing import PROTOCOL, Line, connected, line_of
 from tests.app.test_api_campaigns import instant, make, people, work
 from tests.app.test_api_evaluations import make as make_segment
 from tests.app.test_api_evaluations import work as evaluate
-from tests.app.test_api_server import server  # noqa: F401  # a fixture
+from tests.app.test_api_server import (
+    api_process,
+    server,  # noqa: F401  # a fixture
+)
 
 FOLLOW = "subscription S($id: ID!) { campaignProgress(id: $id) { status } }"
 
@@ -245,6 +251,45 @@ async def test_a_subscription_is_no_request_with_one_answer(console: Caller) -> 
     assert "text/event-stream" in answer.text
 
 
+async def test_a_document_that_is_refused_costs_what_any_other_does(app: Starlette, line: Line) -> None:
+    """Else a key could have one after the other read for nothing."""
+    rates = app.state.services.rates
+    rates.most, rates.item = 1, RateLimitItemPerMinute(1)
+    for code in ("RATE_LIMITED", "RATE_LIMITED"):
+        await line.say("subscribe", id="1", payload={"query": "subscription {"})
+        assert (await line.hear())["payload"][0]["extensions"]["code"] == code
+
+
+async def test_a_connection_has_so_many_subscriptions_and_no_more(
+    console: Caller, line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sockets, "MOST_OPERATIONS", 1)
+    campaign = await make(console)
+    await line.subscribe("CampaignProgress", id=campaign)
+    await line.told()
+    await line.subscribe("CampaignProgress", at="2", id=campaign)
+    refused = await line.hear()
+    assert (refused["id"], refused["payload"][0]["extensions"]["code"]) == ("2", "TOO_MANY_SUBSCRIPTIONS")
+    await line.say("complete", id="1")
+    await line.subscribe("CampaignProgress", at="2", id=campaign)
+    assert (await line.told("2"))["status"] == "DRAFT"
+
+
+async def test_apps_hold_no_connections(app: Starlette, app_caller: Caller) -> None:
+    """They can follow nothing, and everybody has their key."""
+    assert await close_code(app, INIT.replace("KEY", str(app_caller.key))) == 4403
+
+
+async def test_who_accepts_json_too_is_answered_with_it(console: Caller) -> None:
+    """What clients such as urql send with each query."""
+    both = "application/graphql-response+json, application/json, text/event-stream, multipart/mixed"
+    assert (await console.with_headers(Accept=both).data("Workspace"))["name"]
+
+
+def test_the_reason_of_a_close_fits_into_its_frame() -> None:
+    assert len(sockets.Closed(4409, "\u00e9" * 200).reason.encode()) <= 123
+
+
 # --- on a real server ---------------------------------------------------------------------------------------------
 
 
@@ -280,3 +325,23 @@ async def test_both_ways_work_on_a_real_server(server: str, console: Caller) -> 
             await line.recv()
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == 1009
+
+
+async def test_a_server_that_stops_does_not_wait_for_streams(
+    environ: dict[str, str], tmp_path: Path, console: Caller
+) -> None:
+    asked = {"query": operation_text("CampaignProgress"), "variables": {"id": await make(console)}}
+    headers = console.all_headers() | {"Accept": "text/event-stream"}
+    log = tmp_path / "log"
+    async with (
+        api_process(environ, log) as (url, process),
+        httpx2.AsyncClient(base_url=url, timeout=60) as http,
+        http.stream("POST", "/graphql", json=asked, headers=headers) as events,
+    ):
+        told = events.aiter_lines()
+        assert await anext(told) == "event: next"
+        process.terminate()
+        # It was broken off, which is no end of what is followed: the client asks again.
+        assert "event: complete" not in [text async for text in told]
+    assert process.returncode in (0, -signal.SIGTERM)
+    assert "timeout graceful shutdown exceeded" not in log.read_text()

@@ -45,7 +45,8 @@ def tracked_in(mail: bytes) -> tuple[list[str], str]:
 
 def said(answer: httpx2.Response) -> dict[str, str]:
     """The headers of an answer that are about what it is."""
-    return {name: text for name, text in answer.headers.items() if name not in ("content-length", "server-timing")}
+    others = ("content-length", "content-security-policy", "server-timing", "x-content-type-options", "x-request-id")
+    return {name: text for name, text in answer.headers.items() if name not in others}
 
 
 async def blast(console: Caller, *names: str, **more: Any) -> tuple[str, dict[str, bytes]]:

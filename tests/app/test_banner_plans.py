@@ -144,10 +144,9 @@ async def rich(console: Caller, app_caller: Caller, monkeypatch: pytest.MonkeyPa
 
 
 def told(response: httpx2.Response) -> tuple[int, dict[str, str], bytes]:
-    """All of an answer but how long it took, and that others might answer other origins otherwise."""
-    headers = {
-        name.lower(): value for name, value in response.headers.items() if name.lower() not in ("server-timing", "vary")
-    }
+    """All of an answer but how long it took, its name in the log, and whether others were answered otherwise."""
+    own = ("server-timing", "x-request-id", "vary")
+    headers = {name.lower(): value for name, value in response.headers.items() if name.lower() not in own}
     return response.status_code, headers, response.content
 
 

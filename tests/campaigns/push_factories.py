@@ -4,10 +4,11 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from time import monotonic
 from typing import Any
 from uuid import UUID, uuid4
 
-from campaigns import push_credentials
+from campaigns import push_credentials, sending
 from campaigns.carrier import Carrier, PushCarrier, Slots
 from campaigns.drafts import CampaignInput, create
 from campaigns.models import Campaign
@@ -16,6 +17,7 @@ from campaigns.push_content import PushContent
 from campaigns.push_credentials import FcmSecret, Secret
 from campaigns.sealing import Sealer
 from channels.base import Outcome, OutcomeKind, PushMessage
+from db.transactions import transaction
 from profiles import devices
 from profiles.addresses import AddressHasher, Channel
 from profiles.devices import Device, DeviceInput, Platform, Provider
@@ -24,6 +26,7 @@ from tests.campaigns.factories import ReadHere, ScriptedChannel, carrier, everyo
 SEALER = Sealer({"1": "a secret key of the tests, 32 characters or more"})
 CONTENT = PushContent(title="Hello", body="There are new records")
 ACCEPTED = Outcome(OutcomeKind.ACCEPTED, "ACCEPTED", "ANSWER", provider_id="of-the-provider")
+GONE = Outcome(OutcomeKind.REFUSED, "UNREGISTERED", "ANSWER", "404 UNREGISTERED", bad_address=True)
 
 
 class KnownProviders:
@@ -137,3 +140,25 @@ async def make_push_campaign(workspace_id: UUID, *, now: datetime, **wanted: Any
         "segment_ids": (await everyone_id(workspace_id),),
     }
     return await create(workspace_id, CampaignInput(**(given | wanted)), proofs=ReadHere(), now=now)
+
+
+async def disabled(workspace: UUID) -> list[str]:
+    """Tokens of devices that were disabled."""
+    async with transaction(workspace) as connection:
+        return [row[0] for row in await connection.fetch("SELECT token FROM device WHERE disabled_at IS NOT NULL")]
+
+
+async def deliver(workspace: UUID, campaign_id: UUID, carrier: Carrier, *, now: datetime) -> None:
+    """Work until nothing is left that could leave now."""
+    while await sending.deliver(workspace, campaign_id, carrier=carrier, now=now, until=monotonic() + 60):
+        pass
+
+
+async def send(
+    workspace: UUID, provider: ScriptedProvider, hasher: AddressHasher, now: datetime, **wanted: Any
+) -> UUID:
+    """A campaign to everyone, as far as it comes at once; its id."""
+    campaign = await make_push_campaign(workspace, now=now, **wanted)
+    await sending.start(workspace, campaign.id, now=now)
+    await deliver(workspace, campaign.id, push_carrier(provider, hasher), now=now)
+    return campaign.id

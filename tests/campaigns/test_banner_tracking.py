@@ -364,3 +364,14 @@ async def test_an_id_counts_once_whenever_its_tokens_began(workspace: UUID) -> N
     assert sorted(became for (became,) in answers) == [ACCEPTED] * 5 + [DUPLICATE] * 5
     assert await it.counts() == BannerCounts(clicks=7)
     assert await banner_counts.verify(workspace) == []
+
+
+async def test_a_stop_never_has_everybody_read_not_even_by_a_plan_of_an_empty_workspace(workspace: UUID) -> None:
+    """Such a plan is kept by its connection, whatever the workspace grows to."""
+    async with transaction(workspace, generic_plans=True) as connection:
+        await connection.execute("SET LOCAL enable_seqscan = off")
+        await connection.execute(f"PREPARE planned AS {banner_stops.WRITE}")
+        plan = [row[0] for row in await connection.fetch("EXPLAIN EXECUTE planned(NULL, NULL, NULL, NULL, NULL, NULL)")]
+        await connection.execute("DEALLOCATE planned")
+    (scan,) = [line for line in plan if " on profile " in line]
+    assert "profile_merged" in scan, plan

@@ -63,6 +63,7 @@ async def test_a_credential_is_kept_sealed_and_only_its_facts_are_shown(
     assert await push_credentials.list_credentials(workspace) == [made]
     opened = await push_credentials.open_secret(workspace, app="default", provider=provider, sealer=SEALER)
     assert opened == secret(provider)
+    assert "PRIVATE KEY" not in repr(opened)
     owner = await asyncpg.connect(database.owner_url)
     try:
         row = await owner.fetchval("SELECT to_jsonb(c)::text || encode(sealed, 'escape') FROM push_credential c")

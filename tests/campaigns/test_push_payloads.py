@@ -253,6 +253,7 @@ def test_what_cannot_be_made_for_somebody_fails_that_one_alone() -> None:
     for content, code in (
         (PushContent(title="{{ profile.nobody_has }}"), "MISSING_VALUE"),
         (PushContent(title="{{ profile.x | default('') }}", body=" {{ profile.y | default('') }}"), "NOTHING_TO_SHOW"),
+        (PushContent(body="{% if profile.x %}A{% endif %}\n\n{{ profile.y | default('') }}"), "NOTHING_TO_SHOW"),
         (PushContent(title="A", link="https://shop.example/{{ profile.bad }}"), "NOT_A_URL"),
         (PushContent(title="A", body="{{ profile.long }}"), "TOO_LARGE"),
     ):

@@ -10,13 +10,11 @@ from uuid import UUID
 import orjson
 import pytest
 
-from campaigns import claims, control, push_credentials, rehearsal, sending
-from campaigns.carrier import Carrier
+from campaigns import claims, control, planning, push_credentials, rehearsal, sending
 from campaigns.errors import CampaignError
 from campaigns.listing import get
 from campaigns.models import CampaignStatus
 from campaigns.push_credentials import ApnsSecret, FcmSecret
-from campaigns.push_guard import LOOKED_BACK
 from channels.base import Outcome, OutcomeKind, OutcomeScope, PushProvider
 from db.transactions import transaction
 from profiles import consent, devices, erasing, merging
@@ -26,16 +24,19 @@ from tests.campaigns.factories import make_people
 from tests.campaigns.push_factories import (
     ACCEPTED,
     CONTENT,
+    GONE,
     ScriptedProvider,
+    deliver,
+    disabled,
     make_device,
     make_devices,
     make_push_campaign,
     push_carrier,
+    send,
     set_credential,
 )
 
 IPHONE = "a1" * 32
-GONE = Outcome(OutcomeKind.REFUSED, "UNREGISTERED", "ANSWER", "404 UNREGISTERED", bad_address=True)
 LEDGER = """
 SELECT p.external_id, v.token, d.state, d.reason FROM delivery d
 JOIN profile p ON p.workspace_id = d.workspace_id AND p.id = d.profile_id
@@ -49,28 +50,6 @@ async def ledger(workspace: UUID) -> list[Row]:
     """Whose message, to which token, in which state, and why."""
     async with transaction(workspace) as connection:
         return [tuple(row) for row in await connection.fetch(LEDGER)]
-
-
-async def disabled(workspace: UUID) -> list[str]:
-    """Tokens of devices that were disabled."""
-    async with transaction(workspace) as connection:
-        return [row[0] for row in await connection.fetch("SELECT token FROM device WHERE disabled_at IS NOT NULL")]
-
-
-async def deliver(workspace: UUID, campaign_id: UUID, carrier: Carrier, *, now: datetime) -> None:
-    """Work until nothing is left that could leave now."""
-    while await sending.deliver(workspace, campaign_id, carrier=carrier, now=now, until=monotonic() + 60):
-        pass
-
-
-async def send(
-    workspace: UUID, provider: ScriptedProvider, hasher: AddressHasher, now: datetime, **wanted: Any
-) -> UUID:
-    """A campaign to everyone, as far as it comes at once; its id."""
-    campaign = await make_push_campaign(workspace, now=now, **wanted)
-    await sending.start(workspace, campaign.id, now=now)
-    await deliver(workspace, campaign.id, push_carrier(provider, hasher), now=now)
-    return campaign.id
 
 
 async def test_every_device_of_every_profile_gets_one_message_and_a_row(
@@ -256,27 +235,42 @@ async def test_a_device_that_is_gone_is_disabled_and_one_that_came_back_is_not(
     assert await disabled(workspace) == ["token-ann"]
 
 
-async def test_a_credential_of_another_project_pauses_the_campaign_and_disables_nobody(
+async def test_a_device_that_moves_while_the_ledger_is_written_gets_one_message(
+    workspace: UUID, now: datetime, hasher: AddressHasher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stands in two chunks: the later owner's row is kept."""
+    monkeypatch.setattr(planning, "CHUNK", 1)
+    await make_people(workspace, ["ann", "ben"], hasher=hasher, now=now)
+    await make_device(workspace, "ann", now=now, token="tablet")
+    await set_credential(workspace, now=now)
+    provider = ScriptedProvider()
+    campaign = await make_push_campaign(workspace, now=now)
+    await sending.start(workspace, campaign.id, now=now)
+    async with transaction(workspace) as connection:
+        dispatch_id = await connection.fetchval("SELECT id FROM dispatch")
+        assert await planning.plan_chunk(connection, workspace_id=workspace, dispatch_id=dispatch_id)
+    await make_device(workspace, "ben", now=now, token="tablet")
+    carrier = push_carrier(provider, hasher)
+    await sending.prepare(workspace, campaign.id, carrier=carrier, now=now, until=monotonic() + 60)
+    assert await ledger(workspace) == [
+        ("ann", "tablet", "skipped", "DEVICE_MOVED"),
+        ("ben", "tablet", "pending", None),
+    ]
+    await deliver(workspace, campaign.id, carrier, now=now)
+    assert provider.tokens == ["tablet"]
+
+
+async def test_a_test_send_whose_credential_is_deleted_meanwhile_says_so(
     workspace: UUID, now: datetime, hasher: AddressHasher
 ) -> None:
-    """Of two apps one has the wrong credential: half of its devices and more seem gone at once."""
-    names = [f"p{place:03}" for place in range(LOOKED_BACK + 50)]
-    await make_people(workspace, [*names, "ann"], hasher=hasher, now=now)
-    await make_devices(workspace, names, now=now)
-    await make_device(workspace, "ann", now=now, token="of-the-club", app="club")
+    await make_people(workspace, ["ann"], hasher=hasher, now=now)
+    await make_devices(workspace, ["ann"], now=now)
     await set_credential(workspace, now=now)
-    await set_credential(workspace, FcmSecret("club"), app="club", now=now)
-    mismatch = Outcome(OutcomeKind.REFUSED, "OTHER_APP", "ANSWER", "403 SENDER_ID_MISMATCH", bad_address=True)
-    provider = ScriptedProvider(lambda message: ACCEPTED if message.token == "of-the-club" else mismatch)
-    campaign_id = await send(workspace, provider, hasher, now)
-    campaign = await get(workspace, campaign_id)
-    assert (campaign.status, campaign.status_reason) == (CampaignStatus.PAUSED, "TOKENS_GONE")
-    assert campaign.status_detail is not None
-    assert campaign.status_detail.startswith(
-        "100 % of the last 200 devices of FCM for the app 'default' are said to be gone (403 SENDER_ID_MISMATCH)."
-    )
-    assert LOOKED_BACK <= sum(message.token != "of-the-club" for message in provider.received) < len(names)
-    assert await disabled(workspace) == []
+    campaign = await make_push_campaign(workspace, now=now)
+    await rehearsal.send_test(workspace, campaign.id, external_ids=["ann"])
+    await push_credentials.delete_credential(workspace, app="default", provider=PushProvider.FCM)
+    await deliver(workspace, campaign.id, push_carrier(ScriptedProvider(), hasher), now=now)
+    assert await ledger(workspace) == [("ann", "token-ann", "skipped", "NO_CREDENTIAL")]
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from graphql import (
 
 from app import limits
 from app.api.declare import Requires
-from app.once import Audited, Once
+from app.once import Audited, Beforehand, Once
 from app.problems import AsUserErrors
 from app.schema import Mutation, Query, export
 from profiles.keys import Scope
@@ -132,7 +132,7 @@ def test_every_mutation_takes_one_input_and_answers_a_payload_of_its_own(publish
     for field in root_fields(Mutation).values():
         # Only what a mutation does once lies inside: a refusal is no answer that is kept.
         inside = next(at for at, one in enumerate(field.extensions) if isinstance(one, AsUserErrors))
-        assert all(isinstance(one, Once) for one in field.extensions[:inside]), field.python_name
+        assert all(isinstance(one, Once | Beforehand) for one in field.extensions[:inside]), field.python_name
 
 
 def test_every_mutation_is_sent_by_a_published_operation(published: GraphQLSchema) -> None:

@@ -8,7 +8,7 @@ const withKey = (to, options = {}) =>
   fetch(to, { ...options, headers: { ...options.headers, authorization: `Bearer ${key}` } });
 const found = { ok: 0, warn: 0, error: 0 };
 for (const { id, name, status, reason } of await auditServer({ url, fetchFn: withKey })) {
-  found[status] += 1;
+  found[status] = (found[status] ?? 0) + 1;
   if (status !== "ok") console.log(`${status} ${id} ${name}: ${reason}`);
 }
 console.log(JSON.stringify(found));

@@ -1,6 +1,8 @@
 """People whom a process remembers are those who would be found, or the batch begins anew with a look-up."""
 
 import asyncio
+import gc
+import weakref
 from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -143,6 +145,23 @@ async def test_who_is_waited_for_too_long_is_not_waited_for(workspace: UUID, mon
     recent = Recent()
     with recent.claim(workspace) as earlier, recent.claim(workspace) as later:
         assert (earlier.take({"ann"}), later.take({"ann"})) == ({"ann"}, set())
+        await later.turn()
+
+
+async def test_a_claim_that_ended_is_kept_by_nobody_who_came_after(workspace: UUID) -> None:
+    """Else a process that is never idle would keep the names of every batch since it was."""
+    recent = Recent()
+    with recent.claim(workspace) as later:
+        with recent.claim(workspace) as middle:
+            with recent.claim(workspace) as first:
+                first.take({"ann"})
+                assert middle.take({"ann", "bob"}) == {"bob"}
+                ended = weakref.ref(first)
+            assert later.take({"bob", "cid"}) == {"cid"}
+            del first
+        del middle
+        gc.collect()
+        assert ended() is None
         await later.turn()
 
 

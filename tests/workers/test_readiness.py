@@ -192,3 +192,11 @@ async def test_a_worker_that_is_stopped_or_killed_is_not_ready(database: Databas
         process.kill()
         process.wait()
     assert missing_of_worker(HOST, port) == ["worker"]
+
+
+async def test_who_connects_and_says_nothing_keeps_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readiness, "PATIENCE_S", 0.05)
+    with answering(Readiness({}), host="127.0.0.1", port=0) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        assert await reader.read() == b""
+        writer.close()
