@@ -13,6 +13,7 @@ import httpx2
 import pytest
 from starlette.applications import Starlette
 
+from app.embedded import start_valkey
 from app.main import create_app
 from app.settings import Settings
 from tests.app.caller import Caller
@@ -276,6 +277,28 @@ async def test_banners_outlive_the_database_by_an_hour(
             assert (await client.get("/readyz/banners")).status_code == 503
         await show(console, "New")
         await until(ada, ["New"], client)
+
+
+async def test_banners_change_without_valkey_too(
+    environ: dict[str, str], console: Caller, app_caller: Caller, tmp_path: Path
+) -> None:
+    """A process of `muster api` whose Valkey is stopped: no notice comes any more, and boards are read each second."""
+    one = await show(console, "Sale")
+    with start_valkey(tmp_path / "valkey") as valkey:
+        async with (
+            api_process(environ | {"REDIS_URL": valkey.url}, tmp_path / "log") as (url, _),
+            httpx2.AsyncClient(base_url=url, timeout=30) as client,
+        ):
+            ada = await signed_in(console, app_caller, "ada")
+            await until(ada, ["Sale"], client)
+            valkey.stop()
+            for operation, shown in (("CampaignPause", None), ("CampaignResume", "Sale")):
+                await console.data(operation, input={"id": one})
+                await until(ada, [shown], client)
+                assert [await titles(ada, client) for _ in range(3)] == [[shown]] * 3
+            assert (await client.get("/healthz")).json()["degraded"][0] == "valkey"
+            assert (await client.get("/readyz")).json() == {"ready": False, "missing": ["valkey"]}
+            assert (await client.get("/readyz/banners")).status_code == 200
 
 
 async def test_a_merged_person_is_looked_up_anew(console: Caller, app_caller: Caller, clock: Moved) -> None:
