@@ -15,6 +15,7 @@ MOST = 50_000
 """Names kept a generation, of which there are two: some 15 MB together."""
 
 LONGEST_TURN_S = 1.0
+"""Seconds that a batch waits for those before it; then PostgreSQL's locks decide, as they do between processes."""
 
 
 class Recent:

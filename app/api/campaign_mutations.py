@@ -395,7 +395,7 @@ class CampaignMutations:
 
     @mutation(needs=Scope.SEND, once=True)
     async def campaign_test_send(self, info: Info, input: CampaignTestSendInput) -> CampaignTestSendPayload:
-        """Send a marked copy to a few; status and counts of the campaign stay as they are."""
+        """Send a copy to a few (an email says so in its subject); the status and counts of the campaign stay."""
         row = await rehearsal.send_test(
             info.context.workspace_id,
             ids.campaign_id(input.id),
