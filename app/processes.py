@@ -6,6 +6,7 @@ outlived us all the same is found by its process id at the next start.
 
 import fcntl
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -23,6 +24,8 @@ LINUX: bool = sys.platform.startswith("linux")
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 30.0
 PORT_TRIES = 5
+LOWEST_PORT = 10_000
+"""Below are those of well-known services that may be started later."""
 LARGEST_LOG = 10 * 1024 * 1024
 
 
@@ -126,22 +129,35 @@ def start(
 
 
 def choose_port(file: Path) -> int:
-    """The port in `file` if nobody listens there, else one that is free now (both on 127.0.0.1)."""
+    """The port in `file` if nobody listens there, else one that is free now (both on 127.0.0.1).
+
+    A new one lies below those the kernel gives to outgoing connections: between now and the moment a server listens
+    there, another program could be given one of theirs.
+    """
     try:
-        wanted = int(file.read_text())
+        wanted = [int(file.read_text())]
     except (FileNotFoundError, ValueError):
-        wanted = 0
-    for port in (wanted, 0):
+        wanted = []
+    for port in (*wanted, *secrets.SystemRandom().sample(range(LOWEST_PORT, lowest_given_away()), PORT_TRIES), 0):
         with socket.socket() as probe:
             # As the servers do: a port with closing connections of an earlier run is free.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind(("127.0.0.1", port))
-            except OSError:
+            except (OSError, OverflowError):
                 continue
             chosen: int = probe.getsockname()[1]
             return chosen
     raise CannotStart("NO_PORT", "No port is free on 127.0.0.1.")
+
+
+def lowest_given_away() -> int:
+    """The lowest port that the kernel gives to who asks for any (Linux: ip(7), ip_local_port_range)."""
+    try:
+        lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        lowest = 32_768
+    return max(lowest, LOWEST_PORT + PORT_TRIES)
 
 
 def launched(

@@ -177,6 +177,11 @@ def test_a_kept_port_is_kept_while_it_is_free(tmp_path: Path) -> None:
     assert choose_port(tmp_path / "port") == port
 
 
+def test_a_new_port_is_none_that_the_kernel_may_give_to_somebody_else_meanwhile(tmp_path: Path) -> None:
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    assert all(choose_port(tmp_path / "port") < lowest for _ in range(100))
+
+
 def test_data_of_another_major_version_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir(parents=True)
     (tmp_path / "data" / "PG_VERSION").write_text("15\n")
