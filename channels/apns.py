@@ -124,7 +124,7 @@ class ApnsChannel:
         expiration = 0 if message.expires_at is None else int(message.expires_at.timestamp())
         own = [
             (b"authorization", bearer),
-            (b"apns-id", str(message.message_id).encode()),
+            (b"apns-id", message.message_id.encode()),
             (b"apns-push-type", message.push_type.encode()),
             (b"apns-priority", b"10" if message.urgent else b"5"),
             (b"apns-expiration", b"%d" % expiration),
@@ -135,7 +135,7 @@ class ApnsChannel:
         answer = await self._client.post(Request(path, self._shared, tuple(own), message.payload))
         if isinstance(answer, Lost):
             return lost(answer)
-        return classify(answer.status, answer.headers, answer.body, self._clock())
+        return classify(answer.status, answer.headers, answer.body, self._clock(), called=message.message_id)
 
     def _provider_token(self, *, instead_of: bytes = b"") -> bytes:
         """The token to send with; a new one when it is too old, or found to be and older than 20 minutes."""

@@ -78,10 +78,11 @@ BY_STATUS = {
 """Where the body does not say why."""
 
 
-def classify(status: int, headers: Mapping[str, str], body: bytes, now: datetime) -> Outcome:
-    """What an answer of APNs means for the notification. `now` is what a date in Retry-After counts from."""
+def classify(status: int, headers: Mapping[str, str], body: bytes, now: datetime, *, called: str) -> Outcome:
+    """What an answer of APNs means for the notification. `now` is what a date in Retry-After counts from; `called`: the
+    apns-id that it was sent with, which APNs calls it by and only repeats."""
     if status == 200:
-        return Outcome(OutcomeKind.ACCEPTED, "ACCEPTED", Phase.ANSWER, provider_id=headers.get("apns-id"))
+        return Outcome(OutcomeKind.ACCEPTED, "ACCEPTED", Phase.ANSWER, provider_id=called)
     said = body_object(body)
     reason = said.get("reason")
     reason = reason if isinstance(reason, str) else ""

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Protocol, TypeVar
-from uuid import UUID
 
 import idna
 
@@ -95,8 +94,8 @@ class PushMessage:
     """A JSON object in UTF-8: to APNs as it is, to FCM a `message` that lacks its token only."""
     key: str
     """What the caller calls this message; for logs."""
-    message_id: UUID
-    """What APNs is to call it; the same at every attempt."""
+    message_id: str
+    """A UUID, what APNs is to call it; the same at every attempt. FCM gives names of its own, for it this is empty."""
     push_type: PushType = PushType.ALERT
     urgent: bool = True
     """To be shown at once (apns-priority 10), not when it suits the battery (5)."""

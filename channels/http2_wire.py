@@ -5,13 +5,10 @@ speak through h2, which refuses what the RFC does.
 """
 
 import asyncio
-from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import cast
 
-import hpack
-
-from channels.http2_fields import BadBlock, read_block
+from channels.http2_fields import BadBlock
 from channels.http2_frames import (
     ACK,
     CANCEL,
@@ -27,11 +24,9 @@ from channels.http2_frames import (
     HEADERS,
     INITIAL_WINDOW_SIZE,
     LARGEST_FRAME,
-    LARGEST_HEADERS,
     LARGEST_WINDOW,
     LAST_STREAM,
     MAX_CONCURRENT_STREAMS,
-    MOST_REMEMBERED,
     PING,
     PREFACE,
     PUSH_PROMISE,
@@ -42,12 +37,12 @@ from channels.http2_frames import (
     WINDOW_UPDATE,
     BrokenProtocol,
     frame_head,
-    literal,
-    never_kept,
     setting,
     unpadded,
 )
-from channels.http2_messages import Job, Loss, Lost, Phase, Request, Response
+from channels.http2_headers import Read, Written
+from channels.http2_messages import Job, Loss, Lost, Phase, Response
+from channels.http2_windows import Windows
 
 
 class Connection(asyncio.Protocol):
@@ -67,7 +62,6 @@ class Connection(asyncio.Protocol):
         resend: Callable[[Job, Lost], None],
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._pseudo = ((":method", "POST"), (":scheme", scheme), (":authority", authority))
         self._most_streams, self._ping_every = most_streams, ping_every
         self._on_room, self._resend = on_room, resend
         self.ready: asyncio.Future[None] = self._loop.create_future()
@@ -79,8 +73,6 @@ class Connection(asyncio.Protocol):
         self.last_used = self._loop.time()
         self._transport: asyncio.Transport
         self._jobs: dict[int, Job] = {}
-        self._blocked: OrderedDict[int, Job] = OrderedDict()
-        """Jobs whose body waits for a window."""
         self._next_stream = 1
         self._out: list[bytes] = []
         self._first_unwritten = 0
@@ -94,11 +86,8 @@ class Connection(asyncio.Protocol):
         self._alarm: asyncio.TimerHandle | None = None
         # What the server allows, as RFC 9113 6.5.2 has it until it says otherwise.
         self._limit = most_streams
-        self._window = 65_535
-        self._stream_window = 65_535
-        self._encoder = hpack.Encoder()
-        self._blocks: dict[tuple[tuple[str, str], ...], tuple[bytes, bytes]] = {}
-        self._known: dict[bytes, tuple[int, Mapping[str, str]]] = {}
+        self._windows = Windows(self._write)
+        self._written, self._read = Written(authority, scheme), Read()
         self._open_block: tuple[int, int, bytes] | None = None
         """Stream, flags and what has come of a block of headers that goes on."""
         self._credit = 0
@@ -121,19 +110,15 @@ class Connection(asyncio.Protocol):
             self.draining = True
         job.connection, job.stream, job.status, job.body = self, stream, 0, b""
         self._jobs[stream] = job
-        block = self._encoded(request)
-        body, room = request.body, min(self._window, self._stream_window)
-        if len(body) <= room and len(body) <= LARGEST_FRAME and body:
-            self._window -= len(body)
+        block, body = self._written.block(request), request.body
+        if body and self._windows.takes_at_once(body):
             head = frame_head(len(block), HEADERS, END_HEADERS, stream)
             self._write(b"".join((head, block, frame_head(len(body), DATA, END_STREAM, stream), body)))
         elif not body:
             self._write(frame_head(len(block), HEADERS, END_HEADERS | END_STREAM, stream) + block)
         else:
             self._write(frame_head(len(block), HEADERS, END_HEADERS, stream) + block)
-            job.unsent, job.window = body, self._stream_window
-            self._blocked[stream] = job
-            self._push_on()
+            self._windows.wait(job, body)
         if not self._first_unwritten:
             self._first_unwritten = stream
         self.last_used = self._loop.time()
@@ -197,8 +182,7 @@ class Connection(asyncio.Protocol):
             self._fail(Loss.BAD_REPLY)
             return
         self._buffer = buffer[at:]
-        if self._blocked:
-            self._push_on()
+        self._windows.push_on()
         if self._credit > CONNECTION_WINDOW // 2:
             self._write(frame_head(4, WINDOW_UPDATE, 0, 0) + self._credit.to_bytes(4, "big"))
             self._credit = 0
@@ -246,7 +230,7 @@ class Connection(asyncio.Protocol):
         elif kind == GOAWAY:
             self._take_goaway(int.from_bytes(payload[:4], "big") & LAST_STREAM, payload[8:])
         elif kind == WINDOW_UPDATE:
-            self._take_window(stream, int.from_bytes(payload, "big") & LARGEST_WINDOW)
+            self._windows.widen(stream, int.from_bytes(payload, "big") & LARGEST_WINDOW)
         elif kind == CONTINUATION:
             if self._open_block is None:
                 raise BrokenProtocol("a continuation of nothing")
@@ -265,7 +249,7 @@ class Connection(asyncio.Protocol):
         job = self._jobs.get(stream)
         if job is None:
             return
-        status, headers = self._read(block)
+        status, headers = self._read.status_and_headers(block)
         if status >= 200 and not job.status:
             job.status, job.headers = status, headers
         if flags & END_STREAM:
@@ -290,7 +274,7 @@ class Connection(asyncio.Protocol):
         job = self._jobs.pop(stream, None)
         if job is None:
             return
-        self._blocked.pop(stream, None)
+        self._windows.forget(stream)
         if job.status:
             # Whoever says what became of a request has looked at it; only the words are cut short.
             job.settle(Response(job.status, job.headers, job.body))
@@ -306,15 +290,9 @@ class Connection(asyncio.Protocol):
             if name == MAX_CONCURRENT_STREAMS:
                 self._limit = min(self._most_streams, value)
             elif name == INITIAL_WINDOW_SIZE:
-                if value > LARGEST_WINDOW:
-                    raise BrokenProtocol("a window larger than there can be")
-                for job in self._blocked.values():
-                    job.window += value - self._stream_window
-                self._stream_window = value
+                self._windows.begin_with(value)
             elif name == HEADER_TABLE_SIZE:
-                # A smaller table than the usual is obeyed, a larger one not needed.
-                self._encoder.header_table_size = min(value, 4_096)
-                self._blocks.clear()
+                self._written.table_has(value)
         self._write(frame_head(0, SETTINGS, ACK, 0))
         if not self.ready.done():
             self.ready.set_result(None)
@@ -326,37 +304,15 @@ class Connection(asyncio.Protocol):
         detail = "the server goes away " + words[:200].decode("utf-8", "replace")
         for job in [job for stream, job in self._jobs.items() if stream > last]:
             del self._jobs[job.stream]
-            self._blocked.pop(job.stream, None)
+            self._windows.forget(job.stream)
             self._resend(job, Lost(Loss.NOT_PROCESSED, Phase.REQUEST, detail.strip()))
         self._moved_on()
 
-    def _take_window(self, stream: int, more: int) -> None:
-        if stream == 0:
-            self._window += more
-            if self._window > LARGEST_WINDOW:
-                raise BrokenProtocol("a window larger than there can be")
-        elif (job := self._blocked.get(stream)) is not None:
-            job.window += more
-
     # Frames that go.
-
-    def _push_on(self) -> None:
-        """Send what the windows allow of the bodies that wait, oldest first."""
-        for job in list(self._blocked.values()):
-            while job.unsent and (room := min(self._window, job.window, LARGEST_FRAME)) > 0:
-                part, job.unsent = job.unsent[:room], job.unsent[room:]
-                self._window -= len(part)
-                job.window -= len(part)
-                flags = 0 if job.unsent else END_STREAM
-                self._write(frame_head(len(part), DATA, flags, job.stream) + part)
-            if not job.unsent:
-                del self._blocked[job.stream]
-            if self._window <= 0:
-                return
 
     def _reset(self, job: Job) -> None:
         del self._jobs[job.stream]
-        self._blocked.pop(job.stream, None)
+        self._windows.forget(job.stream)
         self._write(frame_head(4, RST_STREAM, 0, job.stream) + CANCEL.to_bytes(4, "big"))
 
     def _write(self, data: bytes) -> None:
@@ -370,36 +326,6 @@ class Connection(asyncio.Protocol):
         if out and not self._lost:
             self._first_unwritten = 0
             self._transport.write(b"".join(out))
-
-    def _encoded(self, request: Request) -> bytes:
-        """The block of headers. Those that change from request to request are written out, which leaves the table
-        alone; so the others are encoded once, and their bytes used again as long as nothing else changed it."""
-        blocks = self._blocks.get(request.shared)
-        if blocks is None:
-            table = self._encoder.header_table
-            before = tuple(table.dynamic_entries)
-            blocks = (self._encoder.encode(self._pseudo), self._encoder.encode(request.shared))
-            if tuple(table.dynamic_entries) == before:
-                self._blocks[request.shared] = blocks
-            else:
-                self._blocks.clear()
-        pseudo, shared = blocks
-        # The pseudo-headers come first (RFC 9113 8.3); 4 is ":path" in the table that everybody has.
-        parts = [pseudo, b"\x14", literal(request.path), shared]
-        for name, value in request.own:
-            parts += (never_kept(name), literal(value))
-        block = b"".join(parts)
-        assert len(block) <= LARGEST_HEADERS, "our own headers are short"
-        return block
-
-    def _read(self, block: bytes) -> tuple[int, Mapping[str, str]]:
-        """Status and headers. The blocks of many answers are the same for a second, until their date changes."""
-        known = self._known.get(block)
-        if known is None:
-            if len(self._known) >= MOST_REMEMBERED:
-                self._known.clear()
-            known = self._known[block] = read_block(block)
-        return known
 
     # Ends.
 
@@ -437,7 +363,7 @@ class Connection(asyncio.Protocol):
             else:
                 job.settle(Lost(loss, Phase.REQUEST if job.unsent else Phase.ANSWER))
         self._jobs.clear()
-        self._blocked.clear()
+        self._windows.clear()
         self._transport.abort()
         self._on_room()
 

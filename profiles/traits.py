@@ -93,17 +93,19 @@ def are_plain(values: Sequence[dict[Any, Any]]) -> bool:
     """Whether all of these are surely taken as they are by `clean_properties`; False says nothing."""
     if max(map(len, values), default=0) > MOST_KEYS:
         return False
-    keys = set(chain.from_iterable(values))
+    keys = set[Any]().union(*values)
     if not all(type(key) is str and 0 < len(key) <= MOST_KEY_CHARACTERS and key.isprintable() for key in keys):
         return False
     items = list(chain.from_iterable(map(dict.values, values)))
     if not set(map(type, items)) <= PLAIN_TYPES:
         return False
-    # Half a surrogate pair is not printable, nor is U+0000.
+    whole = [item for item in items if type(item) is int]
+    # Half a surrogate pair is not printable, nor is U+0000. A sum is not finite if one of its parts is not.
     return (
         "".join([item for item in items if type(item) is str]).isprintable()
-        and all(map(isfinite, [item for item in items if type(item) is float]))
-        and all(-MOST_INTEGER <= item <= MOST_INTEGER for item in items if type(item) is int)
+        and isfinite(sum([item for item in items if type(item) is float]))
+        and min(whole, default=0) >= -MOST_INTEGER
+        and max(whole, default=0) <= MOST_INTEGER
     )
 
 

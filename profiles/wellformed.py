@@ -4,7 +4,7 @@ It knows no rule of its own and refuses nothing. A batch in which anything looks
 event by event, which says what is wrong with which.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -30,11 +30,11 @@ def clean_columns(columns: Sequence[Column], *, now: datetime) -> Batch | None:
     try:
         if (
             are_plain(message_ids, MOST_CHARACTERS)
-            and are_plain(names, MOST_CHARACTERS)
+            and are_plain(set(names), MOST_CHARACTERS)
             and [one is None for one in external_ids] == [one is not None for one in anonymous_ids]
             and are_plain([one for one in external_ids if one is not None], MOST_ID_CHARACTERS)
             and are_plain([one for one in anonymous_ids if one is not None], MOST_ID_CHARACTERS)
-            and all(are_plain([one for one in context[name] if one is not None], CONTEXT[name]) for name in context)
+            and all(are_plain(set(context[name]) - {None}, CONTEXT[name]) for name in context)
             and set(lands) - {None} <= countries()
         ):
             instants = [now if at is None else at if at.tzinfo is UTC else in_utc(at) for at in times]
@@ -54,7 +54,7 @@ def in_utc(at: datetime) -> datetime:
     return at.astimezone(UTC)
 
 
-def are_plain(texts: Column, most: int) -> bool:
+def are_plain(texts: Collection[Any], most: int) -> bool:
     """Whether `text.is_plain` holds for each; also False for some that are. Raises TypeError where one is no text."""
     if not texts:
         return True

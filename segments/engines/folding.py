@@ -6,7 +6,7 @@ and plain Python 226. Nothing is rounded: see json_numbers.py.
 
 import operator
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, localcontext
@@ -18,9 +18,9 @@ import numpy.typing as npt
 from pyroaring import BitMap
 
 from segments.engines import json_numbers
-from segments.engines.event_rows import Reading, Share
+from segments.engines.event_rows import Reading, Share, Values
 from segments.engines.json_numbers import EXACT, Booleans, Integers, Numbers, Units, as_decimals
-from segments.engines.queries import earlier
+from segments.engines.queries import Ago, earlier, ends_of
 from segments.nodes import Aggregate, Amount, Event, Operator, Period, Side, Time, Total, Window
 
 T = TypeVar("T", bound=np.generic)
@@ -80,7 +80,7 @@ def fold(reading: Reading, columns: Sequence[bytes | None], now: datetime) -> li
     """
     if columns[0] is None:
         return []
-    rows = unpacked(reading, columns)
+    rows = unpacked(reading, columns, now)
     with localcontext(EXACT):
         return [tally(rows, share, now) for share in reading.shares]
 
@@ -102,13 +102,28 @@ def who_meets(reading: Reading, tallies: list[Tally], now: datetime) -> list[Bit
         return [meeting(share.event, tally, now) for share, tally in zip(reading.shares, tallies, strict=True)]
 
 
-def unpacked(reading: Reading, columns: Sequence[bytes | None]) -> Rows:
+def unpacked(reading: Reading, columns: Sequence[bytes | None], now: datetime) -> Rows:
     ids, *others = (column or b"" for column in columns)
     people, place = placed(np.frombuffer(ids, ">u4").astype(np.int64))
     times = np.frombuffer(others.pop(0), ">i8").astype(np.int64) if reading.timed else None
     flags = np.frombuffer(others.pop(0), ">i8").astype(np.int64) if reading.flagged else None
-    numbers = {key: json_numbers.read(values) for key, values in zip(reading.properties, others, strict=True)}
+    numbers = {
+        values.property: spread(json_numbers.read(column), values, times, now)
+        for values, column in zip(reading.values, others, strict=True)
+    }
     return Rows(people, place, times, flags, numbers)
+
+
+def spread(numbers: Numbers, values: Values, times: Integers | None, now: datetime) -> Numbers:
+    """A number for each event, of a column that has values for those in some time."""
+    if not values.times:
+        return numbers
+    assert times is not None
+    there = in_hull(times, values.times, now)
+    units = np.zeros(len(there), numbers.units.dtype)
+    known = np.zeros(len(there), np.bool_)
+    units[there], known[there] = numbers.units, numbers.known
+    return Numbers(units, known, numbers.decimals)
 
 
 def placed(ids: Integers) -> tuple[npt.NDArray[np.uint32], Integers]:
@@ -291,6 +306,27 @@ def inside(at: Integers, time: Time, now: datetime) -> Booleans:
             return found
         case _:
             assert_never(time)
+
+
+def in_hull(at: Integers, times: Sequence[Time], now: datetime) -> Booleans:
+    """Which instants `queries.hull` lets pass."""
+    firsts, lasts = (instants(ends, now) for ends in zip(*map(ends_of, times), strict=True))
+    found = np.ones(len(at), np.bool_)
+    if firsts:
+        found &= at >= min(firsts)
+    if lasts:
+        found &= at <= max(lasts)
+    return found
+
+
+def instants(ends: Iterable[Ago | datetime | None], now: datetime) -> list[int]:
+    """Ends of times as PostgreSQL sends them; empty when one of the times has no such end."""
+    found: list[int] = []
+    for end in ends:
+        if end is None:
+            return []
+        found.append(micros(earlier(now, end.duration) if isinstance(end, Ago) else end))
+    return found
 
 
 def micros(at: datetime) -> int:

@@ -195,7 +195,7 @@ def hull(query: Query, times: Sequence[Time | None]) -> list[str]:
     return tests
 
 
-def ends_of(time: Time | None) -> tuple[object, object]:
+def ends_of(time: Time | None) -> tuple[Ago | datetime | None, Ago | datetime | None]:
     """The first and the last instant in `time`, as they are bound; None: there is none."""
     match time:
         case None:

@@ -3,7 +3,6 @@
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
-from uuid import UUID
 
 import orjson
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -19,7 +18,7 @@ NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 DEVICE = "ab" * 32
 """A token that APNs could have given."""
 FCM_DEVICE = "cJ1xQ:APA91bH" + "x" * 120
-MESSAGE_ID = UUID("7f6b2c1e-0000-4000-8000-00000000000a")
+MESSAGE_ID = "7f6b2c1e-0000-4000-8000-00000000000a"
 
 
 class Clock:

@@ -11,7 +11,7 @@ from app.pushsink import Do, PushSink, Reply
 from channels.apns import ApnsKey, ApnsSettings
 from channels.apns_answers import REASONS, classify
 from channels.base import Outcome, OutcomeKind, OutcomeScope, PushProvider, PushType
-from tests.channels.pushing import DEVICE, NOW, Clock, apns_channel, apns_key, apns_push, p8
+from tests.channels.pushing import DEVICE, MESSAGE_ID, NOW, Clock, apns_channel, apns_key, apns_push, p8
 from tests.servers import server_tls
 
 ACCEPTED, DEFERRED, REFUSED, IN_DOUBT = OutcomeKind
@@ -90,7 +90,7 @@ async def test_every_documented_answer_means_what_apple_says() -> None:
 def test_an_answer_without_a_reason_is_taken_by_its_status(
     status: int, expected: tuple[OutcomeKind, OutcomeScope, str, bool], body: bytes
 ) -> None:
-    assert meaning(classify(status, {}, body, NOW)) == expected
+    assert meaning(classify(status, {}, body, NOW, called=MESSAGE_ID)) == expected
 
 
 @pytest.mark.parametrize(

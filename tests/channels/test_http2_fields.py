@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from channels.http2_fields import BadBlock, read_block
+from channels.http2_headers import Read
 
 names = st.text("abcdefghijklmnopqrstuvwxyz-", min_size=1, max_size=20)
 values = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=300)
@@ -58,3 +59,11 @@ def test_what_is_no_block_is_refused(block: bytes) -> None:
 def test_fields_without_end_are_refused() -> None:
     with pytest.raises(BadBlock):
         read_block(b"\x88" * 10_000)
+
+
+def test_headers_of_what_was_accepted_are_read_when_somebody_asks_and_never_fail() -> None:
+    block = encoder().encode([(":status", "200"), ("apns-id", "a"), ("date", "today")])
+    status, headers = Read().status_and_headers(block)
+    assert (status, dict(headers)) == (200, {"apns-id": "a", "date": "today"})
+    status, headers = Read().status_and_headers(b"\x88\x7f")
+    assert (status, dict(headers)) == (200, {})

@@ -399,6 +399,32 @@ PROPERTY_CASES: Sequence[tuple[tuple[Any, ...], set[int]]] = (
 )
 
 
+async def test_totals_over_other_windows_than_counts(engine: Engine, workspace: UUID) -> None:
+    """S2-16 to S2-19: conditions on one event that want values of some of its time alone, to the microsecond."""
+    ten = NOW - 10 * DAY
+    people = [
+        Person(events=(bought(ten, 5), bought(ten - TICK, 7), bought(NOW, 1))),
+        Person(events=(bought(ten - TICK, 7), bought(NOW - 40 * DAY, 50))),
+        Person(events=(bought(NOW - 20 * DAY, 3), bought(NOW + TICK, 9), bought(ten + TICK))),
+    ]
+
+    def summed(value: int, **window: Any) -> Json:
+        return event(sum={"property": "value"} | compared("EQUALS", value), **window)
+
+    sixty: Json = {"within": {"days": 60}}
+    period = {"since": (NOW - 20 * DAY).isoformat(), "until": ten.isoformat()}
+    cases = [
+        (event(count=compared("EQUALS", 2), **sixty), {1, 2}),
+        (event(count=compared("EQUALS", 3), **sixty), {0}),
+        (summed(6, within={"days": 10}), {0}),
+        (summed(10, within={"days": 10}), {2}),
+        (summed(13, within={"days": 20}), {0, 2}),
+        (summed(7, **period), {0, 1}),
+        (summed(3, **period), {2}),
+    ]
+    await check(engine, workspace, people, cases)
+
+
 async def test_property_filters_choose_the_events_that_count(engine: Engine, workspace: UUID) -> None:
     """S2-14, S2-16, S2-17: every operator, dates only where the text is one."""
     people = [

@@ -21,11 +21,13 @@ from profiles.dates import FORM
 from segments.engines import postgres, scans
 from segments.engines.base import EngineError
 from segments.engines.crossings import CROSSED, edges_of
+from segments.engines.event_rows import of_events
 from segments.engines.looked_at import looked_at
 from segments.engines.postgres import PostgresEngine, side_by_side
 from segments.engines.queries import Given, Statement
 from segments.engines.ranks import ranked
 from segments.nodes import (
+    Aggregate,
     Amount,
     Attribute,
     AttributeName,
@@ -39,6 +41,7 @@ from segments.nodes import (
     Side,
     Sight,
     Span,
+    Total,
     Trait,
     Unit,
     Window,
@@ -173,6 +176,16 @@ def test_leaves_share_a_scan_when_they_read_the_same_rows() -> None:
     # What the index answers goes along through the table only where that is about as far back.
     assert everybody == {(0, 1, 2), (4, 3), (5,), (6,), (7, 8), (9,), (10,)}
     assert {scan.places for scan in scans.of_some(leaves)} == {(0, 1, 2, 3, 4, 5, 6), (7, 8, 9), (10,)}
+
+
+def test_values_are_sent_of_the_time_in_which_they_are_wanted() -> None:
+    month, year = (Window(Side.WITHIN, days, Unit.DAYS) for days in (30, 365))
+    spent = (Total(Aggregate.SUM, "value", Amount(Operator.GREATER_THAN, 5)),)
+    some, all_of_it = Event("buy", window=month, totals=spent), Event("buy", window=year)
+    for leaves, times in (((some, all_of_it), (month,)), ((some, replace(some, window=year)), ()), ((some,), ())):
+        reading = of_events(leaves, some=False)
+        assert [(values.property, values.times) for values in reading.values] == [("value", times)]
+        assert ("FILTER" in reading.statement.sql) is bool(times)
 
 
 # --- limits -------------------------------------------------------------------------------------------------------
