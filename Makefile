@@ -11,10 +11,11 @@ CANDIDATES := $(if $(PYTHON),$(PYTHON),python3 python3.14 python3.13 python3.12 
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 COMPILE = $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header \
   --no-emit-index-url --quiet
-# One more than two cores: tests that kill processes wait more than they compute.
+# One more than two cores: tests that kill processes wait more than they compute. Their many processes find our modules
+# compiled, also where the environment says that none are kept.
 TEST_PROCESSES ?= 3
 
-.PHONY: help demo up test test-long check format format-check lint types layers bench-imports bench-segments bench-email bench-banners bench-push kill-test schema audit lock clean
+.PHONY: help demo up test test-long check format format-check lint types layers bench-imports bench-segments bench-email bench-banners bench-push bench-console bench-hostile kill-test schema audit lock clean
 
 help: ## List the commands
 	@echo "Muster: make COMMAND"
@@ -27,7 +28,7 @@ up: $(VENV)/ready ## Run the stack for development until Ctrl-C
 	@$(BIN)/muster up
 
 test: $(VENV)/ready $(VENV)/node-tests/ready ## Run the tests on servers of their own; ARGS="-k word" for some of them
-	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup $(ARGS)
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup $(ARGS)
 
 test-long: $(VENV)/ready ## Ask the oracle of segments, and the model of the ledger, 10,000 times (long)
 	@MUSTER_ORACLE_EXAMPLES=10000 MUSTER_LEDGER_EXAMPLES=10000 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup \
@@ -70,6 +71,12 @@ bench-banners: $(VENV)/ready $(VENV)/node/ready ## Banners a second beside raw A
 
 bench-push: $(VENV)/ready ## Push notifications a second beside aioapns, pyfcm and h2load; JSON line last
 	@$(BIN)/python -m benchmarks.push $(ARGS)
+
+bench-console: $(VENV)/ready ## Ten operations of a console at 50 connections, 1,000 segments and campaigns; JSON line last
+	@$(BIN)/python -m benchmarks.console $(ARGS)
+
+bench-hostile: $(VENV)/ready ## Queries made to cost, and another caller beside them; JSON line last
+	@$(BIN)/python -m benchmarks.hostile_queries $(ARGS)
 
 kill-test: $(VENV)/ready $(VENV)/node-tests/ready ## Kill workers and servers under blasts (12 minutes); ARGS="--only T-1 --short"; a JSON line each
 	@$(BIN)/python -m killtest $(ARGS)

@@ -116,30 +116,33 @@ def create_workspace(
 def create_key(
     workspace: WorkspaceName,
     kind: Annotated[str, typer.Option(help="secret (servers, people) or publishable (apps, web pages).")],
-    scope: Annotated[list[str], typer.Option(help="read, segments, campaigns, send, admin, ingest; repeat it.")],
+    role: Annotated[str | None, typer.Option(help="VIEWER, MARKETER, SENDER or ADMIN; or name scopes.")] = None,
+    scope: Annotated[
+        list[str] | None, typer.Option(help="read, segments, campaigns, send, admin, ingest; repeat it.")
+    ] = None,
     name: Annotated[str, typer.Option(help="What the key is for.")] = "made at the terminal",
     days: Annotated[int | None, typer.Option(help="How many days it opens; no end if left out.", min=1)] = None,
 ) -> None:
-    """Make a key and print it. It is shown this once: only a hash of it is kept.
-
-    To change a key without a gap, make the new one, give it to whoever uses the old one, and revoke that when `key
-    list` says that nobody uses it any more.
-    """
+    """Make a key with a role or with scopes and print it. It is shown this once: only a hash of it is kept."""
     settings = command_settings(os.environ)
     expires_at = now() + timedelta(days=days) if days else None
 
     async def create() -> str:
         async with open_database_of(settings):
+            from profiles.keys import scopes_wanted
+
+            scopes = scopes_wanted(role and role.upper(), scope or ())
             workspace_id = await workspace_named(workspace)
-            return await make_key(workspace_id, name=name, kind=kind, scopes=scope, expires_at=expires_at)
+            return await make_key(workspace_id, name=name, kind=kind, scopes=scopes, expires_at=expires_at)
 
     typer.echo(asyncio.run(create()))
 
 
 @keys.command("list")
 def list_keys(workspace: WorkspaceName) -> None:
-    """Show the keys of a workspace, newest first: id, beginning, kind, state, scopes, last use and name."""
+    """Show the keys of a workspace, newest first: id, beginning, kind, state, role or scopes, last use and name."""
     settings = command_settings(os.environ)
+    from profiles.keys import role_of
 
     async def found() -> "list[ApiKey]":
         from profiles import keys as stored
@@ -151,8 +154,8 @@ def list_keys(workspace: WorkspaceName) -> None:
     for key in asyncio.run(found()):
         used = f"used {key.last_used_at:%Y-%m-%d %H:%M}Z" if key.last_used_at else "never used"
         typer.echo(
-            f"{key.id}  {key.prefix}  {key.kind.lower():11}  {state_of(key, at):24}  {','.join(key.scopes)}  {used}  "
-            f"{key.name}"
+            f"{key.id}  {key.prefix}  {key.kind.lower():11}  {state_of(key, at):29}  "
+            f"{role_of(key.scopes) or ','.join(key.scopes)}  {used}  {key.name}"
         )
 
 
@@ -162,12 +165,42 @@ def state_of(key: "ApiKey", at: datetime) -> str:
         return f"revoked {key.revoked_at:%Y-%m-%d %H:%M}Z"
     if key.expires_at is None:
         return "live"
-    return f"{'live until' if key.expires_at > at else 'expired'} {key.expires_at:%Y-%m-%d}"
+    return f"{'live until' if key.expires_at > at else 'expired'} {key.expires_at:%Y-%m-%d %H:%M}Z"
+
+
+@keys.command("rotate")
+def rotate_key(
+    id: Annotated[UUID, typer.Argument(help="As `key list` shows it.")],
+    workspace: WorkspaceName,
+    hours: Annotated[float, typer.Option(help="How long the old key still opens, 0 to 720 hours.", min=0)] = 24.0,
+    days: Annotated[int | None, typer.Option(help="How many days the new one opens.", min=1)] = None,
+) -> None:
+    """Make a key in another's place, and print it. Both open the same until the old one ends; give the new one to
+    whoever uses it, and see in `key list` whether anybody still uses the old one."""
+    settings = command_settings(os.environ)
+    expires_at = now() + timedelta(days=days) if days else None
+
+    async def rotate() -> "tuple[ApiKey, ApiKey, str]":
+        from profiles import keys as stored
+
+        async with open_database_of(settings):
+            return await stored.rotate(
+                await workspace_named(workspace),
+                id,
+                now=now(),
+                overlap=timedelta(hours=hours),
+                expires_at=expires_at,
+            )
+
+    _, old, secret = asyncio.run(rotate())
+    typer.echo(secret)
+    typer.echo(f"{old.prefix} {state_of(old, now())}", err=True)
 
 
 @keys.command("revoke")
 def revoke_key(id: Annotated[UUID, typer.Argument(help="As `key list` shows it.")], workspace: WorkspaceName) -> None:
-    """End a key: within seconds it opens nothing any more, for good. Revoking it again changes nothing."""
+    """End a key: within seconds it opens nothing any more, for good; the last one with the scope admin too. Revoking it
+    again changes nothing."""
     settings = command_settings(os.environ)
 
     async def revoke() -> "ApiKey":
@@ -208,11 +241,12 @@ def verify(
 
 async def differences(settings: Settings, workspace: str | None) -> list[str]:
     """A sentence for each segment, dispatch or banner that disagrees with itself."""
-    from campaigns import banner_counts, counts
+    from campaigns import banner_counts, banner_retention, counts
     from profiles import workspaces as stored
     from segments import membership
 
     wrong = []
+    since = banner_retention.complete_since(settings.banner_event_months, now=datetime.now(UTC))
     async with open_database_of(settings):
         for workspace_id in [await workspace_named(workspace)] if workspace else await stored.list_ids():
             wrong += [
@@ -221,7 +255,7 @@ async def differences(settings: Settings, workspace: str | None) -> list[str]:
                 for found in await membership.verify(workspace_id)
             ]
             wrong += [f"workspace {workspace_id}, {sentence}" for sentence in await counts.verify(workspace_id)]
-            told = await banner_counts.verify(workspace_id)
+            told = await banner_counts.verify(workspace_id, since=since)
             wrong += [f"workspace {workspace_id}, {sentence}" for sentence in told]
     return wrong
 

@@ -1,8 +1,9 @@
 """Who is calling: keys and client tokens, and what each may do.
 
-A secret key (`msk_`) belongs to a server or a person and has scopes. A publishable key (`mpk_`) ships inside apps
-and pages, so that everybody has it: alone it acts on anonymous visitors only. A client token lets an app act as one
-profile: made by a server with `clientTokenCreate` (`mct_`), or by an identity provider of its own (app/jwks.py).
+A secret key (`msk_`) belongs to a server or a person and has scopes. People may also sign in with an identity provider,
+whose tokens give them roles (app/people.py). A publishable key (`mpk_`) ships inside apps and pages, so that everybody
+has it: alone it acts on anonymous visitors only. A client token lets an app act as one profile: made by a server with
+`clientTokenCreate` (`mct_`), or by an identity provider of its own (app/jwks.py).
 """
 
 import json
@@ -10,18 +11,22 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import UUID
 
-from app.jwks import BadToken, Issuer
+from app.jwks import BadToken, ProfileIssuer
+from app.key_uses import KeyUses
 from app.patience import UNREACHABLE, within
 from app.problems import ApiError
 from campaigns.tokens import Signer
 from profiles import keys
 from profiles.errors import ProfileError
 from profiles.identities import clean_external_id
-from profiles.keys import KeyIdentity, Scope
+from profiles.keys import ROLES, Actor, KeyIdentity, Scope, role_of
 from profiles.models import KeyKind
+
+if TYPE_CHECKING:  # which makes callers itself
+    from app.people import SignIn
 
 CLIENT_TOKEN_HEADER = "x-muster-client-token"
 CLIENT_TOKEN_PREFIX = "mct_"
@@ -58,7 +63,13 @@ class Caller:
     visitor: str | None = None
     """Anonymous id of the visitor whom an app may speak of (app/visitors.py)."""
     key_id: UUID | None = None
-    """The key, for what is kept of who did what; None for a client token."""
+    """The key, for what is kept of who did what; None for a person and for a client token."""
+    family_id: UUID | None = None
+    """The first of the keys that took over from one another, of which this is one; None: itself."""
+    subject: str | None = None
+    """The person, as the identity provider names them; they may what a secret key with their scopes may."""
+    label: str = ""
+    """Name and beginning of the key, for people."""
     claims: Claims = field(default_factory=dict, hash=False)
     """What a client token says of its profile, for the variables of banners."""
     expires_at: datetime | None = None
@@ -66,18 +77,46 @@ class Caller:
 
     @property
     def name(self) -> str:
-        """What all requests of one key, or of one client token's profile, have in common in their workspace."""
-        return f"key {self.key_id}" if self.key_id else f"profile {self.acting_as}"
+        """What all requests of one key and of those that took over from it, of one person, or of one client token's
+        profile have in common in their workspace."""
+        if self.subject is not None:
+            return f"person {self.subject}"
+        return f"key {self.family_id or self.key_id}" if self.key_id else f"profile {self.acting_as}"
+
+    @property
+    def actor(self) -> Actor:
+        """Who it is, for what is kept of who did what."""
+        return Actor(self.name, self.subject or self.label)
 
     @property
     def is_server(self) -> bool:
         return self.kind is KeyKind.SECRET
 
     def may(self, scope: Scope) -> bool:
-        """Whether a secret key's scopes grant `scope`; publishable keys and client tokens have none."""
+        """Whether the scopes of a secret key or a person grant `scope`; publishable keys and client tokens have
+        none."""
         if not self.is_server:
             return False
         return not self.scopes.isdisjoint(READS) if scope is Scope.READ else scope in self.scopes
+
+
+class LacksScope(ApiError):
+    """The caller is known, and may not do this."""
+
+    def __init__(self, caller: Caller, scope: Scope) -> None:
+        role = role_of(caller.scopes)
+        having = " and ".join(one for one, scopes in ROLES.items() if scope in scopes)
+        roles = f"which the role{'s' if ' ' in having else ''} {having} ha{'ve' if ' ' in having else 's'}"
+        if caller.subject is None:
+            have = f"it has {', '.join(sorted(caller.scopes))}{f' (the role {role})' if role else ''}"
+            mend = "Use a key that has it: an admin makes one with apiKeyCreate, or `muster key create` at a terminal."
+            message = f"This key lacks the scope {scope}, {roles}; {have}. {mend}"
+        else:
+            have = f"You have the role {role}, which lacks" if role else "None of your groups gives you a role with"
+            mend = "Ask to be put into a group for which MUSTER_OIDC_ROLES says so, and sign in again."
+            message = f"{have} the scope {scope}, {roles}. {mend}"
+        super().__init__("FORBIDDEN", message)
+        self.scope = scope
 
 
 def require(caller: Caller | None, scope: Scope, *, from_apps: bool = False) -> Caller:
@@ -90,7 +129,7 @@ def require(caller: Caller | None, scope: Scope, *, from_apps: bool = False) -> 
     if caller.may(scope) or (from_apps and not caller.is_server):
         return caller
     if caller.is_server:
-        raise ApiError("FORBIDDEN", f"This key lacks the scope {scope}; use one that has it.")
+        raise LacksScope(caller, scope)
     raise ApiError("FORBIDDEN", "A publishable key or client token may not do this; use a secret key on a server.")
 
 
@@ -138,12 +177,19 @@ class KnownKeys:
     """
 
     def __init__(self) -> None:
+        self.uses = KeyUses()
         self.seen: OrderedDict[bytes, Known] = OrderedDict()
         self.away = False
         """Whether the last look-up had no answer."""
 
     async def find(self, secret: str, *, now: datetime) -> KeyIdentity | None:
-        """See `keys.find`."""
+        """See `keys.find`; that the key was used is noted."""
+        identity = await self.look_up(secret, now=now)
+        if identity is not None:
+            self.uses.note(identity.key_id, now)
+        return identity
+
+    async def look_up(self, secret: str, *, now: datetime) -> KeyIdentity | None:
         # Not the secret itself: this process has no need to keep it.
         hash = keys.hash_of(secret)
         known = self.seen.get(hash)
@@ -176,8 +222,10 @@ class Authenticator:
 
     signer: Signer
     known: KnownKeys = field(default_factory=KnownKeys)
-    issuer: Issuer | None = None
+    issuer: ProfileIssuer | None = None
     """The identity provider whose tokens stand for client tokens; None: none does."""
+    sign_in: "SignIn | None" = None
+    """The identity provider with which people sign in; None: they use keys."""
 
     async def caller(self, headers: Mapping[str, str], *, now: datetime) -> Caller | None:
         """Whom the headers prove; None when they carry neither key nor token."""
@@ -185,6 +233,8 @@ class Authenticator:
         token = headers.get(CLIENT_TOKEN_HEADER)
         if bearer is None:
             return await self.client(token, now=now) if token else None
+        if self.sign_in is not None and self.sign_in.is_for(bearer):
+            return await self.sign_in.person(bearer)
         if bearer.startswith(CLIENT_TOKEN_PREFIX) or bearer.count(".") == 2:
             return await self.client(bearer, now=now)
         identity = await self.known.find(bearer, now=now)
@@ -195,6 +245,8 @@ class Authenticator:
             kind=identity.kind,
             scopes=identity.scopes,
             key_id=identity.key_id,
+            family_id=identity.family_id,
+            label=identity.label,
             expires_at=identity.expires_at,
         )
         if token is None or caller.is_server:
@@ -235,13 +287,13 @@ class Authenticator:
         )
 
 
-async def provided(issuer: Issuer, token: str) -> Caller:
+async def provided(issuer: ProfileIssuer, token: str) -> Caller:
     """Whom a token of the identity provider names; raises ApiError UNAUTHENTICATED."""
     try:
         person = await issuer.read(token)
         external_id = clean_external_id(person.external_id)
         expires_at = datetime.fromtimestamp(person.expires_at, UTC)
-    except (BadToken, ProfileError, ValueError, OverflowError) as fault:  # the last two: no such time
+    except (BadToken, ProfileError, TypeError, ValueError, OverflowError) as fault:  # the last three: no such time
         raise unauthenticated("This token is not one of the identity provider's for us, or has expired.") from fault
     return Caller(
         workspace_id=person.workspace_id,

@@ -1,49 +1,130 @@
-"""POST /v1/banner-events: what viewers did with banners, in plain JSON, as apps and pages send it."""
+"""POST /v1/banner-events: what viewers did with banners, in plain JSON, as apps and pages send it.
+
+Apps send as often as they fetch, so that this is answered in front of Starlette too (app/front.py), whose routing and
+middleware cost more than the events of a small batch. Limits, headers, refusals, log and numbers are those of all
+other routes: tests/app/test_api_banner_events.py compares them.
+"""
 
 from collections.abc import Callable
+from time import perf_counter
 from typing import Any
 
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+import orjson
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
 
+from app import logs, metrics
 from app.api.banner_events import take
-from app.endpoint import is_json
-from app.ingest import answer, context_of, read_batch, read_time
+from app.auth import require
+from app.context import Context
+from app.endpoint import JSON, is_json
+from app.fetches import Fetches
+from app.ingest import answer, read_batch, read_time
+from app.limits import LARGEST_EVENTS_BODY, BodyLimit, TooLarge
+from app.origins import PRIVATE, Pages
 from app.patience import UNREACHABLE
-from app.problems import ApiError, path_of, problem
+from app.problems import ApiError, log_fault, path_of, problem
+from app.requests import REQUEST_ID, request_id_of
+from app.timing import BEGAN, HEADER, timing
 from campaigns.banner_events import BannerEvent
 from db.errors import MusterError
-from profiles.keys import Scope
+from profiles import keys
 
+PATH = "/v1/banner-events"
 FIELDS = ("id", "kind", "token", "sessionId", "occurredAt")
 COME_AGAIN = {"Retry-After": "10"}
+SECONDS = metrics.REQUEST_SECONDS.labels(PATH)
+TIMING = HEADER.encode()
 
 
-async def banner_events(request: Request) -> Response:
-    """Take a batch of events: {"events": [{id, kind, token, sessionId, occurredAt}]}.
+class BannerEvents:
+    """Takes a batch of events: {"events": [{id, kind, token, sessionId, occurredAt}]}.
 
     Answers 202 {"accepted", "duplicates", "errors": [{index, field, code, message}]} once they are committed: a
     refused event does not hold up the others, and what is refused need not be sent again. Sent again, a batch adds
     nothing. 503 while the database is away: keep them and come again.
     """
-    try:
-        context = await context_of(request, Scope.INGEST)
-        if not is_json(request.headers.get("content-type")):
+
+    def __init__(self, fetches: Fetches, pages: Pages) -> None:
+        self.fetches, self.pages = fetches, pages
+        self.limited = BodyLimit(self.told, LARGEST_EVENTS_BODY)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope.setdefault(BEGAN, perf_counter())
+        status, request_id = 500, request_id_of(scope)
+        origin = dict(scope["headers"][::-1]).get(b"origin")
+
+        async def finished(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [
+                    *message["headers"],
+                    *self.pages.headers(origin),
+                    *PRIVATE,
+                    (TIMING, timing(scope).encode()),
+                    (REQUEST_ID, request_id.encode()),
+                ]
+            await send(message)
+
+        try:
+            with logs.about(request_id=request_id):
+                await self.limited(scope, receive, finished)
+        finally:
+            metrics.REQUESTS.labels(PATH, str(status)).inc()
+            SECONDS.observe(perf_counter() - scope[BEGAN])
+
+    async def told(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request whose body is short enough."""
+        try:
+            response = await self.answer(Headers(scope=scope), receive)
+        except ClientDisconnect:
+            return
+        except TooLarge:
+            # BodyLimit's to answer.
+            raise
+        except MusterError as refusal:
+            if refusal.code in ("BUSY", "CONTENDED", "UNAVAILABLE"):
+                response = problem(503, refusal.code, refusal.message, **COME_AGAIN)
+            else:
+                response = answer(refusal)
+        except UNREACHABLE:
+            message = "The database is away; keep these events and send them again."
+            response = problem(503, "UNAVAILABLE", message, **COME_AGAIN)
+        except Exception as fault:
+            error_id = log_fault(fault, where="banner events")
+            response = problem(500, "INTERNAL", f"Something went wrong on our side; ask about error {error_id}.")
+        await response(scope, receive, send)
+
+    async def answer(self, headers: Headers, receive: Receive) -> Response:
+        """What is answered to who may tell something; raises MusterError, and what the database raises."""
+        services = self.fetches.services
+        context = Context(services=services, caller=None, user_agent=headers.get("user-agent", ""))
+        context.caller = await services.authenticator.caller(headers, now=context.now)
+        require(context.caller, keys.Scope.INGEST, from_apps=True)
+        if not is_json(headers.get("content-type")):
             return problem(415, "UNSUPPORTED_MEDIA_TYPE", "Send JSON, with the header Content-Type: application/json.")
-        report = await take(context, read_batch(await request.body()), read_event)
-    except MusterError as refusal:
-        if refusal.code in ("BUSY", "UNAVAILABLE"):
-            return problem(503, refusal.code, refusal.message, **COME_AGAIN)
-        return answer(refusal)
-    except UNREACHABLE:
-        message = "The database is away; keep these events and send them again."
-        return problem(503, "UNAVAILABLE", message, **COME_AGAIN)
-    errors = [
-        {"index": place, "field": path_of(error), "code": error.code, "message": error.message}
-        for place, error in report.errors
-    ]
-    made = {"accepted": report.accepted, "duplicates": report.duplicates, "errors": errors}
-    return JSONResponse(made, status_code=202)
+        report = await take(context, read_batch(await body_of(receive)), read_event)
+        errors = [
+            {"index": place, "field": path_of(error), "code": error.code, "message": error.message}
+            for place, error in report.errors
+        ]
+        made = {"accepted": report.accepted, "duplicates": report.duplicates, "errors": errors}
+        return Response(orjson.dumps(made), status_code=202, media_type=JSON)
+
+
+async def body_of(receive: Receive) -> bytes:
+    """The body of a request; raises ClientDisconnect when it does not come."""
+    pieces, more = list[bytes](), True
+    while more:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise ClientDisconnect
+        pieces.append(message.get("body", b""))
+        more = message.get("more_body", False)
+    return b"".join(pieces)
 
 
 def read_event(item: Any, clean: Callable[..., BannerEvent]) -> BannerEvent:

@@ -232,13 +232,12 @@ def up() -> None:
 
     interruptible()
     with Stack(folder, environ=os.environ, logs_to_terminal=True, report=typer.echo) as stack:
-        scopes = "--scope ingest --scope segments --scope campaigns --scope send"
         wait(
             stack,
             addresses(stack.api_url, stack.mailbox_url),
             "Make a workspace and a key in another terminal:",
             f"  {sys.argv[0]} workspace create acme",
-            f"  {sys.argv[0]} key create --workspace acme --kind secret {scopes}",
+            f"  {sys.argv[0]} key create --workspace acme --kind secret --role ADMIN",
         )
 
 

@@ -13,9 +13,9 @@ from app.auth import Authenticator, Caller, unauthenticated
 from app.banner_writer import BannerWriter
 from app.boards import Boards, Clock
 from app.followed import Feeds
-from app.limits import Prepared
 from app.operations import Operations
 from app.rates import OperationRates
+from app.reading import Prepared, Reader
 from app.resources import Resources
 from app.settings import Settings
 from app.shares import Shares
@@ -47,6 +47,7 @@ class Services:
     shares: Shares
     operations: Operations
     rates: OperationRates
+    reader: Reader
     clock: Clock = field(default=read_clock)
 
 

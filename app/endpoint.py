@@ -26,11 +26,12 @@ from strawberry.types import ExecutionResult
 from app import graphiql, streams
 from app.auth import unauthenticated
 from app.context import Context, Services
-from app.limits import Prepared, holds_nul, is_too_much, prepared
+from app.limits import MOST_MARKS, holds_nul, holds_too_much, is_too_much
 from app.metrics import executed, field_of
 from app.operations import Operations
 from app.problems import presented
 from app.rates import REFUSED_COST, RateLimited, address_of, cost_of, who_of
+from app.reading import Prepared
 from app.schema import Schema, build_schema
 from app.settings import Settings
 from app.traces import TRACES
@@ -143,16 +144,20 @@ class Endpoint(GraphQL[Context, None]):
         rates, who = context.services.rates, who_of(context.caller, address_of(request.scope))
         rates.check(who)
         try:
-            document, errors = context.read = self.read(asked.query or "")
+            context.read = await context.services.reader.read(
+                self.typed, asked.query or "", self.introspection, who=who, check=rates.check
+            )
+            document, errors = context.read
             cost = REFUSED_COST if errors else cost_of(document, asked.operation_name)
         except GraphQLError as fault:
             context.read, cost = fault, REFUSED_COST
         await rates.take(who, cost)
 
-    def read(self, text: str) -> Prepared:
-        """The document; raises GraphQLError."""
+    @property
+    def typed(self) -> GraphQLSchema:
+        """The schema as graphql-core knows it."""
         schema: GraphQLSchema = self.schema._schema  # type: ignore[attr-defined]
-        return prepared(schema, text, self.introspection)
+        return schema
 
     async def process_result(self, request: Request, result: ExecutionResult) -> GraphQLHTTPResponse:
         response = await super().process_result(request, result)
@@ -204,6 +209,8 @@ def as_bytes(body: str | bytes) -> bytes:
 
 def read_operation(body: bytes, operations: Operations) -> GraphQLRequestData:
     """The operation in a request's body; raises HTTPException 400 saying what is wrong with it."""
+    if holds_too_much(body):
+        raise HTTPException(400, f"The body holds more than {MOST_MARKS:,} values; send fewer at once.")
     try:
         data = orjson.loads(body)
     except orjson.JSONDecodeError as fault:
@@ -260,14 +267,14 @@ def refused(status: int, code: str, message: str, media_type: str) -> JSONRespon
 
 
 def endpoint(settings: Settings, operations: Operations) -> Endpoint:
-    """The view for `settings`: the schema is told, and GraphiQL shown, only where they allow it."""
+    """The view for `settings`: the schema is told, and GraphiQL shown, where they say so."""
     view = Endpoint(
-        build_schema(development=settings.graphiql),
+        build_schema(introspection=settings.introspection),
         graphql_ide="graphiql" if settings.graphiql else None,
         allow_queries_via_get=True,
         subscription_protocols=(),
         multipart_uploads_enabled=False,
     )
-    view.introspection = settings.graphiql
+    view.introspection = settings.introspection
     view.operations = operations
     return view

@@ -49,9 +49,13 @@ class EvaluationState:
 
 
 async def campaign_states(workspace_id: UUID, campaign_ids: list[UUID]) -> dict[UUID, CampaignState]:
-    """Campaigns by id, those that are there; two queries, and a count for each that has none of this second."""
+    """Campaigns by id, those that are there; two queries, and a count of those that have none of this second."""
     found = await statuses.of_campaigns(workspace_id, campaign_ids)
     progress = await counts.of_campaigns(workspace_id, list(found))
+    # Of one that was sent between the two: as it is, not still waiting and with a ledger.
+    begun = [id for id, standing in found.items() if standing.status in statuses.WAITING and progress.get(id)]
+    if begun:
+        found |= await statuses.of_campaigns(workspace_id, begun)
     states = {}
     for id, standing in found.items():
         of = progress.get(id)

@@ -1,4 +1,5 @@
-"""The two ways to fetch banners, before everything else of the application: GET /v1/banners and POST /graphql.
+"""What is answered before everything else of the application: GET /v1/banners, POST /graphql as far as it fetches
+banners, POST /v1/banner-events (app/banner_events.py), and checks of members (app/checks.py).
 
 A fetch costs tens of microseconds where Starlette costs a hundred and execution a thousand. Whatever is not plain goes
 the usual way, to the same answer: tests/app/test_banner_plans.py compares them.
@@ -13,6 +14,8 @@ import orjson
 from graphql import GraphQLSchema
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app import banner_events
+from app.checks import Checks
 from app.endpoint import GRAPHQL_JSON, JSON, media_type
 from app.fetches import AUTHORIZATION, Answer, Fetches, HeaderValues, Latest, Question, age_of
 from app.ingest import answer as refused
@@ -21,6 +24,7 @@ from app.origins import PRIVATE, Pages
 from app.plans import REST, REST_OFFLINE, plan_of
 from app.problems import ApiError, log_fault, problem
 from app.rates import CODE, RequestRates
+from app.reading import DOCUMENTS
 from app.serving import Asked
 from app.timing import BEGAN, HEADER, timing
 from campaigns.banners import MOST_PLACEMENTS
@@ -36,11 +40,13 @@ COUNTED = ("/graphql", "/v1/")
 
 
 class Front:
-    """Answers fetches of banners; everything else is the application's."""
+    """Answers fetches of banners, banner events and checks of members; everything else is the application's."""
 
     def __init__(self, schema: GraphQLSchema, *, introspection: bool, pages: Pages, rates: RequestRates) -> None:
         self.fetches, self.pages, self.rates = Fetches(), pages, rates
         self.get = GetBanners(self.fetches, pages, rates)
+        self.tell = banner_events.BannerEvents(self.fetches, pages)
+        self.checks = Checks(self.fetches)
         self.post = PostBanners(self.fetches, schema, pages, rates, introspection=introspection)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, application: ASGIApp) -> None:
@@ -52,7 +58,9 @@ class Front:
             await self.post(scope, receive, send, application)
         elif path.startswith(COUNTED) and not self.rates.admits(*counted(scope)):
             await too_many(self.pages, scope, receive, send)
-        else:
+        elif path == banner_events.PATH and method == "POST":
+            await self.tell(scope, receive, send)
+        elif not (method == "GET" and not has_body(scope) and await self.checks.answer(scope, send)):
             await application(scope, receive, send)
 
 
@@ -227,8 +235,11 @@ class PostBanners:
         except MusterError:
             return None
         name, variables = data.get("operationName"), data.get("variables")
-        well_formed = isinstance(text, str) and isinstance(name, str | None) and isinstance(variables, dict | None)
+        well_formed = isinstance(name, str | None) and isinstance(variables, dict | None)
         if not well_formed or not isinstance(data.get("extensions"), dict | None):
+            return None
+        # Endpoint reads documents, each caller's in their turn; what it has kept is planned the next time.
+        if not isinstance(text, str) or DOCUMENTS.find(self.schema, text, self.introspection) is None:
             return None
         plan = plan_of(self.schema, text, name, self.introspection)
         asked = plan.asked(variables or {}) if plan else None

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
+from itertools import repeat
 from typing import Any
 
 import orjson
@@ -11,10 +12,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from app.api.scalars import read_instant
-from app.auth import Caller, require
+from app.auth import Caller, LacksScope, require
 from app.context import Context, Services
 from app.endpoint import VIEWER_HEADER, is_json
-from app.limits import holds_nul
+from app.limits import MOST_MARKS, holds_nul, holds_too_much
 from app.problems import ApiError, camel, path_of, problem
 from app.visitors import person, with_visitor
 from db.errors import MusterError
@@ -28,7 +29,6 @@ STATUS = {"UNAUTHENTICATED": 401, "FORBIDDEN": 403, "CONTENDED": 503, "UNAVAILAB
 """Of refusals that concern the whole request; others are 400."""
 FIELDS_IN_ORDER = [camel(name) for name in CleanEvent._fields]
 FIELDS = frozenset(FIELDS_IN_ORDER)
-NOTHING = dict.fromkeys(FIELDS_IN_ORDER)
 EXTERNAL_ID, ANONYMOUS_ID, OCCURRED_AT, PROPERTIES = map(
     CleanEvent._fields.index, ("external_id", "anonymous_id", "occurred_at", "properties")
 )
@@ -72,15 +72,25 @@ def answer(refusal: MusterError) -> JSONResponse:
     response = problem(STATUS.get(refusal.code, 400), refusal.code, refusal.message, field=path_of(refusal) or ())
     if response.status_code == 401:
         response.headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(refusal, LacksScope):
+        # RFC 6750 3.1.
+        response.headers["WWW-Authenticate"] = f'Bearer error="insufficient_scope", scope="{refusal.scope}"'
     return response
+
+
+def read_json(body: bytes) -> Any:
+    """What a body says; raises ApiError for what is no JSON, or more than is read at once."""
+    if holds_too_much(body):
+        raise ApiError("TOO_MANY_VALUES", f"The body holds more than {MOST_MARKS:,} values; send fewer at once.")
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as fault:
+        raise ApiError("INVALID_JSON", f"The body is no JSON: {fault.msg}.") from fault
 
 
 def read_batch(body: bytes) -> list[Any]:
     """The events in a body, unchecked; raises ApiError when it holds no list of at most 1,000."""
-    try:
-        data = orjson.loads(body)
-    except orjson.JSONDecodeError as fault:
-        raise ApiError("INVALID_JSON", f"The body is no JSON: {fault.msg}.") from fault
+    data = read_json(body)
     if holds_nul(body):
         raise ApiError("UNSTORABLE_TEXT", "Texts must not hold the character U+0000; remove it.")
     items = data.get("events") if isinstance(data, dict) else None
@@ -117,12 +127,10 @@ def read_well_formed(items: Sequence[Any], *, caller: Caller, now: datetime) -> 
     if not items:
         return Batch.of([])
     try:
-        # A dict each, which has every field at its place and those nobody knows behind: a look-up a field and event
-        # would cost five times as much.
-        rows = [tuple((NOTHING | item).values()) for item in items]
-        if set(map(len, rows)) != {len(NOTHING)}:
+        # A column at a time, without a step of Python an event.
+        if not set().union(*items) <= FIELDS:
             return None
-        columns: list[Sequence[Any]] = list(zip(*rows, strict=True))
+        columns: list[Sequence[Any]] = [list(map(dict.get, items, repeat(name))) for name in FIELDS_IN_ORDER]
         strangers = {caller.visitor} == set(columns[ANONYMOUS_ID]) != {None}
         if not caller.is_server and (any(columns[EXTERNAL_ID]) or not strangers):
             return None

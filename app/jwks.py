@@ -55,33 +55,24 @@ class Person:
 
 
 class Issuer:
-    """Reads the tokens of one identity provider."""
+    """Verifies the tokens of one identity provider that are meant for one audience."""
 
-    def __init__(self, *, jwks_url: str, issuer: str, audience: str, workspace_id: UUID) -> None:
+    def __init__(self, *, jwks_url: str, issuer: str, audience: str) -> None:
         self.jwks_url = jwks_url
         self.issuer = issuer
         self.audience = audience
-        self.workspace_id = workspace_id
         self.keys: dict[str, jwt.PyJWK] = {}
         self.read_at = self.tried_at = -KEPT_FOR_S
         self.reading = asyncio.Lock()
 
-    @classmethod
-    def of(cls, settings: Settings) -> "Issuer | None":
-        """The provider in the settings; None when there is none."""
-        url, name, audience = settings.jwks_url, settings.jwt_issuer, settings.jwt_audience
-        if url is None or name is None or audience is None or settings.jwt_workspace is None:
-            return None
-        return cls(jwks_url=url, issuer=name, audience=audience, workspace_id=settings.jwt_workspace)
-
-    async def read(self, token: str) -> Person:
-        """Whom a token names; raises BadToken."""
+    async def verified(self, token: str) -> dict[str, Any]:
+        """What a token says, `sub` and `exp` among it; raises BadToken."""
         if len(token) > LONGEST_TOKEN:
             raise BadToken("it is too long")
         try:
             header = jwt.get_unverified_header(token)
             key = await self.key(header.get("kid"), header.get("alg"))
-            claims = jwt.decode(
+            claims: dict[str, Any] = jwt.decode(
                 token,
                 key.key,
                 algorithms=[header["alg"]],
@@ -92,12 +83,7 @@ class Issuer:
             )
         except jwt.InvalidTokenError as fault:
             raise BadToken(str(fault)) from fault
-        return Person(
-            self.workspace_id,
-            claims["sub"],
-            {name: value for name, value in claims.items() if name not in OWN_CLAIMS},
-            claims["exp"],
-        )
+        return claims
 
     async def key(self, kid: object, algorithm: object) -> jwt.PyJWK:
         """The key called `kid`, if it is one for `algorithm`; raises BadToken."""
@@ -126,7 +112,7 @@ class Issuer:
             try:
                 self.keys = parsed(await self.fetch())
                 self.read_at = monotonic()
-            except (httpx2.HTTPError, ValueError, KeyError, jwt.PyJWTError):
+            except (httpx2.HTTPError, ValueError, KeyError, TypeError, jwt.PyJWTError):
                 logger.warning("keys of the identity provider not read", exc_info=True)
                 if monotonic() - self.read_at > KEPT_FOR_S:
                     self.keys = {}
@@ -139,6 +125,28 @@ class Issuer:
             if len(response.content) > LARGEST_KEYS:
                 raise ValueError("more than a megabyte of keys")
             return response.content
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileIssuer:
+    """The provider whose tokens name profiles of one workspace, in place of client tokens."""
+
+    issuer: Issuer
+    workspace_id: UUID
+
+    @classmethod
+    def of(cls, settings: Settings) -> "ProfileIssuer | None":
+        """The provider in the settings; None when there is none."""
+        url, name, audience = settings.jwks_url, settings.jwt_issuer, settings.jwt_audience
+        if url is None or name is None or audience is None or settings.jwt_workspace is None:
+            return None
+        return cls(Issuer(jwks_url=url, issuer=name, audience=audience), settings.jwt_workspace)
+
+    async def read(self, token: str) -> Person:
+        """Whom a token names; raises BadToken."""
+        claims = await self.issuer.verified(token)
+        told = {name: value for name, value in claims.items() if name not in OWN_CLAIMS}
+        return Person(self.workspace_id, claims["sub"], told, claims["exp"])
 
 
 def parsed(document: bytes) -> dict[str, jwt.PyJWK]:

@@ -1,7 +1,5 @@
 """The HTTP application: routes, limits and start-up of the API's process."""
 
-import re
-import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from time import perf_counter
@@ -17,19 +15,23 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from app import banner_events, health, ingest, limits, links, logs, members, metrics, operations, scraping
-from app.auth import CLIENT_TOKEN_HEADER, Authenticator
+from app import banner_events, exports, health, ingest, limits, links, logs, members, metrics, operations, scraping
+from app.auth import CLIENT_TOKEN_HEADER, Authenticator, KnownKeys
 from app.banner_writer import BannerWriter
 from app.boards import Boards, Clock
+from app.checks import ROUTE as CHECK
 from app.context import Services, read_clock
 from app.endpoint import VIEWER_HEADER, endpoint
 from app.followed import Feeds
 from app.front import Front
-from app.jwks import Issuer
+from app.jwks import ProfileIssuer
 from app.operations import Operations
 from app.origins import EXPOSED, Pages, guarded
+from app.people import SignIn
 from app.problems import log_fault, problem
 from app.rates import OperationRates, RequestRates
+from app.reading import Reader
+from app.requests import REQUEST_ID, request_id_of
 from app.resources import Resources, open_resources
 from app.schema import build_schema
 from app.settings import Settings, SettingsError
@@ -47,14 +49,11 @@ Opener = Callable[[Settings], AbstractAsyncContextManager[Resources]]
 CODES = {404: "NOT_FOUND", 405: "METHOD_NOT_ALLOWED", 413: "TOO_LARGE"}
 
 
-REQUEST_ID = b"x-request-id"
-"""A proxy may have given one; else we do. It stands in every log line about the request, and in the answer."""
-WELL_FORMED = re.compile(rb"[0-9A-Za-z._-]{1,64}")
 STREAM = EVENT_STREAM.encode()
 
 
 class Application(Starlette):
-    """Starlette, behind the front that answers fetches of banners."""
+    """Starlette, behind the front that answers fetches of banners and checks of members."""
 
     def __init__(self, front: Front, **parts: Any) -> None:
         super().__init__(**parts)
@@ -68,7 +67,7 @@ class Application(Starlette):
             await super().__call__(scope, receive, send)
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """What is no fetch of banners."""
+        """What the front does not answer."""
         began, status, request_id, lasts = perf_counter(), 500, request_id_of(scope), False
 
         async def watched(message: Message) -> None:
@@ -88,12 +87,6 @@ class Application(Starlette):
             # A stream lasts as long as somebody listens, which says nothing of how quick we are.
             if not lasts:
                 metrics.REQUEST_SECONDS.labels(route).observe(perf_counter() - began)
-
-
-def request_id_of(scope: Scope) -> str:
-    """What a request is called in the log."""
-    given = dict(scope["headers"]).get(REQUEST_ID, b"")
-    return given.decode() if WELL_FORMED.fullmatch(given) else secrets.token_hex(8)
 
 
 def from_pages(settings: Settings) -> dict[str, Any]:
@@ -129,17 +122,24 @@ def create_app(settings: Settings, *, opener: Opener = open_resources, clock: Cl
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        known_keys = KnownKeys()
         async with (
             opener(settings) as resources,
             Boards().running(resources.wakeups, clock) as boards,
             Feeds().running() as feeds,
             OperationRates(settings.redis_url, settings.rate_limit).running() as rates,
+            known_keys.uses.running(),
         ):
             resources.proofs.prepare()
             app.state.services = Services(
                 settings=settings,
                 resources=resources,
-                authenticator=Authenticator(resources.signer, issuer=Issuer.of(settings)),
+                authenticator=Authenticator(
+                    resources.signer,
+                    known=known_keys,
+                    issuer=ProfileIssuer.of(settings),
+                    sign_in=SignIn.of(settings),
+                ),
                 boards=boards,
                 viewer_tokens=ViewerTokens(resources.signer),
                 impression_tokens=ImpressionTokens(resources.signer),
@@ -150,12 +150,13 @@ def create_app(settings: Settings, *, opener: Opener = open_resources, clock: Cl
                 shares=Shares(),
                 operations=known,
                 rates=rates,
+                reader=Reader(),
                 clock=clock,
             )
             front.fetches.services = app.state.services
             yield
 
-    schema = build_schema(development=settings.graphiql)
+    schema = build_schema(introspection=settings.introspection)
     known = known_operations(settings)
     graphql = endpoint(settings, known)
 
@@ -164,7 +165,7 @@ def create_app(settings: Settings, *, opener: Opener = open_resources, clock: Cl
 
     front = Front(
         schema._schema,
-        introspection=settings.graphiql,
+        introspection=settings.introspection,
         pages=Pages(settings.cors_origins),
         rates=RequestRates(settings.request_rate),
     )
@@ -175,18 +176,13 @@ def create_app(settings: Settings, *, opener: Opener = open_resources, clock: Cl
             Route("/graphql", graphql, methods=["GET", "POST"], middleware=at_most(limits.LARGEST_GRAPHQL_BODY)),
             WebSocketRoute("/graphql", subscriptions),
             Route("/v1/events", ingest.events, methods=["POST"], middleware=at_most(limits.LARGEST_EVENTS_BODY)),
-            Route("/v1/banner-events", banner_events.banner_events, methods=["POST"], middleware=batch),
+            Route(banner_events.PATH, front.tell, methods=["POST"]),
             Route("/v1/banners", front.get, methods=["GET"], middleware=at_most(0)),
             Route("/v1/segments:check", members.check_segments, methods=["POST"], middleware=batch),
             Route("/v1/segments/{id}/members:check", members.check_people, methods=["POST"], middleware=batch),
             Route("/v1/segments/{id}/members.csv", members.csv, methods=["GET"], middleware=at_most(0)),
-            # `path`: external ids may have slashes, which arrive decoded.
-            Route(
-                "/v1/segments/{id}/members/{external_id:path}",
-                members.check_one,
-                methods=["GET"],
-                middleware=at_most(0),
-            ),
+            Route(CHECK, members.check_one, methods=["GET"], middleware=at_most(0)),
+            Route("/v1/exports/{token}", exports.export, methods=["GET"], middleware=at_most(0)),
             Route("/u/{token}", links.ask, methods=["GET"], middleware=at_most(0)),
             Route("/u/{token}", links.unsubscribe, methods=["POST"], middleware=at_most(limits.LARGEST_FORM_BODY)),
             Route("/t/{token}", links.follow, methods=["GET"], middleware=at_most(0)),

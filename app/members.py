@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable
 from functools import wraps
 from typing import Any
 
-import orjson
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
@@ -20,7 +19,7 @@ from app.api import ids
 from app.api.ids import Kind
 from app.context import Context
 from app.endpoint import is_json
-from app.ingest import answer, context_of
+from app.ingest import answer, context_of, read_json
 from app.problems import ApiError, path_of, problem
 from db.errors import MusterError
 from profiles.keys import Scope
@@ -101,10 +100,7 @@ async def read(request: Request) -> dict[str, Any]:
     if not is_json(request.headers.get("content-type")):
         message = "Send JSON, with the header Content-Type: application/json."
         raise ApiError("UNSUPPORTED_MEDIA_TYPE", message)
-    try:
-        body = orjson.loads(await request.body())
-    except orjson.JSONDecodeError as fault:
-        raise ApiError("INVALID_JSON", f"The body is no JSON: {fault.msg}.") from fault
+    body = read_json(await request.body())
     if not isinstance(body, dict):
         raise ApiError("NOT_AN_OBJECT", "The body is an object.")
     return body

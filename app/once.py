@@ -44,6 +44,11 @@ def known_id(given: object) -> str | None:
     return given if isinstance(given, str) and ID.fullmatch(given) else None
 
 
+def object_of(input: object) -> str | None:
+    """The id of what an input is about; None for none."""
+    return known_id(getattr(input, "id", None)) or known_id(getattr(input, "profile_id", None))
+
+
 def named(payload: Any) -> dict[str, str]:
     """Ids of the objects that a payload answers with, by its attributes."""
     found = {field.name: getattr(payload, field.name) for field in fields(payload)}
@@ -116,15 +121,15 @@ class Audited(FieldExtension):
 
     async def resolve_async(self, next_: Any, source: Any, info: Info[Any, Any], **kwargs: Any) -> Any:
         context: Context = info.context
+        # A key or a person: client tokens may do nothing that is audited.
         caller = context.known_caller
-        # Client tokens may do nothing that is audited.
-        assert caller.key_id is not None
         entry_id = await audit.begin(
             context.workspace_id,
             at=context.now,
             key_id=caller.key_id,
+            subject=caller.subject,
             action=info.field_name,
-            object=known_id(getattr(kwargs.get("input"), "id", None)),
+            object=object_of(kwargs.get("input")),
         )
         outcome, object = "FAILED", None
         try:

@@ -33,7 +33,7 @@ from graphql import (
 )
 
 from app.banner_json import AGE, TYPES, Selection, Write, decision_writer
-from app.limits import CACHED_DOCUMENTS, prepared
+from app.reading import CACHED_DOCUMENTS, prepared
 from app.serving import Asked, Served
 
 ARGUMENTS = {"placements", "externalId", "locale", "offline"}

@@ -64,7 +64,7 @@ class Providers:
             if isinstance(channel, FcmChannel):
                 return await channel.check()
             payload = b'{"aps":{"alert":"Muster"}}'
-            return await channel.check(PushMessage(PushProvider.APNS, NO_DEVICE, payload, "check", uuid4()))
+            return await channel.check(PushMessage(PushProvider.APNS, NO_DEVICE, payload, "check", str(uuid4())))
         finally:
             await channel.close()
 

@@ -10,6 +10,8 @@ from graphql import GraphQLError
 from strawberry.schema.config import StrawberryConfig
 from strawberry.types.execution import ExecutionContext
 
+from app.api.api_keys import ApiKeyMutations, ApiKeyQueries
+from app.api.approvals import ApprovalMutations
 from app.api.audit import AuditQueries
 from app.api.banner_events import BannerEventMutations
 from app.api.banners import BannerQueries
@@ -20,6 +22,7 @@ from app.api.consents import ConsentMutations
 from app.api.content import CONTENT_TYPES
 from app.api.declare import output
 from app.api.doubts import DoubtMutations
+from app.api.exports import ExportMutations
 from app.api.finding import NodeQueries
 from app.api.ingestion import IngestionMutations
 from app.api.members import MemberQueries
@@ -36,7 +39,7 @@ from app.api.senders import SenderMutations, SenderQueries
 from app.api.static_mutations import StaticMutations
 from app.api.subscriptions import Subscriptions
 from app.api.workspaces import WorkspaceMutations, WorkspaceQueries
-from app.limits import Prepare, PrepareWithoutIntrospection
+from app.reading import Prepare, PrepareWithoutIntrospection
 
 
 @output
@@ -56,6 +59,7 @@ class Query(
     PlacementQueries,
     BannerQueries,
     AuditQueries,
+    ApiKeyQueries,
 ):
     """What can be read. Every field needs a key; which scope it needs is said in the documentation of keys."""
 
@@ -64,6 +68,7 @@ class Query(
 class Mutation(
     WorkspaceMutations,
     ProfileMutations,
+    ExportMutations,
     ConsentMutations,
     IngestionMutations,
     BannerEventMutations,
@@ -71,10 +76,12 @@ class Mutation(
     StaticMutations,
     SavedQueryMutations,
     CampaignMutations,
+    ApprovalMutations,
     DoubtMutations,
     SenderMutations,
     PlacementMutations,
     PushCredentialMutations,
+    ApiKeyMutations,
 ):
     """What can be changed. Every field answers a payload whose `userErrors` say why nothing was written."""
 
@@ -92,18 +99,18 @@ class Schema(strawberry.Schema):
 
 
 @cache
-def build_schema(*, development: bool) -> Schema:
-    """The schema; in development it is told to whoever asks, and mistyped names get suggestions."""
+def build_schema(*, introspection: bool) -> Schema:
+    """The schema; with introspection it is told to whoever asks, and mistyped names get suggestions."""
     return Schema(
         query=Query,
         mutation=Mutation,
         subscription=Subscription,
         types=CONTENT_TYPES,
-        config=StrawberryConfig(scalar_map=SCALARS, disable_field_suggestions=not development),
-        extensions=[Prepare if development else PrepareWithoutIntrospection],
+        config=StrawberryConfig(scalar_map=SCALARS, disable_field_suggestions=not introspection),
+        extensions=[Prepare if introspection else PrepareWithoutIntrospection],
     )
 
 
 def export() -> str:
     """The schema in GraphQL's own language, as published."""
-    return build_schema(development=True).as_str().rstrip() + "\n"
+    return build_schema(introspection=True).as_str().rstrip() + "\n"

@@ -22,6 +22,7 @@ from app.setting_kinds import (
     DatabaseUrl,
     Key,
     NamedKeys,
+    NamedRoles,
     Origins,
     Port,
     ProviderUrl,
@@ -35,6 +36,8 @@ from segments.conditions import WIDEST, Limits
 MAKE_A_KEY = 'Make one with: python3 -c "import secrets; print(secrets.token_urlsafe(48))"'
 
 
+SIGN_IN = ("MUSTER_OIDC_JWKS_URL", "MUSTER_OIDC_ISSUER", "MUSTER_OIDC_AUDIENCE", "MUSTER_OIDC_ROLES")
+SIGN_IN_WORKSPACE = ("MUSTER_OIDC_WORKSPACE", "MUSTER_OIDC_WORKSPACE_CLAIM")
 ISSUER = ("MUSTER_JWKS_URL", "MUSTER_JWT_ISSUER", "MUSTER_JWT_AUDIENCE", "MUSTER_JWT_WORKSPACE")
 
 
@@ -87,7 +90,7 @@ class ProcessSettings(BaseSettings):
     @classmethod
     def fill_in_by_environment(cls, values: dict[str, str]) -> dict[str, str]:
         if values.get("MUSTER_ENV") == Environment.PRODUCTION:
-            return {"MUSTER_LOG_FORMAT": "json", "MUSTER_GRAPHIQL": "false"} | values
+            return {"MUSTER_LOG_FORMAT": "json", "MUSTER_GRAPHIQL": "false", "MUSTER_INTROSPECTION": "false"} | values
         port = values.get("MUSTER_API_PORT", "")
         port = port if port.isdecimal() and int(port) < 65536 else str(DEFAULT_API_PORT)
         return {"MUSTER_PUBLIC_URL": f"http://127.0.0.1:{port}", "MUSTER_SMTP_URL": DEFAULT_SMTP_URL} | values
@@ -151,6 +154,12 @@ class Settings(ProcessSettings):
         description="`true`: the page to try queries, at /graphql in a browser. Development only.",
         json_schema_extra={"shown": "`true` in development, else `false`"},
     )
+    introspection: bool = Field(
+        True,
+        validation_alias="MUSTER_INTROSPECTION",
+        description="`true`: the schema is told to whoever has a key, and mistyped names get suggestions.",
+        json_schema_extra={"shown": "`true` in development, else `false`"},
+    )
     cors_origins: Origins = Field(
         ("*",),
         validation_alias="MUSTER_CORS_ORIGINS",
@@ -187,6 +196,13 @@ class Settings(ProcessSettings):
         validation_alias="MUSTER_OTLP_URL",
         description="Where traces go, as OTLP over HTTP; needs the extra `tracing`.",
         json_schema_extra={"shown": "none"},
+    )
+    audit_days: int = Field(
+        365,
+        ge=1,
+        le=36_500,
+        validation_alias="MUSTER_AUDIT_DAYS",
+        description="Days that entries of the audit log are kept; workers drop older ones every hour.",
     )
     smtp_url: SmtpUrl = Field(
         validation_alias="MUSTER_SMTP_URL",
@@ -311,6 +327,13 @@ class Settings(ProcessSettings):
         validation_alias="MUSTER_BANNER_LATE_S",
         description="Seconds after which what an app without network kept to tell of a banner is refused.",
     )
+    banner_event_months: int = Field(
+        13,
+        ge=4,
+        le=1_200,
+        validation_alias="MUSTER_BANNER_EVENT_MONTHS",
+        description="Months that single banner events are kept; workers drop older ones, and counts stay.",
+    )
     jwks_url: PublicUrl | None = Field(
         None,
         validation_alias="MUSTER_JWKS_URL",
@@ -334,6 +357,49 @@ class Settings(ProcessSettings):
         None,
         validation_alias="MUSTER_JWT_WORKSPACE",
         description="The id of the one workspace whose profiles its tokens name, by `sub`.",
+        json_schema_extra={"shown": "none"},
+    )
+    oidc_jwks_url: PublicUrl | None = Field(
+        None,
+        validation_alias="MUSTER_OIDC_JWKS_URL",
+        description="Where the identity provider with which your people sign in publishes the keys of its tokens; they "
+        "may send those in place of API keys (docs/keys.md).",
+        json_schema_extra={"shown": "none"},
+    )
+    oidc_issuer: str | None = Field(
+        None,
+        validation_alias="MUSTER_OIDC_ISSUER",
+        description="The `iss` of those tokens.",
+        json_schema_extra={"shown": "none"},
+    )
+    oidc_audience: str | None = Field(
+        None,
+        validation_alias="MUSTER_OIDC_AUDIENCE",
+        description="An `aud` that those tokens must have: another one than that of your apps' users.",
+        json_schema_extra={"shown": "none"},
+    )
+    oidc_roles: NamedRoles = Field(
+        {},
+        validation_alias="MUSTER_OIDC_ROLES",
+        description="Which group has which role: `marketing-team=MARKETER,operations=ADMIN`. Of several the highest "
+        "counts; who has none may do nothing.",
+        json_schema_extra={"shown": "none"},
+    )
+    oidc_roles_claim: str = Field(
+        "groups",
+        validation_alias="MUSTER_OIDC_ROLES_CLAIM",
+        description="The claim with somebody's groups: a list, or a text with spaces between.",
+    )
+    oidc_workspace: UUID | None = Field(
+        None,
+        validation_alias="MUSTER_OIDC_WORKSPACE",
+        description="The id of the one workspace that all who sign in belong to.",
+        json_schema_extra={"shown": "none"},
+    )
+    oidc_workspace_claim: str | None = Field(
+        None,
+        validation_alias="MUSTER_OIDC_WORKSPACE_CLAIM",
+        description="The claim that names somebody's workspace, by id or name, in place of MUSTER_OIDC_WORKSPACE.",
         json_schema_extra={"shown": "none"},
     )
     database_connections: int = Field(
@@ -436,13 +502,25 @@ def broken_rules(values: Mapping[str, str]) -> Iterator[str]:
             "DATABASE_URL and DATABASE_OWNER_URL name the same login. The first must own nothing, since an owner "
             "passes row level security; give it a name of its own, `muster migrate` makes it."
         )
-    provider = {name: values.get(name) for name in ISSUER}
-    if any(provider.values()) and not all(provider.values()):
-        missing = ", ".join(name for name in ISSUER if not provider[name])
-        yield f"{missing} is missing: {', '.join(ISSUER)} go together, or none of them."
+    for together in (ISSUER, SIGN_IN):
+        provider = {name: values.get(name) for name in together}
+        if any(provider.values()) and not all(provider.values()):
+            missing = ", ".join(name for name in together if not provider[name])
+            yield f"{missing} is missing: {', '.join(together)} go together, or none of them."
+    if sum(bool(values.get(name)) for name in SIGN_IN_WORKSPACE) != bool(values.get(SIGN_IN[0])):
+        yield f"{' or '.join(SIGN_IN_WORKSPACE)}: give one of them with MUSTER_OIDC_JWKS_URL, and none without."
+    if all(
+        values.get(app) and values.get(app) == values.get(own)
+        for app, own in zip(ISSUER[1:3], SIGN_IN[1:3], strict=True)
+    ):
+        yield (
+            "MUSTER_OIDC_AUDIENCE is MUSTER_JWT_AUDIENCE, of the same issuer: a token of somebody who uses your app "
+            "would sign them in here. Give your people's tokens an audience of their own."
+        )
     if values.get("MUSTER_ENV") == Environment.PRODUCTION:
-        if (values.get("MUSTER_JWKS_URL") or "https://").lower().startswith("http://"):
-            yield "MUSTER_JWKS_URL must be https in production: whoever can change those keys can be anybody."
+        for name in ("MUSTER_JWKS_URL", "MUSTER_OIDC_JWKS_URL"):
+            if (values.get(name) or "https://").lower().startswith("http://"):
+                yield f"{name} must be https in production: whoever can change those keys can be anybody."
         if values.get("MUSTER_PUBLIC_URL", "https://").lower().startswith("http://"):
             yield "MUSTER_PUBLIC_URL must be https in production: mail readers and servers refuse plain http."
         if values.get("MUSTER_GRAPHIQL", "false").lower() in ("1", "true", "yes", "on", "t", "y"):

@@ -20,7 +20,6 @@ from strawberry.types.graphql import OperationType
 
 from app.auth import Caller, unauthenticated
 from app.context import Context, Services
-from app.limits import prepared
 from app.patience import UNREACHABLE
 from app.problems import ApiError, presented
 from app.rates import REFUSED_COST, cost_of, who_of
@@ -64,7 +63,14 @@ async def run(
         context, who = context_of(services, caller, headers), who_of(caller, "")
         services.rates.check(who)
         try:
-            document, wrong = context.read = prepared(schema._schema, asked.query or "", services.settings.graphiql)
+            context.read = await services.reader.read(
+                schema._schema,
+                asked.query or "",
+                services.settings.introspection,
+                who=who,
+                check=services.rates.check,
+            )
+            document, wrong = context.read
         except GraphQLError:
             # To have refused it was work too.
             await services.rates.take(who, REFUSED_COST)

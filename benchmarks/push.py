@@ -143,7 +143,7 @@ async def ours(channel: Channel[PushMessage], provider: PushProvider, payload: b
     async def some() -> None:
         for n, token in enumerate(left):
             outcome = await channel.send(
-                PushMessage(provider, token, payload, token, UUID(int=n), expires_at=expires, collapse_id="sale")
+                PushMessage(provider, token, payload, token, str(UUID(int=n)), expires_at=expires, collapse_id="sale")
             )
             assert outcome.kind is OutcomeKind.ACCEPTED, outcome
 

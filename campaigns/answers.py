@@ -6,8 +6,10 @@ from time import monotonic
 from typing import assert_never
 
 from campaigns.claims import Taken
-from campaigns.ledger import Intent, Result
+from campaigns.intents import Intent
+from campaigns.ledger import Result
 from campaigns.models import DeliveryState
+from campaigns.push_channels import Credential
 from campaigns.retrying import retry_wait
 from channels.base import EmailMessage, Outcome, OutcomeKind, OutcomeScope, PushMessage
 from profiles.devices import Device
@@ -30,8 +32,8 @@ class EmailReady(Ready):
 class PushReady(Ready):
     message: PushMessage
     device: Device
-    token_hash: bytes
-    """What the suppression list would have of the device."""
+    credential: Credential
+    """What the device is reached with."""
     read_at: datetime
 
 

@@ -7,19 +7,29 @@ from uuid import UUID
 from pyroaring import BitMap
 
 from campaigns.errors import TargetError
+from campaigns.models import Campaign
+from db.rows import to_model
 from db.transactions import Connection
 from segments import everyone, membership
 from segments.models import Segment, SegmentStatus, SegmentType
 
 TARGETS = "SELECT segment_id, excluded FROM campaign_segment WHERE workspace_id = $1 AND campaign_id = $2"
+WITH_TARGETS = """
+SELECT c.*, ARRAY(SELECT t.segment_id FROM campaign_segment t
+    WHERE t.workspace_id = $1 AND t.campaign_id = $2 AND NOT t.excluded) AS included,
+  ARRAY(SELECT t.segment_id FROM campaign_segment t
+    WHERE t.workspace_id = $1 AND t.campaign_id = $2 AND t.excluded) AS excluded
+FROM campaign c WHERE c.workspace_id = $1 AND c.id = $2
+"""
 CLEAR_TARGETS = "DELETE FROM campaign_segment WHERE workspace_id = $1 AND campaign_id = $2"
 ADD_TARGETS = """
 INSERT INTO campaign_segment (workspace_id, campaign_id, segment_id, excluded)
 SELECT $1, $2, t.id, t.excluded FROM unnest($3::uuid[], $4::boolean[]) AS t (id, excluded)
 """
 TARGETS_OF = """
-SELECT campaign_id, segment_id, excluded FROM campaign_segment
-WHERE workspace_id = $1 AND campaign_id = ANY($2) ORDER BY segment_id
+SELECT t.campaign_id, t.excluded, s.* FROM campaign_segment t
+JOIN segment s ON s.workspace_id = $1 AND s.id = t.segment_id
+WHERE t.workspace_id = $1 AND t.campaign_id = ANY($2) ORDER BY s.id
 """
 # Tombstones are few, so all of them are read rather than the audience sent to the database.
 TOMBSTONES = "SELECT id, merged_into FROM profile WHERE workspace_id = $1 AND merged_into IS NOT NULL"
@@ -33,6 +43,14 @@ class Targets:
     excluded: tuple[UUID, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class TargetedSegments:
+    """Segments a campaign includes and spares."""
+
+    included: list[Segment]
+    excluded: list[Segment]
+
+
 async def targets(connection: Connection, *, workspace_id: UUID, campaign_id: UUID) -> Targets:
     rows = await connection.fetch(TARGETS, workspace_id, campaign_id)
     return Targets(
@@ -41,12 +59,25 @@ async def targets(connection: Connection, *, workspace_id: UUID, campaign_id: UU
     )
 
 
-async def targets_of(connection: Connection, *, workspace_id: UUID, campaign_ids: list[UUID]) -> dict[UUID, Targets]:
-    """Targets by campaign id, for every id asked."""
-    found: dict[UUID, tuple[list[UUID], list[UUID]]] = {one: ([], []) for one in campaign_ids}
+async def find_with_targets(
+    connection: Connection, *, workspace_id: UUID, campaign_id: UUID
+) -> tuple[Campaign, Targets] | None:
+    """A campaign and whom it goes to; None when there is none."""
+    row = await connection.fetchrow(WITH_TARGETS, workspace_id, campaign_id)
+    if row is None:
+        return None
+    return to_model(Campaign, row), Targets(tuple(row["included"]), tuple(row["excluded"]))
+
+
+async def segments_targeted(
+    connection: Connection, *, workspace_id: UUID, campaign_ids: list[UUID]
+) -> dict[UUID, TargetedSegments]:
+    """Targets by campaign id, for every id asked, the oldest segment first."""
+    found = {one: TargetedSegments([], []) for one in campaign_ids}
     for row in await connection.fetch(TARGETS_OF, workspace_id, campaign_ids):
-        found[row["campaign_id"]][row["excluded"]].append(row["segment_id"])
-    return {one: Targets(tuple(included), tuple(excluded)) for one, (included, excluded) in found.items()}
+        targeted = found[row["campaign_id"]]
+        (targeted.excluded if row["excluded"] else targeted.included).append(to_model(Segment, row))
+    return found
 
 
 async def save_targets(connection: Connection, *, workspace_id: UUID, campaign_id: UUID, wanted: Targets) -> None:
@@ -99,11 +130,17 @@ async def resolve(connection: Connection, *, workspace_id: UUID, brand_id: UUID 
     included, excluded = await targeted_segments(workspace_id, wanted)
     members = await membership.load_many(connection, [*wanted.included, *wanted.excluded])
 
-    async def union(segments: Sequence[Segment]) -> BitMap:
+    living = BitMap()
+    if any(segment.type is SegmentType.EVERYONE for segment in (*included, *excluded)):
+        living, winners = await everyone.members_and_winners(connection, brand_id)
+    else:
+        winners = dict(await connection.fetch(TOMBSTONES, workspace_id))
+
+    def union(segments: Sequence[Segment]) -> BitMap:
         ids = BitMap()
         for segment in segments:
             if segment.type is SegmentType.EVERYONE:
-                ids |= await everyone.members(connection, brand_id)
+                ids |= living
             elif segment.id in members:
                 ids |= members[segment.id]
             else:
@@ -111,8 +148,7 @@ async def resolve(connection: Connection, *, workspace_id: UUID, brand_id: UUID 
                 raise TargetError("SEGMENT_NOT_EVALUATED", message, field=field_of(wanted, segment.id))
         return ids
 
-    winners = dict(await connection.fetch(TOMBSTONES, workspace_id))
-    return merged(await union(included), winners) - merged(await union(excluded), winners)
+    return merged(union(included), winners) - merged(union(excluded), winners)
 
 
 def merged(ids: BitMap, winners: dict[int, int]) -> BitMap:

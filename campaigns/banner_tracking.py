@@ -8,7 +8,7 @@ Beginning statements is most of what a small batch costs, so that there are thre
 one text, of which asyncpg asks nothing element by element (profiles/packing.py).
 """
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
@@ -143,9 +143,9 @@ class Subjects:
 class DayCounts:
     """What is added to the counts of one day of UTC."""
 
-    told: "Counter[tuple[bytes, bytes, BannerEventKind]]" = field(default_factory=Counter)
+    told: dict[tuple[bytes, bytes, BannerEventKind], int] = field(default_factory=dict)
     """Events by campaign, placement and kind."""
-    times: "Counter[tuple[bytes, bytes]]" = field(default_factory=Counter)
+    times: dict[tuple[bytes, bytes], int] = field(default_factory=dict)
     """Impressions by subject (a campaign, or a placement with limits) and viewer."""
     places: dict[tuple[bytes, bytes], bytes] = field(default_factory=dict)
     """Where a viewer of a campaign, by both, saw it first: there they count."""
@@ -159,24 +159,28 @@ async def record(workspace_id: UUID, events: Sequence[BannerEvent], *, now: date
     once.
     """
     real = [event for event in events if event.shown.kind is not ImpressionKind.TEST]
+    tries = 0
 
-    async def once() -> tuple[set[bytes], frozenset[bytes]]:
+    async def once() -> tuple[set[int], frozenset[bytes]]:
+        nonlocal tries
+        tries += 1
         async with transaction(workspace_id, generic_plans=True) as connection:
-            subjects = await begin(connection, workspace_id, real, now)
+            # Rows are locked in one order within a day, not across days, and two may each wait for the other: whom
+            # PostgreSQL ended because of that goes on alone, and is not ended again.
+            subjects = await begin(connection, workspace_id, real, now, alone=tries > 1)
             known = [event for event in firsts(real) if event.shown.campaign in subjects.campaigns]
             fresh = await insert(connection, workspace_id, known, now)
             people = [event for event in fresh if not event.is_by_machine]
             await count(connection, workspace_id, people, subjects.limits, now)
-        return {event.identity for event in fresh}, subjects.campaigns
+        return set(map(id, fresh)), subjects.campaigns
 
-    fresh, campaigns = await retried(once) if real else (set[bytes](), frozenset[bytes]())
+    fresh, campaigns = await retried(once) if real else (set[int](), frozenset[bytes]())
     became = []
     for event in events:
-        if event.shown.kind is ImpressionKind.TEST:
+        if event.shown.kind is ImpressionKind.TEST or id(event) in fresh:
             became.append(Became.ACCEPTED)
-        elif event.identity in fresh:
-            fresh.discard(event.identity)
-            became.append(Became.ACCEPTED)
+            # Named twice in the list it is a duplicate of itself.
+            fresh.discard(id(event))
         elif event.shown.campaign in campaigns:
             became.append(Became.DUPLICATE)
         else:
@@ -187,18 +191,30 @@ async def record(workspace_id: UUID, events: Sequence[BannerEvent], *, now: date
 def firsts(events: Iterable[BannerEvent]) -> Iterable[BannerEvent]:
     """Those that no earlier one of the list makes a duplicate."""
     seen: set[bytes] = set()
+    add = seen.add
     for event in events:
-        # One byte longer than an identity, so that neither is taken for the other.
-        of_impression = None if event.impression_key is None else event.shown.viewer + event.impression_key + b"i"
-        if event.identity not in seen and of_impression not in seen:
+        shown, _, event_key, impression_key, _, _ = event
+        identity, is_new = shown.viewer + event_key, True
+        if identity in seen:
+            is_new = False
+        else:
+            add(identity)
+        if impression_key is not None:
+            # One byte longer than an identity, so that neither is taken for the other.
+            of_impression = shown.viewer + impression_key + b"i"
+            if of_impression in seen:
+                is_new = False
+            else:
+                add(of_impression)
+        if is_new:
             yield event
-        seen.add(event.identity)
-        if of_impression is not None:
-            seen.add(of_impression)
 
 
-async def begin(connection: Connection, workspace_id: UUID, events: Sequence[BannerEvent], now: datetime) -> Subjects:
-    """Make room for these events; what they are about, those that are gone left out."""
+async def begin(
+    connection: Connection, workspace_id: UUID, events: Sequence[BannerEvent], now: datetime, *, alone: bool
+) -> Subjects:
+    """Make room for these events, and keep all others out if `alone`; what they are about, those that are gone left
+    out."""
     months = {month_of(window) for window in {event.shown.window_start for event in events}}
     rows = await connection.fetch(
         BEGIN,
@@ -206,7 +222,7 @@ async def begin(connection: Connection, workspace_id: UUID, events: Sequence[Ban
         pack_ids({event.shown.campaign for event in events}),
         pack_ids({event.shown.placement for event in events}),
         sorted(months),
-        min(months) < month_of(int(now.timestamp())),
+        alone or min(months) < month_of(int(now.timestamp())),
     )
     limits = {
         row["id"].bytes: BannerRules.from_json(row["kept"]).limits
@@ -269,15 +285,21 @@ async def count(
 def by_day(events: Iterable[BannerEvent], limits: Mapping[bytes, Limits]) -> dict[date, DayCounts]:
     """What events add to the counts of their days."""
     days: defaultdict[date, DayCounts] = defaultdict(DayCounts)
-    for event in events:
-        campaign, placement, viewer, *_ = event.shown
-        counts = days[event.day]
-        counts.told[campaign, placement, event.kind] += 1
-        if event.kind is BannerEventKind.IMPRESSION:
-            counts.times[campaign, viewer] += 1
-            counts.places.setdefault((campaign, viewer), placement)
+    for (campaign, placement, viewer, *_), kind, _, _, occurred_at, _ in events:
+        counts = days[occurred_at.date()]
+        told, times = counts.told, counts.times
+        what = campaign, placement, kind
+        told[what] = told.get(what, 0) + 1
+        if kind is BannerEventKind.IMPRESSION:
+            who = campaign, viewer
+            if who in times:
+                times[who] += 1
+            else:
+                times[who] = 1
+                counts.places[who] = placement
             if placement in limits:
-                counts.times[placement, viewer] += 1
+                where = placement, viewer
+                times[where] = times.get(where, 0) + 1
     return days
 
 
@@ -286,7 +308,7 @@ async def add(
 ) -> list[asyncpg.Record]:
     """Add to the tallies and counts of a day; the tallies as they are now of what has limits, rows of COUNT."""
     where = list({(campaign, placement) for campaign, placement, _ in counts.told})
-    told = [pack_numbers([counts.told[*one, kind] for one in where]) for kind in BannerEventKind]
+    told = [pack_numbers([counts.told.get((*one, kind), 0) for one in where]) for kind in BannerEventKind]
     rows: list[asyncpg.Record] = await connection.fetch(
         COUNT,
         workspace_id,

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from campaigns.errors import RenderError
-from campaigns.push_guard import Credential, TokenGuard, pause_sentence
+from campaigns.push_channels import Credential
+from campaigns.push_guard import TokenGuard, pause_sentence
 from campaigns.reasons import PauseReason, explain
 from channels.base import Outcome, OutcomeKind, OutcomeScope
 from profiles.devices import GoneDevice
@@ -72,8 +73,9 @@ class Breaker:
             self.answered += 1
             self.refused[outcome.code] += 1
             self.last[outcome.code] = Failure(profile_id, outcome.code, outcome.detail)
-        refused = self.refused.total()
-        if threshold is not None and self.answered >= LEAST_SAMPLE and refused * 100 > threshold * self.answered:
+        if threshold is None or not self.refused or self.answered < LEAST_SAMPLE:
+            return
+        if self.refused.total() * 100 > threshold * self.answered:
             self.pause = Pause(PauseReason.ERROR_THRESHOLD, self.refused_sentence(threshold))
 
     def note_token(self, credential: Credential, gone: GoneDevice | None, outcome: Outcome) -> None:

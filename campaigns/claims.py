@@ -3,7 +3,7 @@
 Workers read a ledger ahead, in the order of profiles: `dispatch.walked_through` says how far, and moves on under the
 dispatch's lock. Reading changes no row. What was read and not sent when a claim ends is read again, for the walk goes
 back to the first such row; what waits for its next attempt is found by its time. So no two workers read the same rows
-but around such ends, and where they do, the fence lets only one of them send (ledger.py).
+but around such ends, and where they do, the fence lets only one of them send (intents.py).
 """
 
 from dataclasses import dataclass, replace

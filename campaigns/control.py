@@ -4,12 +4,15 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from campaigns import lifecycle, sending
+from campaigns import approval, lifecycle, sending
+from campaigns.approval import ApprovalMissing
 from campaigns.drafts import check_time_zone
 from campaigns.errors import CampaignError
 from campaigns.models import Campaign, CampaignChannel, CampaignStatus, Dispatch, DispatchKind, MissedPolicy
+from campaigns.push_guard import FOREIGN
 from campaigns.reasons import PauseReason
 from db.transactions import Connection, transaction
+from profiles.keys import Actor
 
 S = CampaignStatus
 
@@ -22,6 +25,15 @@ UNSCHEDULE = "UPDATE campaign SET scheduled_at = NULL WHERE workspace_id = $1 AN
 RESUMED = """
 UPDATE dispatch SET resumed_at = now(), heartbeat_at = now()
 WHERE workspace_id = $1 AND campaign_id = $2 AND kind = 'SEND'
+"""
+# Whoever resumes says that the credential is mended: what was refused for it is tried once more, to devices that are
+# still there. Once, or tokens that are foreign indeed would stop the campaign at every resume.
+TRY_FOREIGN_AGAIN = """
+UPDATE delivery d SET state = 'deferred', not_before = now(), updated_at = now()
+FROM dispatch r, device v
+WHERE r.workspace_id = $1 AND r.campaign_id = $2 AND r.kind = 'SEND' AND d.workspace_id = $1 AND d.dispatch_id = r.id
+  AND d.state = 'failed' AND d.reason = ANY($3) AND d.attempt = 1
+  AND v.workspace_id = $1 AND v.id = d.device_id AND v.disabled_at IS NULL
 """
 LIVE = (S.SCHEDULED, S.PREPARING, S.SENDING, S.PAUSED, S.ACTIVE)
 """What can expire."""
@@ -38,12 +50,13 @@ async def schedule(
     time_zone: str | None = None,
     missed_policy: MissedPolicy | None = None,
     maximum_lateness: timedelta | None = None,
+    by: Actor | None = None,
 ) -> Campaign:
     """Send (or show) at a future instant; a campaign that is scheduled already gets the new time.
 
     Either `at` is that instant, or `wall_time` what clocks in the campaign's time zone show then (2026-12-24T09:00).
-    What sending needs of us is checked now, so that nobody finds out at night. Raises CampaignError, naming the field,
-    and IllegalMove.
+    What sending needs of us is checked now, so that nobody finds out at night. `by` is who wants it. Raises
+    CampaignError, naming the field, IllegalMove, and ApprovalMissing.
     """
     zone = check_time_zone(time_zone) if time_zone else None
     if maximum_lateness is not None and not timedelta(0) <= maximum_lateness <= LONGEST_LATENESS:
@@ -59,6 +72,8 @@ async def schedule(
             message = f"The campaign expires at {campaign.expires_at.isoformat()}, before it would start."
             raise CampaignError("EXPIRES_BEFORE_START", message, field=("at",))
         await sending.require_complete(connection, campaign, now=now)
+        await approval.note(connection, campaign, by=by, now=now)
+        await approval.require(connection, campaign)
         if campaign.status is not S.SCHEDULED:
             await lifecycle.move(connection, campaign, S.SCHEDULED, now=now)
         lateness = maximum_lateness if maximum_lateness is not None else timedelta(seconds=campaign.maximum_lateness_s)
@@ -101,9 +116,12 @@ def instant_of(at: datetime | None, wall_time: str | None, zone: str) -> datetim
 
 
 async def unschedule(workspace_id: UUID, campaign_id: UUID, *, now: datetime) -> Campaign:
-    """Back to DRAFT, to be edited. Raises CampaignNotFound, IllegalMove."""
+    """Back to DRAFT, to be edited; what waited for approval does so no more, what has it keeps it. Raises
+    CampaignNotFound, IllegalMove."""
     async with transaction(workspace_id) as connection:
         campaign = await lifecycle.get_locked(workspace_id, campaign_id)
+        if campaign.status is S.PENDING_APPROVAL:
+            await approval.keep(connection, campaign, None)
         await lifecycle.move(connection, campaign, S.DRAFT, now=now)
         await connection.execute(UNSCHEDULE, workspace_id, campaign_id)
         return await Campaign.get(workspace_id=workspace_id, id=campaign_id)
@@ -128,12 +146,18 @@ async def pause(workspace_id: UUID, campaign_id: UUID, *, now: datetime, reason:
 
 
 async def resume(workspace_id: UUID, campaign_id: UUID, *, now: datetime) -> Campaign:
-    """Go on where it stopped."""
+    """Go on where it stopped. Raises CampaignNotFound, and CampaignError unless it is paused and, where it needs
+    approval, has it."""
     async with transaction(workspace_id) as connection:
         campaign = await lifecycle.get_locked(workspace_id, campaign_id)
         if campaign.status is not S.PAUSED:
             message = f"Only a paused campaign can be resumed; this one is {campaign.status}."
             raise CampaignError("ILLEGAL_MOVE", message, field=("id",))
+        if campaign.status_reason == PauseReason.APPROVAL_MISSING:
+            try:
+                await approval.require(connection, campaign)
+            except ApprovalMissing as refusal:
+                raise CampaignError(refusal.code, refusal.held, field=("id",)) from refusal
         return await go_on(connection, campaign, now=now)
 
 
@@ -142,6 +166,8 @@ async def go_on(connection: Connection, campaign: Campaign, *, now: datetime) ->
     if campaign.channel is CampaignChannel.BANNER:
         return await lifecycle.move(connection, campaign, S.ACTIVE, now=now)
     await connection.execute(RESUMED, campaign.workspace_id, campaign.id)
+    if campaign.status_reason == PauseReason.TOKENS_GONE:
+        await connection.execute(TRY_FOREIGN_AGAIN, campaign.workspace_id, campaign.id, sorted(FOREIGN))
     planned = await Dispatch.filter(
         workspace_id=campaign.workspace_id, campaign_id=campaign.id, kind=DispatchKind.SEND, planned_at__isnull=False
     ).exists()
@@ -181,10 +207,14 @@ async def act_on_time(workspace_id: UUID, campaign_id: UUID, *, now: datetime) -
 
 
 async def start_due(connection: Connection, campaign: Campaign, *, now: datetime) -> Campaign:
-    """Start a locked campaign whose time has come; what stands in the way is written on it as FAILED, with why."""
+    """Start a locked campaign whose time has come; what stands in the way is written on it as FAILED, with why, and as
+    PAUSED when it is a second person's approval."""
     try:
         async with transaction(campaign.workspace_id):  # a savepoint: a refusal leaves nothing of the start behind
             return await sending.start_locked(connection, campaign, now=now)
+    except ApprovalMissing as refusal:
+        campaign = await lifecycle.get_locked(campaign.workspace_id, campaign.id)
+        return await lifecycle.move(connection, campaign, S.PAUSED, now=now, reason=refusal.code, detail=refusal.held)
     except CampaignError as refusal:
         campaign = await lifecycle.get_locked(campaign.workspace_id, campaign.id)
         return await lifecycle.move(

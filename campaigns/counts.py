@@ -4,17 +4,17 @@ A dispatch under way is counted for whoever looks, once a second at most and for
 rows take half a second), and the result kept on its row for everybody. A finished one keeps its counts.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from time import monotonic
-from typing import Any
+from typing import Any, TypeAlias
 from uuid import UUID
 
 import asyncpg
 
 from campaigns.deliveries import DeliveryKey
-from campaigns.models import CampaignStatus, DeliveryState
+from campaigns.models import CampaignStatus, DeliveryState, DispatchKind
 from campaigns.reasons import explain
 from db.transactions import Connection, transaction
 
@@ -26,35 +26,49 @@ REST = 10
 LATELY = timedelta(seconds=30)
 STALLED_AFTER = timedelta(seconds=60)
 MOST_ERRORS = 10
+MOST_RUNS = 100
+
+RunsKey: TypeAlias = tuple[UUID, DispatchKind]
+"""Of which campaign, and what for."""
 
 DISPATCHES = """
-SELECT d.id, d.campaign_id, d.kind, d.audience_size, d.planned_at, d.no_address, d.finished_at, d.created_at,
-  d.resumed_at, d.tally, d.counted_at, c.status, d.tally IS NOT NULL AND (
+SELECT d.id, d.campaign_id, d.kind, d.content_version, d.audience_size, d.planned_at, d.no_address, d.finished_at,
+  d.created_at, d.resumed_at, d.tally, d.counted_at, c.status, d.tally IS NOT NULL AND (
     (d.finished_at IS NOT NULL AND NOT d.dirty)
     OR d.counted_at > clock_timestamp() - greatest($4::interval, d.count_took * $5::int)) AS fresh
-FROM dispatch d JOIN campaign c ON c.workspace_id = d.workspace_id AND c.id = d.campaign_id
-WHERE d.workspace_id = $1 AND d.campaign_id = ANY($2) AND d.kind = $3 AND ($6::uuid IS NULL OR d.id = $6)
-ORDER BY d.id DESC LIMIT $7
+FROM unnest($2::uuid[], $3::text[]) AS asked (campaign_id, kind)
+CROSS JOIN LATERAL (
+  SELECT id FROM dispatch WHERE workspace_id = $1 AND campaign_id = asked.campaign_id AND kind = asked.kind
+    AND ($6::uuid IS NULL OR id = $6)
+  ORDER BY id DESC LIMIT $7) AS newest
+JOIN dispatch d ON d.workspace_id = $1 AND d.id = newest.id
+JOIN campaign c ON c.workspace_id = $1 AND c.id = d.campaign_id ORDER BY d.id DESC
 """
 # A lock of its own, not the row's: heartbeats, paces and plans must not wait for half a second of counting.
-TRY_TO_COUNT = "SELECT pg_try_advisory_xact_lock(hashtextextended('count ' || $1::uuid::text, 0))"
 WAIT_TO_COUNT = "SELECT pg_advisory_xact_lock(hashtextextended('count ' || $1::uuid::text, 0))"
-# All that is to be known of a dispatch in one look. `newest` is an example for each reason. What was sent before a
-# pause says nothing of the speed after it.
+# All that is to be known of the dispatches that nobody else is counting, in one look; of all of them with $4. `newest`
+# is an example for each reason. What was sent before a pause says nothing of the speed after it.
 COUNT = """
-SELECT d.dispatch_id, d.state, d.reason, count(*) AS messages, max(d.updated_at) AS changed_at,
-  count(*) FILTER (WHERE d.sent_at > greatest(now() - $3::interval,
-    (SELECT resumed_at FROM dispatch WHERE workspace_id = $1 AND id = $2))) AS lately,
+WITH ours AS MATERIALIZED (
+  SELECT u.id FROM unnest($2::uuid[]) AS u (id)
+  WHERE $4 OR pg_try_advisory_xact_lock(hashtextextended('count ' || u.id::text, 0)))
+SELECT r.id AS dispatch_id, d.state, d.reason, count(d.state) AS messages, max(d.updated_at) AS changed_at,
+  count(*) FILTER (WHERE d.sent_at > greatest(now() - $3::interval, r.resumed_at)) AS lately,
   min(d.not_before) AS next_at,
   max((d.updated_at, d.profile_id, d.device_id)) FILTER (WHERE d.reason IS NOT NULL) AS newest
-FROM delivery d WHERE d.workspace_id = $1 AND d.dispatch_id = $2 GROUP BY d.dispatch_id, d.state, d.reason
+FROM ours JOIN dispatch r ON r.workspace_id = $1 AND r.id = ours.id
+LEFT JOIN delivery d ON d.workspace_id = $1 AND d.dispatch_id = r.id AND d.dispatch_id = ANY($2::uuid[])
+GROUP BY r.id, d.state, d.reason
 """
-# A count that began before the dispatch was finished comes too late to be kept, unless there is none: it was finished
-# before counts were kept.
+# A count that began before its dispatch was finished comes too late to be kept, unless there is none: it was finished
+# before counts were kept. What is answered is when that was, which is now.
 KEEP = """
-UPDATE dispatch SET tally = $3, counted_at = $4, count_took = $5,
-  counts = CASE WHEN $6 THEN $7 ELSE counts END, dirty = dirty AND NOT $6
-WHERE workspace_id = $1 AND id = $2 AND ($6 OR finished_at IS NULL OR dirty OR tally IS NULL)
+WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS at), kept AS (
+  UPDATE dispatch d SET tally = u.tally, counted_at = clock.at, count_took = u.took,
+    counts = CASE WHEN $5 THEN u.counts ELSE d.counts END, dirty = d.dirty AND NOT $5
+  FROM unnest($2::uuid[], $3::jsonb[], $4::interval[], $6::jsonb[]) AS u (id, tally, took, counts), clock
+  WHERE d.workspace_id = $1 AND d.id = u.id AND ($5 OR d.finished_at IS NULL OR d.dirty OR d.tally IS NULL))
+SELECT at FROM clock
 """
 # Locked, so that evidence which comes in between waits and marks the dispatch again.
 DIRTY = """
@@ -69,7 +83,6 @@ STATES = """
 SELECT dispatch_id, state, count(*) AS deliveries FROM delivery
 WHERE workspace_id = $1 AND dispatch_id = ANY($2) GROUP BY dispatch_id, state
 """
-CLOCK = "SELECT clock_timestamp()"
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +220,19 @@ class Progress:
         return sorted(wrong, key=lambda one: one.last_at, reverse=True)[:MOST_ERRORS]
 
 
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A dispatch, and where its messages are."""
+
+    id: UUID
+    campaign_id: UUID
+    kind: DispatchKind
+    content_version: int
+    created_at: datetime
+    finished_at: datetime | None
+    progress: Progress
+
+
 def progress(row: Mapping[str, Any], tally: Tally, counted_at: datetime) -> Progress:
     """What a row of DISPATCHES and its ledger, as it was at `counted_at`, say together."""
     states = tally.states
@@ -257,74 +283,115 @@ async def of_campaigns(
     workspace_id: UUID, campaign_ids: list[UUID], *, max_age: timedelta = MAX_AGE
 ) -> dict[UUID, Progress]:
     """Progress of the real sends by campaign id; campaigns never started are left out. Tests never count."""
-    found = await of_dispatches(workspace_id, campaign_ids, "SEND", max_age=max_age)
-    return {row["campaign_id"]: one for row, one in found}
+    asked = [(campaign_id, DispatchKind.SEND) for campaign_id in campaign_ids]
+    found = await of_dispatches(workspace_id, asked, max_age=max_age)
+    return {run.campaign_id: run.progress for run in found}
 
 
-async def of_tests(workspace_id: UUID, campaign_id: UUID, *, limit: int) -> dict[UUID, Progress]:
-    """Progress of a campaign's newest test sends by dispatch id, newest first."""
-    found = await of_dispatches(workspace_id, [campaign_id], "TEST", max_age=MAX_AGE, limit=limit)
-    return {row["id"]: one for row, one in found}
+async def runs(workspace_id: UUID, asked: Collection[RunsKey]) -> dict[RunsKey, list[Run]]:
+    """The newest 100 dispatches of each campaign and kind, the newest first; those that have none are left out."""
+    found: dict[RunsKey, list[Run]] = {}
+    for run in await of_dispatches(workspace_id, asked, max_age=MAX_AGE):
+        found.setdefault((run.campaign_id, run.kind), []).append(run)
+    return found
 
 
 async def of_test(workspace_id: UUID, campaign_id: UUID, dispatch_id: UUID) -> Progress | None:
     """Progress of one test send; None when the campaign has none of this id."""
-    found = await of_dispatches(workspace_id, [campaign_id], "TEST", max_age=MAX_AGE, dispatch_id=dispatch_id)
-    return found[0][1] if found else None
+    asked = [(campaign_id, DispatchKind.TEST)]
+    found = await of_dispatches(workspace_id, asked, max_age=MAX_AGE, dispatch_id=dispatch_id)
+    return found[0].progress if found else None
 
 
 async def of_dispatches(
     workspace_id: UUID,
-    campaign_ids: list[UUID],
-    kind: str,
+    asked: Collection[RunsKey],
     *,
     max_age: timedelta,
     dispatch_id: UUID | None = None,
-    limit: int | None = None,
-) -> list[tuple[asyncpg.Record, Progress]]:
-    """Dispatches of one kind with their progress, as it was at most `max_age` ago or as it was last counted; newest
-    first, only `dispatch_id` when it is given, and at most `limit`."""
+) -> list[Run]:
+    """Dispatches of these campaigns and kinds with their progress, as it was at most `max_age` ago or as it was last
+    counted; newest first, only `dispatch_id` when it is given, and at most 100 of each."""
+    ids, kinds = [campaign_id for campaign_id, _ in asked], [kind.value for _, kind in asked]
     rest = REST if max_age else 0
     async with transaction(workspace_id) as connection:
-        rows = await connection.fetch(DISPATCHES, workspace_id, campaign_ids, kind, max_age, rest, dispatch_id, limit)
-    found = []
-    for row in rows:
-        # One that was reopened has a tally of before, and no time it was so.
-        known = row["tally"] is not None and row["counted_at"] is not None
-        kept = (Tally.from_json(row["id"], row["tally"]), row["counted_at"]) if known else None
-        tally, counted_at = kept if kept and row["fresh"] else await counted(workspace_id, row["id"], kept)
-        found.append((row, progress(row, tally, counted_at)))
-    return found
+        rows = await connection.fetch(DISPATCHES, workspace_id, ids, kinds, max_age, rest, dispatch_id, MOST_RUNS)
+    # One that was reopened has a tally of before, and no time it was so.
+    known = {
+        row["id"]: (Tally.from_json(row["id"], row["tally"]), row["counted_at"])
+        for row in rows
+        if row["tally"] is not None and row["counted_at"] is not None
+    }
+    stale = [row["id"] for row in rows if row["id"] not in known or not row["fresh"]]
+    if stale:
+        known |= await counted(workspace_id, stale, known)
+    return [
+        Run(
+            id=row["id"],
+            campaign_id=row["campaign_id"],
+            kind=DispatchKind(row["kind"]),
+            content_version=row["content_version"],
+            created_at=row["created_at"],
+            finished_at=row["finished_at"],
+            progress=progress(row, *known[row["id"]]),
+        )
+        for row in rows
+    ]
 
 
-async def counted(workspace_id: UUID, dispatch_id: UUID, kept: tuple[Tally, datetime] | None) -> tuple[Tally, datetime]:
-    """A dispatch's tally, counted and kept now, and when that was; `kept` when somebody else is counting it."""
+Counted = tuple[Tally, datetime]
+"""A dispatch's tally, and when it was so."""
+
+
+async def counted(workspace_id: UUID, dispatch_ids: list[UUID], known: Mapping[UUID, Counted]) -> dict[UUID, Counted]:
+    """Tallies that are counted and kept now; those of `known` that somebody else is counting are left out."""
     async with transaction(workspace_id) as connection:
-        if not await connection.fetchval(TRY_TO_COUNT, dispatch_id):
-            if kept is not None:
-                return kept
+        found = await count(connection, workspace_id, dispatch_ids)
+    missing = sorted(set(dispatch_ids) - found.keys() - known.keys())
+    if not missing:
+        return found
+    # Nothing else is held meanwhile, and in one order: two who wait do so in one direction only.
+    async with transaction(workspace_id) as connection:
+        for dispatch_id in missing:
             await connection.fetchval(WAIT_TO_COUNT, dispatch_id)
-        return await count(connection, workspace_id, dispatch_id)
+        return found | await count(connection, workspace_id, missing)
 
 
 async def count(
-    connection: Connection, workspace_id: UUID, dispatch_id: UUID, *, final: bool = False
-) -> tuple[Tally, datetime]:
-    """Count a dispatch and keep the result, as its final counts too with `final`."""
+    connection: Connection, workspace_id: UUID, dispatch_ids: Sequence[UUID], *, final: bool = False
+) -> dict[UUID, Counted]:
+    """Count dispatches and keep the results, as their final counts too with `final`. Without, those that somebody else
+    is counting are left out."""
     began = monotonic()
-    tally = Tally.of(await connection.fetch(COUNT, workspace_id, dispatch_id, LATELY))
-    took = timedelta(seconds=monotonic() - began)
-    at: datetime = await connection.fetchval(CLOCK)
-    states = dict(tally.states)
-    await connection.execute(KEEP, workspace_id, dispatch_id, tally.to_json(), at, took, final, states)
-    return tally, at
+    rows: dict[UUID, list[asyncpg.Record]] = {}
+    for row in await connection.fetch(COUNT, workspace_id, list(dispatch_ids), LATELY, final):
+        rows.setdefault(row["dispatch_id"], [])
+        if row["state"] is not None:
+            rows[row["dispatch_id"]].append(row)
+    took = monotonic() - began
+    if not rows:
+        return {}
+    tallies = {dispatch_id: Tally.of(found) for dispatch_id, found in rows.items()}
+    sizes = [sum(tally.states.values()) for tally in tallies.values()]
+    at: datetime = await connection.fetchval(
+        KEEP,
+        workspace_id,
+        list(tallies),
+        [tally.to_json() for tally in tallies.values()],
+        # Each took as much of it as it has of the messages.
+        [timedelta(seconds=took * size / max(sum(sizes), 1)) for size in sizes],
+        final,
+        [dict(tally.states) for tally in tallies.values()],
+    )
+    return {dispatch_id: (tally, at) for dispatch_id, tally in tallies.items()}
 
 
 async def recount(workspace_id: UUID, campaign_id: UUID) -> None:
     """Count finished dispatches again whose ledger changed afterwards: an outcome that came late."""
     async with transaction(workspace_id) as connection:
-        for row in await connection.fetch(DIRTY, workspace_id, campaign_id):
-            await count(connection, workspace_id, row["id"], final=True)
+        found = await connection.fetch(DIRTY, workspace_id, campaign_id)
+        if found:
+            await count(connection, workspace_id, [row["id"] for row in found], final=True)
 
 
 async def verify(workspace_id: UUID) -> list[str]:
@@ -341,16 +408,19 @@ async def verify(workspace_id: UUID) -> list[str]:
     return wrong
 
 
-# Those that no worker has read yet.
+# Those that no worker has read yet; before all are written, everybody.
 OPEN_ROWS = """
-SELECT count(*) FROM (
+SELECT count(*) + coalesce((
+  SELECT sum(audience_size) FROM dispatch
+  WHERE workspace_id = $1 AND campaign_id = $2 AND finished_at IS NULL AND planned_at IS NULL), 0)
+FROM (
   SELECT 1 FROM dispatch r JOIN delivery d ON d.dispatch_id = r.id AND d.profile_id > r.walked_through
   WHERE r.workspace_id = $1 AND r.campaign_id = $2 AND r.finished_at IS NULL LIMIT $3) AS waiting
 """
 
 
 async def open_rows(workspace_id: UUID, campaign_id: UUID, *, limit: int) -> int:
-    """Messages of a campaign that wait to be taken, counted up to `limit`."""
+    """Messages of a campaign that wait to be taken, or to be written, counted up to `limit`."""
     async with transaction(workspace_id) as connection:
-        rows: int = await connection.fetchval(OPEN_ROWS, workspace_id, campaign_id, limit)
-    return rows
+        rows = await connection.fetchval(OPEN_ROWS, workspace_id, campaign_id, limit)
+    return min(int(rows), limit)

@@ -1,6 +1,6 @@
 """Reading the ledger one recipient at a time: what became of each message, and why."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -35,7 +35,8 @@ PAGE = (
 FROM dispatch r JOIN delivery d ON d.dispatch_id = r.id
 WHERE r.workspace_id = $1 AND r.campaign_id = $2 AND d.workspace_id = $1 AND r.kind = $3
   AND (d.dispatch_id, d.profile_id, d.device_id) > ($4, $5, $6) AND ($7::text[] IS NULL OR d.state = ANY($7))
-  AND ($9::text IS NULL OR d.reason = $9) AND ($7::text[] IS DISTINCT FROM ARRAY['in_doubt'] OR d.doubtful)
+  AND ($9::text[] IS NULL OR d.reason = ANY($9)) AND ($7::text[] IS DISTINCT FROM ARRAY['in_doubt'] OR d.doubtful)
+  AND ($10::int IS NULL OR d.profile_id = $10)
 ORDER BY d.dispatch_id, d.profile_id, d.device_id LIMIT $8
 """
 )
@@ -85,11 +86,12 @@ async def page(
     limit: int,
     after: DeliveryKey = START,
     states: tuple[DeliveryState, ...] | None = None,
-    reason: str | None = None,
+    reasons: Collection[str] | None = None,
+    profile_id: int | None = None,
     kind: DispatchKind = DispatchKind.SEND,
 ) -> list[Delivery]:
     """Up to `limit` (101 at most) messages of a campaign after `after`, in order of profile; only those in one of
-    `states`, and with this `reason`, where they are given."""
+    `states`, with one of `reasons`, or to `profile_id`, where they are given."""
     wanted = [state.value for state in states] if states is not None else None
     async with transaction(workspace_id) as connection:
         rows = await connection.fetch(
@@ -102,7 +104,8 @@ async def page(
             after.device_id,
             wanted,
             min(limit, MOST + 1),
-            reason,
+            None if reasons is None else list(reasons),
+            profile_id,
         )
     return [to_delivery(row) for row in rows]
 

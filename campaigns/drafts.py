@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, assert_never
 from uuid import UUID
 
-from campaigns import audience, banner_stops, content, lifecycle, placements
+from campaigns import approval, audience, banner_stops, content, lifecycle, placements
 from campaigns.audience import Targets
 from campaigns.banner_content import BannerContent
 from campaigns.banner_rules import PLAIN, BannerRules
@@ -27,6 +27,7 @@ from campaigns.push_content import PushContent
 from db.transactions import Connection, transaction
 from db.unset import UNSET, Unset
 from profiles.errors import ProfileError
+from profiles.keys import Actor
 from profiles.text import clean_text, clean_time_zone
 from segments.models import Segment, SegmentType
 
@@ -183,10 +184,17 @@ async def insert(workspace_id: UUID, wanted: CampaignInput, kept: dict[str, Any]
 
 
 async def update(
-    workspace_id: UUID, campaign_id: UUID, changes: CampaignChanges, *, proofs: Proofs, now: datetime
+    workspace_id: UUID,
+    campaign_id: UUID,
+    changes: CampaignChanges,
+    *,
+    proofs: Proofs,
+    now: datetime,
+    by: Actor | None = None,
 ) -> Campaign:
     """The campaign with `changes`; from PREPARING on only name, expiry, missed policy, rate and threshold can change.
 
+    A change of what it says or to whom takes back its approval: it is a draft again. `by` is who wants it.
     Raises CampaignNotFound, CampaignError naming the field.
     """
     given = changes.given()
@@ -242,6 +250,8 @@ async def update(
         )
         if wanted.rules.limits != before.rules.limits:
             await banner_stops.restate(connection, workspace_id, campaign_id, wanted.rules.limits, now=now)
+        if any(getattr(wanted, name) != getattr(before, name) for name in FROZEN_FIELDS):
+            await approval.withdraw(connection, campaign, by=by, now=now)
         return await Campaign.get(workspace_id=workspace_id, id=campaign_id)
 
 

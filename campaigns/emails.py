@@ -131,7 +131,7 @@ class Person(Protocol):
     @property
     def email(self) -> str | None: ...
     @property
-    def traits(self) -> dict[str, Any]: ...
+    def traits(self) -> Mapping[str, Any]: ...
     @property
     def locale(self) -> str | None: ...
     @property
@@ -182,7 +182,7 @@ def common_scope(sender: SenderInfo, campaign_name: str) -> dict[str, Value]:
 
 
 def scope_of(
-    common: Mapping[str, Value], recipient: Recipient, *, unsubscribe_url: str, now: datetime
+    common: Mapping[str, Value], recipient: Person, *, unsubscribe_url: str, now: datetime
 ) -> dict[str, Value]:
     """What templates see for one recipient."""
     traits: dict[str, Value] = dict(recipient.traits)
@@ -192,7 +192,7 @@ def scope_of(
         "profile": {
             **traits,
             "external_id": recipient.external_id,
-            "email": recipient.email,
+            "email": recipient.email or "",
             "locale": recipient.locale,
             "time_zone": recipient.time_zone,
             "country": recipient.country,

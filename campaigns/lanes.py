@@ -4,12 +4,12 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Protocol, cast
 
-from campaigns import ledger, making
+from campaigns import intents, making
 from campaigns.answers import EmailReady, Ready
 from campaigns.breaker import Breaker
 from campaigns.carrier import Carrier, EmailRun, Run, Slots
 from campaigns.claims import Taken
-from campaigns.ledger import Intended
+from campaigns.intents import Intended
 from campaigns.making import Unmade
 from campaigns.models import CampaignChannel
 from channels.base import Outcome
@@ -78,9 +78,11 @@ class EmailLane:
         return await making.make(self.run, self.carrier, taken, now=now, keep=keep)
 
     async def intend(self, connection: Connection, group: Sequence[Ready], *, claim_id: int) -> Intended:
-        return await ledger.intend(
+        return await intents.intend(
             connection,
+            intents.MAIL,
             workspace_id=self.run.workspace_id,
+            campaign_id=self.run.campaign_id,
             dispatch_id=self.run.dispatch_id,
             claim_id=claim_id,
             ready=[one.intent for one in group],

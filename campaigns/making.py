@@ -11,7 +11,8 @@ from campaigns.carrier import Carrier, EmailRun
 from campaigns.claims import Taken
 from campaigns.emails import Recipient
 from campaigns.errors import RenderError
-from campaigns.ledger import Intent, Result
+from campaigns.intents import Intent
+from campaigns.ledger import Result
 from campaigns.models import DeliveryState
 from campaigns.reasons import SkipReason
 from channels.base import EmailMessage

@@ -137,6 +137,7 @@ class Campaign(Model):
     refresh_before = fields.BooleanField()
     rate_per_s = fields.IntField(null=True)
     error_threshold = fields.IntField(null=True)
+    approval: fields.JSONField[dict[str, Any] | None] = fields.JSONField(null=True)
     created_at = fields.DatetimeField()
     updated_at = fields.DatetimeField()
     started_at = fields.DatetimeField(null=True)

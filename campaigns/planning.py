@@ -1,16 +1,23 @@
 """Writes the ledger of a dispatch out of its frozen audience, chunk by chunk (R1), or only counts what it would be."""
 
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
 from uuid import UUID
 
 from pyroaring import BitMap
 
 from campaigns import push_planning
-from campaigns.gates import gates
+from campaigns.gates import gated, gates
+from campaigns.ledger import LOCK_WALK
 from campaigns.models import CampaignChannel
 from db.transactions import Connection
 
-CHUNK = 65_536
-"""Profile ids of one planning transaction: about a second of work, so that progress shows and nothing waits long."""
+CHUNK = 16_384
+"""Profile ids of one planning transaction: a quarter of a second of work, so that progress shows, nothing waits long,
+and a backend whose worker was killed soon comes to its end."""
+AHEAD = 8
+"""Chunks that may be written at the same time."""
 
 # Everyone of $2 who has an address, with the reason why they get nothing, if there is one. $3: the topic, $4: consent
 # matters. In the order of ids, so that neighbours in the ledger are neighbours in its pages.
@@ -20,16 +27,23 @@ WITH person AS MATERIALIZED (
   SELECT p.id, p.email_hash FROM profile p
   WHERE p.workspace_id = $1 AND p.id = ANY($2::int[]) AND p.email_hash IS NOT NULL
     AND p.merged_into IS NULL AND p.erased_at IS NULL
-  ORDER BY p.id),
+  ORDER BY p.id)"""
+    + gated(
+        hashes="(SELECT array_agg(email_hash) FROM person)",
+        people="(SELECT array_agg(id) FROM person)",
+        matters="$4",
+        topic="$3",
+    )
+    + """,
 gated AS MATERIALIZED (
   SELECT id, email_hash, CASE"""
-    + gates(person="person", matters="$4", topic="$3")
+    + gates(person="person", matters="$4")
     + """
   END AS reason
   FROM person)
 """
 )
-# Nothing can be in the way: rows and progress are one transaction, under the lock of the dispatch.
+# Nothing can be in the way: rows and progress are one transaction, under the lock of the chunk.
 PLAN = (
     GATED
     + """
@@ -63,11 +77,20 @@ FROM placed GROUP BY 1
 """
 )
 
+# The lock keeps the dispatch from being finished, and nobody else from writing another chunk. That it is not finished
+# is looked at again when this had to wait; the campaign's state is not.
 PLAN_STATE = """
-SELECT d.audience, d.audience_size, d.planned_through, d.planned_at, d.kind, c.topic, c.class, c.status, c.channel
+SELECT d.audience, d.planned_through, d.planned_at, d.kind, c.topic, c.class, c.status, c.channel
 FROM dispatch d JOIN campaign c ON c.workspace_id = d.workspace_id AND c.id = d.campaign_id
-WHERE d.workspace_id = $1 AND d.id = $2 FOR NO KEY UPDATE OF d
+WHERE d.workspace_id = $1 AND d.id = $2 AND d.finished_at IS NULL FOR KEY SHARE OF d
 """
+# A chunk is named by how many of the audience come before it. The first of $2 that nobody is writing.
+TAKE_CHUNK = """
+SELECT place FROM unnest($2::int[]) AS place
+WHERE pg_try_advisory_xact_lock(hashtextextended('chunk ' || $1::uuid::text, place)) LIMIT 1
+"""
+WAIT_FOR_CHUNK = "SELECT pg_advisory_xact_lock(hashtextextended('chunk ' || $1::uuid::text, $2::int))"
+THROUGH = "SELECT planned_through FROM dispatch WHERE workspace_id = $1 AND id = $2"
 PLANNED = """
 UPDATE dispatch SET planned_through = $3, no_address = no_address + $4, heartbeat_at = now(),
   planned_at = CASE WHEN $5 THEN now() END
@@ -78,10 +101,11 @@ WRITTEN = "INSERT 0 "
 
 
 async def plan_chunk(connection: Connection, *, workspace_id: UUID, dispatch_id: UUID) -> bool:
-    """Write the ledger rows of the next chunk of the audience; False when all are written.
+    """Write the ledger rows of the next chunk of the audience; False when all are written, or are not to be.
 
-    Resumable after a crash at any point: rows and progress are one transaction. Two workers at once: the second
-    waits for the first's chunk, then takes the next.
+    Resumable after a crash at any point: rows and progress are one transaction. Many workers at once write a chunk
+    each, and commit in their order, so that progress is one number, and no row is committed behind the walk of a
+    dispatch that is being closed. Whoever finds that the one before was lost writes that one too.
     """
     row = await connection.fetchrow(PLAN_STATE, workspace_id, dispatch_id)
     if row is None or row["planned_at"] is not None:
@@ -89,31 +113,62 @@ async def plan_chunk(connection: Connection, *, workspace_id: UUID, dispatch_id:
     if row["kind"] == "SEND" and row["status"] != "PREPARING":
         return False
     audience = BitMap.deserialize(row["audience"])
-    # Audience ids above the last one planned, CHUNK of them at most.
-    start = audience.rank(row["planned_through"]) if row["planned_through"] >= 0 else 0
-    ids = list(audience[start : start + CHUNK])
-    done = start + len(ids) >= len(audience)
-    with_address = 0
-    is_push = row["channel"] == CampaignChannel.PUSH
-    consent_matters = row["class"] == "MARKETING" and row["kind"] == "SEND"
-    if ids and is_push:
-        with_address = await push_planning.plan(
+    begun = rank(audience, row["planned_through"])
+    places = range(begun, max(len(audience), begun + 1), CHUNK)[:AHEAD]
+    place = await connection.fetchval(TAKE_CHUNK, dispatch_id, list(places))
+    if place is None:
+        await connection.execute(WAIT_FOR_CHUNK, dispatch_id, begun)
+        return True
+    # Each look is a statement of its own after a lock, so that it sees what its last holder has committed.
+    begun = rank(audience, await connection.fetchval(THROUGH, workspace_id, dispatch_id))
+    if begun > place:
+        return True
+    write = partial(plan, connection, row, workspace_id=workspace_id, dispatch_id=dispatch_id)
+    first, with_address = place, await write(audience[place : place + CHUNK])
+    while begun < first:
+        await connection.execute(WAIT_FOR_CHUNK, dispatch_id, first - CHUNK)
+        begun = rank(audience, await connection.fetchval(THROUGH, workspace_id, dispatch_id))
+        if begun < first:
+            first -= CHUNK
+            with_address += await write(audience[first : first + CHUNK])
+    end = min(place + CHUNK, len(audience))
+    done = end == len(audience)
+    if done:
+        # With the walk locked: nobody else settles rows meanwhile, in another order.
+        await connection.execute(LOCK_WALK, workspace_id, dispatch_id)
+        await connection.execute(BY_HASHES)
+        is_push = row["channel"] == CampaignChannel.PUSH
+        await connection.execute(push_planning.SPARE_TWINS if is_push else SPARE_TWINS, dispatch_id)
+    through = audience[end - 1] if end else row["planned_through"]
+    await connection.execute(PLANNED, workspace_id, dispatch_id, through, end - first - with_address, done)
+    return not done
+
+
+def rank(audience: BitMap, through: int) -> int:
+    """How many of the audience have ids up to `through`; -1 for none."""
+    return audience.rank(through) if through >= 0 else 0
+
+
+async def plan(
+    connection: Connection, state: Mapping[str, Any], profile_ids: BitMap, *, workspace_id: UUID, dispatch_id: UUID
+) -> int:
+    """Write the rows of these people, by a row of PLAN_STATE; answers how many people have any."""
+    if not profile_ids:
+        return 0
+    consent_matters = state["class"] == "MARKETING" and state["kind"] == "SEND"
+    if state["channel"] == CampaignChannel.PUSH:
+        return await push_planning.plan(
             connection,
             workspace_id=workspace_id,
             dispatch_id=dispatch_id,
-            profile_ids=ids,
-            topic=row["topic"],
+            profile_ids=list(profile_ids),
+            topic=state["topic"],
             consent_matters=consent_matters,
         )
-    elif ids:
-        written = await connection.execute(PLAN, workspace_id, ids, row["topic"], consent_matters, dispatch_id)
-        with_address = int(written.removeprefix(WRITTEN))
-    if done:
-        await connection.execute(BY_HASHES)
-        await connection.execute(push_planning.SPARE_TWINS if is_push else SPARE_TWINS, dispatch_id)
-    through = ids[-1] if ids else row["planned_through"]
-    await connection.execute(PLANNED, workspace_id, dispatch_id, through, len(ids) - with_address, done)
-    return not done
+    written: str = await connection.execute(
+        PLAN, workspace_id, list(profile_ids), state["topic"], consent_matters, dispatch_id
+    )
+    return int(written.removeprefix(WRITTEN))
 
 
 async def count_gated(

@@ -24,8 +24,9 @@ class Route:
     gate: HostGate
 
 
-Routes = Mapping[tuple[str, PushProvider], Route]
-"""By app and provider."""
+Credential = tuple[str, PushProvider]
+"""App and provider."""
+Routes = Mapping[Credential, Route]
 
 
 class PushChannels:
@@ -34,7 +35,7 @@ class PushChannels:
     def __init__(self, connect: Callable[[Secret], Channel[PushMessage]], sealer: Sealer) -> None:
         """`connect` makes a channel of its own for a credential. It may take a while, and is called in a thread."""
         self._connect, self._sealer = connect, sealer
-        self._routes: dict[UUID, dict[tuple[str, PushProvider], Route]] = {}
+        self._routes: dict[UUID, dict[Credential, Route]] = {}
         self._leaving: set[asyncio.Task[None]] = set()
         self._opening = asyncio.Lock()
 

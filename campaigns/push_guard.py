@@ -9,7 +9,8 @@ answers the campaign pauses. A worker that dies forgets the devices of its turn;
 from collections import deque
 from dataclasses import dataclass, field
 
-from channels.base import Outcome, PushProvider
+from campaigns.push_channels import Credential
+from channels.base import Outcome
 from profiles.devices import GoneDevice
 
 LOOKED_BACK = 200
@@ -28,6 +29,8 @@ class TokenGuard:
 
     lately: deque[bool] = field(default_factory=lambda: deque(maxlen=LOOKED_BACK))
     """Whether the token was foreign to the credential, of the last answers."""
+    foreign_lately: int = 0
+    """How many of them were."""
     gone: list[GoneDevice] = field(default_factory=list)
     """Unregistered, and not disabled yet."""
     foreign: list[GoneDevice] = field(default_factory=list)
@@ -38,7 +41,10 @@ class TokenGuard:
     def note(self, gone: GoneDevice | None, outcome: Outcome) -> None:
         """A device took its message, or is gone."""
         is_foreign = outcome.code in FOREIGN
+        if len(self.lately) == LOOKED_BACK:
+            self.foreign_lately -= self.lately[0]
         self.lately.append(is_foreign)
+        self.foreign_lately += is_foreign
         if is_foreign:
             self.example = outcome.detail
         if gone is not None:
@@ -47,7 +53,7 @@ class TokenGuard:
     @property
     def per_cent(self) -> int:
         """Of the last answers, those that said that a token is foreign."""
-        return 100 * sum(self.lately) // len(self.lately) if self.lately else 0
+        return 100 * self.foreign_lately // len(self.lately) if self.lately else 0
 
     @property
     def is_suspicious(self) -> bool:
@@ -65,9 +71,6 @@ class TokenGuard:
         found = self.gone if self.is_suspicious else [*self.gone, *self.foreign]
         self.gone, self.foreign = [], []
         return found
-
-
-Credential = tuple[str, PushProvider]
 
 
 def pause_sentence(credential: Credential, guard: TokenGuard) -> str:

@@ -1,41 +1,39 @@
-"""The last look before a push notification leaves, as `ledger.intend` has it for mail: who it goes to, and whether.
+"""The last look before a push notification leaves, as intents.py has it for mail: who it goes to, and whether.
 
 A device's token never changes (another token is another device), so that all there is to see is whether the device is
 still there, and still the same person's.
 """
 
-from collections.abc import Sequence
-from uuid import UUID
+from campaigns.gates import push_gated, push_gates, token_gate, token_gated
+from campaigns.intents import LastLook
 
-from campaigns.answers import PushReady
-from campaigns.gates import push_gates, token_gate
-from campaigns.ledger import WAITING, Intended
-from campaigns.models import DeliveryState
-from db.transactions import Connection
-
-# As ledger.INTEND: the ordinary message, named by key. A device that belongs to the very profile of its row is nobody's
-# who was merged or erased: merging moves devices, erasing deletes them. $7: consent matters, $8: a test.
+# As for mail; each row is looked up by its whole key and changed by its place, as in ledger.RECORD_SENT. A device that
+# belongs to the very profile of its row is nobody's who was merged or erased: merging moves devices, erasing deletes
+# them.
 INTEND = (
     """
-WITH held AS MATERIALIZED (
-  SELECT id FROM claim WHERE workspace_id = $1 AND id = $3 AND lease_until > now() FOR KEY SHARE),
-run AS MATERIALIZED (
-  SELECT c.topic FROM dispatch r JOIN campaign c ON c.workspace_id = r.workspace_id AND c.id = r.campaign_id
-  WHERE r.workspace_id = $1 AND r.id = $2 AND EXISTS (SELECT 1 FROM held)
-    AND ($8 OR (c.status = 'SENDING' AND (c.expires_at IS NULL OR c.expires_at > now()))))
+WITH run AS MATERIALIZED (
+  SELECT c.topic FROM claim JOIN campaign c ON c.workspace_id = $1 AND c.id = $12
+  WHERE claim.workspace_id = $1 AND claim.id = $3 AND claim.lease_until > now()
+    AND ($8 OR (c.status = 'SENDING' AND (c.expires_at IS NULL OR c.expires_at > now())))
+  FOR KEY SHARE OF claim),
+there AS MATERIALIZED (
+  SELECT v.id, v.profile_id FROM device v WHERE v.workspace_id = $1 AND v.id = ANY($5) AND v.disabled_at IS NULL)"""
+    + token_gated(hashes="$10")
+    + push_gated(people="$4", matters="$7", topic="(SELECT topic FROM run)")
+    + """
 UPDATE delivery d SET state = 'sending', claim_id = $3, fence = d.fence + 1, attempt = d.attempt + 1, not_before = NULL,
-  first_attempt_at = ready.first_attempt_at, updated_at = now()
-FROM run, unnest($4::int[], $5::bigint[], $6::int[], $9::timestamptz[], $10::bytea[])
-  AS ready (profile_id, device_id, fence, first_attempt_at, token_hash)
+  first_attempt_at = person.first_attempt_at, updated_at = now()
+FROM run, (SELECT * FROM unnest($4::int[], $5::bigint[], $6::int[], $9::timestamptz[], $10::bytea[])
+  AS r (id, device_id, fence, first_attempt_at, token_hash) LIMIT cardinality($4)) AS person
 CROSS JOIN LATERAL (
-  SELECT v.profile_id AS id FROM device v
-  WHERE v.workspace_id = $1 AND v.id = ready.device_id AND v.profile_id = ready.profile_id AND v.disabled_at IS NULL
-  LIMIT 1) AS person
-WHERE d.dispatch_id = $2 AND d.profile_id = ready.profile_id AND d.device_id = ready.device_id
-  AND d.fence = ready.fence AND d.state = ANY($11::text[])
+  SELECT t.ctid AS place FROM delivery t
+  WHERE t.dispatch_id = $2 AND t.profile_id = person.id AND t.device_id = person.device_id LIMIT 1) AS found
+WHERE d.dispatch_id = $2 AND d.ctid = found.place AND d.fence = person.fence AND d.state = ANY($11::text[])
+  AND (person.device_id, person.id) IN (SELECT id, profile_id FROM there)
   AND CASE"""
-    + token_gate(token_hash="ready.token_hash")
-    + push_gates(person="person", matters="$7", topic="run.topic")
+    + token_gate(token_hash="person.token_hash")
+    + push_gates(person="person", matters="$7")
     + """
   END IS NULL
 RETURNING d.profile_id, d.device_id
@@ -52,8 +50,7 @@ held AS MATERIALIZED (
   SELECT id FROM claim WHERE workspace_id = $1 AND id = $3 AND lease_until > now() FOR KEY SHARE),
 run AS MATERIALIZED (
   SELECT c.status, c.topic, c.expires_at IS NOT NULL AND c.expires_at <= now() AS expired
-  FROM dispatch d JOIN campaign c ON c.workspace_id = d.workspace_id AND c.id = d.campaign_id
-  WHERE d.workspace_id = $1 AND d.id = $2),
+  FROM campaign c WHERE c.workspace_id = $1 AND c.id = $12),
 mine AS MATERIALIZED (
   SELECT d.profile_id, d.device_id, ready.first_attempt_at, ready.token_hash
   FROM ready
@@ -68,7 +65,10 @@ person AS MATERIALIZED (
   SELECT named.*, run.*, v.profile_id AS owner_id, v.disabled_at
   FROM named CROSS JOIN run LEFT JOIN LATERAL (
     SELECT o.profile_id, o.disabled_at FROM device o WHERE o.workspace_id = $1 AND o.id = named.device_id LIMIT 1) AS v
-    ON true),
+    ON true)"""
+    + token_gated(hashes="$10")
+    + push_gated(people="(SELECT array_agg(id) FROM named)", matters="$7", topic="(SELECT topic FROM run)")
+    + """,
 decided AS MATERIALIZED (
   SELECT person.*, CASE
     WHEN NOT $8 AND expired THEN 'EXPIRED'
@@ -77,7 +77,7 @@ decided AS MATERIALIZED (
     WHEN owner_id IS NULL OR disabled_at IS NOT NULL THEN 'DEVICE_GONE'
     WHEN owner_id <> person.id THEN 'DEVICE_MOVED'"""
     + token_gate(token_hash="person.token_hash")
-    + push_gates(person="person", matters="$7", topic="person.topic")
+    + push_gates(person="person", matters="$7")
     + """
   END AS reason
   FROM person)
@@ -93,47 +93,4 @@ WHERE d.dispatch_id = $2 AND d.profile_id = ANY($4) AND d.profile_id = decided.p
 RETURNING d.profile_id, d.device_id, d.state
 """
 )
-
-
-async def intend(
-    connection: Connection,
-    *,
-    workspace_id: UUID,
-    dispatch_id: UUID,
-    claim_id: int,
-    ready: Sequence[PushReady],
-    consent_matters: bool,
-    test: bool,
-) -> Intended:
-    """Commit the intent to send and say which may leave now; what the last look stops is settled in the ledger.
-
-    A row whose fence moved on is somebody else's, and so are all when the lease has ended.
-    """
-
-    def arguments(some: Sequence[PushReady]) -> tuple[object, ...]:
-        return (
-            workspace_id,
-            dispatch_id,
-            claim_id,
-            [one.intent.profile_id for one in some],
-            [one.intent.device_id for one in some],
-            [one.intent.fence for one in some],
-            consent_matters,
-            test,
-            [one.intent.first_attempt_at for one in some],
-            [one.token_hash for one in some],
-            WAITING,
-        )
-
-    rows = await connection.fetch(INTEND, *arguments(ready))
-    leaving = {(row["profile_id"], row["device_id"]) for row in rows}
-    rest = [one for one in ready if (one.intent.profile_id, one.intent.device_id) not in leaving]
-    if not rest:
-        return Intended(frozenset(leaving), frozenset())
-    waiting = {(one.intent.profile_id, one.intent.device_id) for one in rest}
-    for row in await connection.fetch(INTEND_REST, *arguments(rest)):
-        key = (row["profile_id"], row["device_id"])
-        waiting.remove(key)
-        if row["state"] == DeliveryState.SENDING:
-            leaving.add(key)
-    return Intended(frozenset(leaving), frozenset(waiting))
+PUSH = LastLook(INTEND, INTEND_REST)

@@ -6,7 +6,7 @@ from uuid import UUID
 from pyroaring import BitMap
 
 from campaigns.errors import CampaignError
-from campaigns.gates import push_gates
+from campaigns.gates import push_gated, push_gates
 from db.transactions import Connection
 
 # Everyone of $2 with each device that can be reached (device 0: there is none), and the reason why nothing is sent, if
@@ -22,11 +22,13 @@ reached AS MATERIALIZED (
   SELECT person.id, coalesce(v.id, 0) AS device_id
   FROM person LEFT JOIN LATERAL (
     SELECT o.id FROM device o WHERE o.workspace_id = $1 AND o.profile_id = person.id AND o.disabled_at IS NULL
-    ORDER BY o.id OFFSET 0) AS v ON true),
+    ORDER BY o.id OFFSET 0) AS v ON true)"""
+    + push_gated(people="(SELECT array_agg(id) FROM person)", matters="$4", topic="$3")
+    + """,
 gated AS MATERIALIZED (
   SELECT id, device_id, CASE
     WHEN device_id = 0 THEN 'NO_DEVICE'"""
-    + push_gates(person="reached", matters="$4", topic="$3")
+    + push_gates(person="reached", matters="$4")
     + """
   END AS reason
   FROM reached)

@@ -13,7 +13,7 @@ from typing import Protocol
 from uuid import UUID
 
 from campaigns import locales
-from campaigns.emails import Recipient, defaults, scope_of
+from campaigns.emails import Person, defaults, scope_of
 from campaigns.errors import RenderError
 from campaigns.program import Encoding, Frame, Step, Value, run
 from campaigns.push_content import PushContent, repeats_on
@@ -42,6 +42,8 @@ SHORT_LIMIT, LONG_LIMIT, ADDRESS_LIMIT = 1_024, 4_096, 2_048
 KNOWN = {name: CONTEXT[name] for name in ("profile", "traits", "campaign", "now")}
 """What templates of notifications may begin with: nobody sends them, and nobody unsubscribes in them."""
 MOST_FOUND = 1_000
+TEST_MARK = b"[Test] "
+"""As the subject of a test mail begins."""
 BLANK = re.compile(rb"(?:\s|\\[nrt])*")
 """What shows nothing, in a JSON string."""
 SHOWN = " shown"
@@ -107,11 +109,11 @@ class CompiledPush:
 
     def render(
         self,
-        recipient: Recipient,
+        recipient: Person,
         device: Device,
         *,
         key: str,
-        message_id: UUID,
+        message_id: str,
         expires_at: datetime | None,
         now: datetime,
     ) -> PushMessage:
@@ -142,11 +144,11 @@ class CompiledPush:
             replaceable=form.replaceable,
         )
 
-    def form(self, recipient: Recipient, *, provider: str, platform: str, locale: str | None) -> Form:
+    def form(self, recipient: Person, *, provider: str, platform: str, locale: str | None) -> Form:
         """The payload that a device of these gets."""
         return self.forms[self.translation(locale, recipient.locale)][target_of(provider, platform)]
 
-    def fill(self, form: Form, recipient: Recipient, *, seconds: int, end: datetime | None, now: datetime) -> bytes:
+    def fill(self, form: Form, recipient: Person, *, seconds: int, end: datetime | None, now: datetime) -> bytes:
         """The payload of one of `forms`, of any size. Raises RenderError."""
         scope: dict[str, Value] = {}
         if form.is_personal:
@@ -175,13 +177,15 @@ class CompiledPush:
         return self.found[asked]
 
 
-def compile_push(content: PushContent, *, campaign_name: str, dispatch_id: UUID) -> CompiledPush:
+def compile_push(content: PushContent, *, campaign_name: str, dispatch_id: UUID, test: bool = False) -> CompiledPush:
     """A notification made ready: once for each dispatch and process. Raises CampaignError naming the field.
 
+    `test`: it says so before its title, or its text where it has none; a silent one says nothing.
     What the author did not name is called by the dispatch on the screen: a device gets one message of each, so that
     a copy takes the first one's place.
     """
-    templates, replaces = Templates(defaults(content)), dispatch_id.hex
+    marked = ("title" if content.title else "body") if test and not content.silent else None
+    templates, replaces = Templates(defaults(content), marked), dispatch_id.hex
     forms = {
         language and language[1].locale: {
             target: form_of(Payload(content, language, templates.text), target, replaces) for target in PushTarget
@@ -194,8 +198,9 @@ def compile_push(content: PushContent, *, campaign_name: str, dispatch_id: UUID)
 class Templates:
     """Compiles the templates of one content, each once."""
 
-    def __init__(self, known: Mapping[str, Value]) -> None:
-        self.known = known
+    def __init__(self, known: Mapping[str, Value], marked: str | None) -> None:
+        """`marked`: the text that says that it is a test."""
+        self.known, self.marked = known, marked
         self.made: dict[tuple[tuple[str, ...], Encoding], Hole] = {}
 
     def text(self, source: str, path: tuple[str, ...], encoding: Encoding) -> Hole:
@@ -205,7 +210,10 @@ class Templates:
             program = compile_template(
                 source, field=path, limit=limit_of(path), encoding=encoding, defaults=self.known, context=KNOWN
             )
-            made = self.made[path, encoding] = Hole(looked_at(program.steps, path))
+            steps = looked_at(program.steps, path)
+            if path[-1] == self.marked:
+                steps = (TEST_MARK, *steps)
+            made = self.made[path, encoding] = Hole(steps)
         return made
 
 
@@ -242,8 +250,8 @@ def is_address(written: bytes) -> bool:
 
 
 def says_something(steps: Sequence[Step]) -> bool:
-    """Whether there is text that is the same for everybody."""
-    return any(isinstance(step, bytes) and not BLANK.fullmatch(step) for step in steps)
+    """Whether there is text that is the same for everybody; a test's mark is none."""
+    return any(isinstance(step, bytes) and step is not TEST_MARK and not BLANK.fullmatch(step) for step in steps)
 
 
 def note_shown(steps: tuple[Step, ...], frame: Frame) -> None:

@@ -36,6 +36,7 @@ class PauseReason(StrEnum):
     ERROR_THRESHOLD = "ERROR_THRESHOLD"
     RENDER_FAILURES = "RENDER_FAILURES"
     TOKENS_GONE = "TOKENS_GONE"
+    APPROVAL_MISSING = "APPROVAL_MISSING"
 
 
 RESOLVED_BY_HAND = "RESOLVED_BY_HAND"
@@ -113,6 +114,7 @@ PAUSED: Mapping[str, str] = {
     PauseReason.SILENT: "No worker was at it for too long; after a restored backup it must not be sent again.",
     PauseReason.ERROR_THRESHOLD: "More messages were refused than its error threshold allows.",
     PauseReason.RENDER_FAILURES: "More than 1 % of its messages could not be made.",
+    PauseReason.APPROVAL_MISSING: "It goes to more people than may be without a second person's approval.",
     PauseReason.TOKENS_GONE: "Half of the devices or more are none of the app's, as it seems: its credential is of"
     " another app, or of another environment.",
 }

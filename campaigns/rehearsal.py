@@ -41,7 +41,7 @@ async def send_test(
 ) -> Dispatch:
     """Send a copy to a small segment or to listed profiles, at most 100; state and counts stay untouched.
 
-    An email says [Test] in its subject; a notification is as it will be, to the byte.
+    An email says [Test] in its subject, a notification before its title.
     Consent is not asked (these are colleagues), suppression is. Raises CampaignError.
     """
     async with transaction(workspace_id) as connection:
@@ -96,13 +96,13 @@ async def dry_run(workspace_id: UUID, campaign_id: UUID) -> DryRun:
     """What sending now would do, by the same query that writes the ledger. Raises CampaignNotFound, TargetError,
     CampaignError NOT_FOR_THIS_CHANNEL for a banner."""
     async with transaction(workspace_id) as connection:
-        campaign = await Campaign.filter(workspace_id=workspace_id, id=campaign_id).first()
-        if campaign is None:
+        found = await audience.find_with_targets(connection, workspace_id=workspace_id, campaign_id=campaign_id)
+        if found is None:
             raise CampaignNotFound()
+        campaign, wanted = found
         if campaign.channel is CampaignChannel.BANNER:
             message = "A banner is sent to nobody: try it by its testSegmentId, and ask its segments for their sizes."
             raise CampaignError("NOT_FOR_THIS_CHANNEL", message, field=("id",))
-        wanted = await audience.targets(connection, workspace_id=workspace_id, campaign_id=campaign_id)
         ids = await audience.resolve(connection, workspace_id=workspace_id, brand_id=campaign.brand_id, wanted=wanted)
         count_gated = push_planning.count_gated if campaign.channel is CampaignChannel.PUSH else planning.count_gated
         messages = await count_gated(

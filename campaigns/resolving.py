@@ -14,6 +14,7 @@ from campaigns.errors import CampaignError
 from campaigns.models import Campaign, CampaignStatus, DeliveryState
 from db.transactions import Connection, transaction
 from profiles.identities import write_touched
+from profiles.keys import Actor
 
 S = CampaignStatus
 
@@ -63,7 +64,6 @@ UPDATE dispatch SET finished_at = NULL, counted_at = NULL, dirty = false, heartb
   walked_through = least(walked_through, $3 - 1)
 WHERE workspace_id = $1 AND id = $2
 """
-KEY = "SELECT name || ' (' || prefix || ')' FROM api_key WHERE workspace_id = $1 AND id = $2"
 NOTE = """
 INSERT INTO in_doubt_resolution (workspace_id, campaign_id, resolved_as, messages, resolved_by, resolved_at)
 VALUES ($1, $2, $3, $4, $5, $6)
@@ -84,11 +84,11 @@ class Doubt:
 
 
 async def resolve(
-    workspace_id: UUID, campaign_id: UUID, *, resolved_as: Resolution, key_id: UUID | None, now: datetime
+    workspace_id: UUID, campaign_id: UUID, *, resolved_as: Resolution, by: Actor | None, now: datetime
 ) -> Resolved:
     """Settle every message of a campaign that is in doubt, on a person's word; test sends are left alone.
 
-    `key_id`: the API key of that person. RETRY sends them again, the same Message-ID and all: who had it gets it
+    `by`: that person. RETRY sends them again, the same Message-ID and all: who had it gets it
     twice. A campaign that was SENT is SENDING again until they are through. Raises CampaignNotFound, and CampaignError
     when nothing is in doubt or nothing of the campaign may be sent any more.
     """
@@ -100,7 +100,7 @@ async def resolve(
         if not messages:
             message = "No message of this campaign is in doubt; there is nothing to resolve."
             raise CampaignError("NOT_IN_DOUBT", message, field=("id",))
-        resolved_by = await connection.fetchval(KEY, workspace_id, key_id) or "somebody without a key"
+        resolved_by = by.label if by else "somebody without a key"
         return await note(connection, campaign, resolved_as, messages, resolved_by=resolved_by, now=now)
 
 

@@ -68,7 +68,10 @@ def compiled_push(campaign: Campaign, dispatch: Dispatch) -> PushRun:
     return PushRun(
         **what_runs(campaign, dispatch),
         content=push_rendering.compile_push(
-            PushContent.from_json(frozen["push"]), campaign_name=frozen["campaign_name"], dispatch_id=dispatch.id
+            PushContent.from_json(frozen["push"]),
+            campaign_name=frozen["campaign_name"],
+            dispatch_id=dispatch.id,
+            test=dispatch.kind is DispatchKind.TEST,
         ),
     )
 

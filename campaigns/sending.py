@@ -8,6 +8,7 @@ from uuid import UUID
 from pyroaring import BitMap
 
 from campaigns import (
+    approval,
     audience,
     content,
     counts,
@@ -20,6 +21,7 @@ from campaigns import (
     runs,
     sizing,
 )
+from campaigns.approval import ApprovalMissing
 from campaigns.banner_content import BannerContent
 from campaigns.carrier import Carrier, EmailRun, PushRun, Run
 from campaigns.errors import CampaignError, IllegalMove, TargetError
@@ -31,6 +33,7 @@ from campaigns.tracking import Tracking
 from campaigns.transmission import transmit
 from channels.base import OutcomeScope
 from db.transactions import Connection, transaction
+from profiles.keys import Actor
 from profiles.models import Workspace
 from segments import evaluation
 from segments.models import EvaluationCause, EvaluationStatus, Segment, SegmentType
@@ -69,7 +72,7 @@ WHERE d.workspace_id = $1 AND d.campaign_id = $2 AND d.kind = 'SEND' AND c.statu
 NOW = "SELECT now()"
 AUDIENCE = "SELECT audience FROM dispatch WHERE workspace_id = $1 AND id = $2"
 # A sign of life, unless there was none for so long ($3) that a person has to say that it goes on. Whoever has the
-# dispatch locked is one, and is not waited for: a chunk of the ledger takes a second.
+# dispatch locked is one, and is not waited for: to find the twins of a ledger takes seconds.
 SHOW_LIFE = """
 WITH free AS (
   SELECT id FROM dispatch WHERE workspace_id = $1 AND id = $2 AND heartbeat_at > now() - $3::interval
@@ -84,15 +87,16 @@ FINISH_DISPATCH = "UPDATE dispatch SET finished_at = $3 WHERE workspace_id = $1 
 # --- starting -----------------------------------------------------------------------------------------------------
 
 
-async def start(workspace_id: UUID, campaign_id: UUID, *, now: datetime) -> Campaign:
+async def start(workspace_id: UUID, campaign_id: UUID, *, now: datetime, by: Actor | None = None) -> Campaign:
     """Begin to send, or to show when it is a banner; from here on content and audience are frozen.
 
     Answers at once for any audience: the ledger is written by the workers, and it is they who ask the mail server what
-    it takes. Raises CampaignNotFound, IllegalMove, TargetError (a segment cannot be used now) and CampaignError
-    (something is missing or too late).
+    it takes. `by` is who wants it. Raises CampaignNotFound, IllegalMove, TargetError (a segment cannot be used now),
+    ApprovalMissing, and CampaignError (something is missing or too late).
     """
     async with transaction(workspace_id) as connection:
         campaign = await lifecycle.get_locked(workspace_id, campaign_id)
+        await approval.note(connection, campaign, by=by, now=now)
         return await start_locked(connection, campaign, now=now)
 
 
@@ -105,7 +109,9 @@ async def start_locked(connection: Connection, campaign: Campaign, *, now: datet
     if campaign.channel is CampaignChannel.BANNER:
         return await lifecycle.move(connection, campaign, S.ACTIVE, now=now)
     campaign = await lifecycle.move(connection, campaign, S.PREPARING, now=now)
-    await freeze(connection, campaign, now=now)
+    if not await freeze(connection, campaign, now=now):
+        # As many as they are now, and again when they are frozen.
+        await approval.require(connection, campaign)
     return campaign
 
 
@@ -131,7 +137,7 @@ async def require_complete(connection: Connection, campaign: Campaign, *, now: d
 async def freeze(connection: Connection, campaign: Campaign, *, now: datetime) -> bool:
     """Store the audience of a campaign in PREPARING as one bitmap (R1); False while evaluations are awaited.
 
-    Raises TargetError when a segment cannot be used or its evaluation failed.
+    Raises TargetError when a segment cannot be used or its evaluation failed, ApprovalMissing.
     """
     wanted = await audience.targets(connection, workspace_id=campaign.workspace_id, campaign_id=campaign.id)
     included, excluded = await audience.targeted_segments(campaign.workspace_id, wanted)
@@ -140,6 +146,7 @@ async def freeze(connection: Connection, campaign: Campaign, *, now: datetime) -
     ids = await audience.resolve(
         connection, workspace_id=campaign.workspace_id, brand_id=campaign.brand_id, wanted=wanted
     )
+    await approval.require(connection, campaign, people=len(ids))
     if campaign.channel is CampaignChannel.PUSH:
         await push_planning.require_credentials_for(connection, workspace_id=campaign.workspace_id, audience=ids)
     await insert_dispatch(connection, campaign, kind=DispatchKind.SEND, ids=ids)
@@ -244,6 +251,9 @@ async def ensure_frozen(workspace_id: UUID, campaign_id: UUID, *, now: datetime)
             async with transaction(workspace_id):  # a savepoint: a refusal leaves no dispatch behind
                 await require_complete(connection, campaign, now=now)
                 return await freeze(connection, campaign, now=now)
+        except ApprovalMissing as refusal:
+            await lifecycle.move(connection, campaign, S.PAUSED, now=now, reason=refusal.code, detail=refusal.held)
+            return False
         except CampaignError as refusal:
             await lifecycle.move(connection, campaign, S.FAILED, now=now, reason=refusal.code, detail=refusal.message)
             return False
@@ -328,7 +338,7 @@ async def give_up(workspace_id: UUID, campaign_id: UUID, dispatch_id: UUID, *, r
 async def plan(workspace_id: UUID, dispatch_id: UUID, *, carrier: Carrier, until: float) -> bool:
     """Write what is left of a ledger, chunk by chunk; False when the time was up first."""
     while monotonic() < until and not carrier.stopping.is_set():
-        async with transaction(workspace_id) as connection:
+        async with transaction(workspace_id, generic_plans=True) as connection:
             if not await planning.plan_chunk(connection, workspace_id=workspace_id, dispatch_id=dispatch_id):
                 return True
     return False
@@ -425,7 +435,7 @@ async def finish(workspace_id: UUID, campaign_id: UUID, dispatch_id: UUID) -> bo
             return False
         if await ledger.has_open(connection, workspace_id=workspace_id, dispatch_id=dispatch_id):
             return False
-        await counts.count(connection, workspace_id, dispatch_id, final=True)
+        await counts.count(connection, workspace_id, [dispatch_id], final=True)
         now: datetime = await connection.fetchval(NOW)  # a turn may be long: its end is not its beginning
         await connection.execute(FINISH_DISPATCH, workspace_id, dispatch_id, now)
         if dispatch.kind is DispatchKind.SEND and campaign.status is S.SENDING:

@@ -9,6 +9,8 @@ from db.transactions import transaction
 
 # Not the models: the content of each would come along.
 STATUSES = "SELECT id, status, status_reason, status_detail FROM campaign WHERE workspace_id = $1 AND id = ANY($2)"
+WAITING = frozenset({CampaignStatus.DRAFT, CampaignStatus.PENDING_APPROVAL, CampaignStatus.SCHEDULED})
+"""Before the first message."""
 OVER = frozenset({CampaignStatus.SENT, CampaignStatus.ENDED, CampaignStatus.CANCELLED, CampaignStatus.FAILED})
 """Where a campaign comes to its end; a banner may be shown again, and a message in doubt sent, by hand."""
 

@@ -19,6 +19,7 @@ from campaigns import claims, ledger
 from campaigns.answers import Answer, Ready, not_begun, settle
 from campaigns.breaker import Breaker, Pause
 from campaigns.carrier import Carrier
+from campaigns.intents import Intended
 from campaigns.lanes import Lane
 from campaigns.pacing import Pace
 from channels.base import Outcome, OutcomeKind, OutcomeScope
@@ -260,7 +261,7 @@ class Turn:
         """One transaction; answers who of the group may leave."""
         run = self.run
         bad = [answer.bad_address for answer in answers if answer.bad_address]
-        intended = ledger.Intended(frozenset(), frozenset())
+        intended = Intended(frozenset(), frozenset())
         async with transaction(run.workspace_id, generic_plans=True) as connection:
             if self.unheard:
                 # Else its rows would be seen as they were before, and what is known of them be written nowhere.

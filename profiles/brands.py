@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from uuid import UUID
 
+from db.rows import to_model
 from db.transactions import transaction
 from profiles.errors import ProfileError
 from profiles.models import Brand
@@ -12,6 +13,13 @@ MOST_BRANDS = 1000
 
 INSERT_BRAND = """
 INSERT INTO brand (workspace_id, name) VALUES ($1, $2) ON CONFLICT (workspace_id, name) DO NOTHING RETURNING id
+"""
+# Person by person, as in profiles.py.
+OF_PROFILES = """
+SELECT r.profile_id, b.* FROM unnest($2::int[]) AS u (id)
+CROSS JOIN LATERAL (
+  SELECT profile_id, brand_id FROM profile_brand WHERE workspace_id = $1 AND profile_id = u.id OFFSET 0) AS r
+JOIN brand b ON b.workspace_id = $1 AND b.id = r.brand_id ORDER BY r.profile_id, b.id
 """
 
 
@@ -37,3 +45,12 @@ async def load(workspace_id: UUID, brand_ids: Collection[UUID]) -> dict[UUID, Br
     """Brands by id; ids that are not of this workspace are left out."""
     async with transaction(workspace_id):
         return {brand.id: brand for brand in await Brand.filter(workspace_id=workspace_id, id__in=list(brand_ids))}
+
+
+async def of_profiles(workspace_id: UUID, profile_ids: Collection[int]) -> dict[int, list[Brand]]:
+    """The brands of each of these profiles, the oldest first; those without are left out."""
+    found: dict[int, list[Brand]] = {}
+    async with transaction(workspace_id) as connection:
+        for row in await connection.fetch(OF_PROFILES, workspace_id, list(profile_ids)):
+            found.setdefault(row["profile_id"], []).append(to_model(Brand, row))
+    return found

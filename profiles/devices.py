@@ -37,6 +37,10 @@ class Platform(StrEnum):
     WEB = "WEB"
 
 
+PROVIDERS = {one.value: one for one in Provider}
+PLATFORMS = {one.value: one for one in Platform}
+
+
 class DisabledReason(StrEnum):
     """Why a device is not sent to any more."""
 
@@ -224,8 +228,8 @@ async def find_by_ids(connection: Connection, workspace_id: UUID, device_ids: Co
 
 
 def device_of(row: asyncpg.Record) -> Device:
-    """A Device of a row of COLUMNS."""
-    return Device(**{**row, "provider": Provider(row["provider"]), "platform": Platform(row["platform"])})
+    """A Device of a row of COLUMNS, which stand in the order of its fields."""
+    return Device(row[0], row[1], PROVIDERS[row[2]], row[3], PLATFORMS[row[4]], *row[5:])
 
 
 def clean_token(token: object) -> str:

@@ -1,8 +1,8 @@
-"""API keys: made once, kept as a hash, found by it."""
+"""API keys: made once, kept as a hash, found by it; rotated, revoked, and who used them when."""
 
 import re
 import secrets
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -11,7 +11,7 @@ from typing import NamedTuple, assert_never
 from uuid import UUID
 from zlib import crc32
 
-from db.transactions import across_workspaces, transaction
+from db.transactions import Connection, across_workspaces, transaction
 from profiles.errors import KeyNotFound, ProfileError
 from profiles.models import ApiKey, KeyKind
 from profiles.text import clean_text
@@ -28,6 +28,39 @@ class Scope(StrEnum):
     INGEST = "ingest"
 
 
+class Role(StrEnum):
+    """A set of scopes with a name; each has all of the one before."""
+
+    VIEWER = "VIEWER"
+    MARKETER = "MARKETER"
+    SENDER = "SENDER"
+    ADMIN = "ADMIN"
+
+
+ROLES: Mapping[Role, frozenset[Scope]] = {
+    Role.VIEWER: frozenset({Scope.READ}),
+    Role.MARKETER: frozenset({Scope.READ, Scope.SEGMENTS, Scope.CAMPAIGNS}),
+    Role.SENDER: frozenset({Scope.READ, Scope.SEGMENTS, Scope.CAMPAIGNS, Scope.SEND}),
+    Role.ADMIN: frozenset(Scope),
+}
+
+
+def role_of(scopes: Collection[str]) -> Role | None:
+    """The role whose scopes are exactly these; None when none's are. A key keeps scopes, never the name of a role: what
+    a later version may add to a role is not given to whoever has it already."""
+    return next((role for role, granted in ROLES.items() if granted == frozenset(scopes)), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who does something."""
+
+    id: str
+    """What tells them apart within a workspace: the family of a key, or a person."""
+    label: str
+    """For people: name and beginning of the key, or the person's subject."""
+
+
 @dataclass(frozen=True, slots=True)
 class KeyIdentity:
     """Whom a key belongs to and what it may do."""
@@ -37,6 +70,10 @@ class KeyIdentity:
     kind: KeyKind
     scopes: frozenset[str]
     expires_at: datetime | None = None
+    family_id: UUID | None = None
+    """The first of the keys that took over from one another, this one being the last; None: itself."""
+    label: str = ""
+    """Name and beginning, for people."""
 
 
 class NewKey(NamedTuple):
@@ -51,8 +88,10 @@ BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 # 62^43 > 2^256 and 62^6 > 2^32.
 RANDOM_CHARACTERS, CHECKSUM_CHARACTERS, SHOWN_CHARACTERS = 43, 6, 12
 FORM = re.compile(rf"m[sp]k_[0-9A-Za-z]{{{RANDOM_CHARACTERS + CHECKSUM_CHARACTERS}}}")
-USED_AT_MOST_EVERY = timedelta(minutes=1)
 MOST_KEYS = 1000
+"""Of a workspace, those that are revoked or expired too."""
+DEFAULT_OVERLAP = timedelta(hours=24)
+LONGEST_OVERLAP = timedelta(days=30)
 
 INSERT_KEY = """
 INSERT INTO api_key (workspace_id, name, kind, prefix, hash, scopes, expires_at)
@@ -61,17 +100,27 @@ RETURNING id
 """
 FIND_BY_HASH = "SELECT workspace_id, key_id FROM key_by_hash($1)"
 FIND_LIVE = """
-SELECT kind, scopes, expires_at, last_used_at FROM api_key
+SELECT kind, scopes, expires_at, family_id, name || ' (' || prefix || ')' AS label FROM api_key
 WHERE workspace_id = $1 AND id = $2 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $3)
 """
-# The condition again: of many requests at once, one writes.
-TOUCH = """
-UPDATE api_key SET last_used_at = $3
-WHERE workspace_id = $1 AND id = $2 AND (last_used_at IS NULL OR last_used_at <= $4)
-"""
+KEEP_USES = "SELECT keys_used($1, $2)"
 REVOKE = """
 UPDATE api_key SET revoked_at = coalesce(revoked_at, $3) WHERE workspace_id = $1 AND id = $2
 """
+# Locked in one order: of two admins who revoke each other's key, the second finds that it is the last. One that was
+# rotated ends soon and does not count.
+ADMINS = """
+SELECT id FROM api_key
+WHERE workspace_id = $1 AND kind = 'SECRET' AND 'admin' = ANY(scopes) AND revoked_at IS NULL AND replaced_by IS NULL
+  AND (expires_at IS NULL OR expires_at > $2)
+ORDER BY id FOR UPDATE
+"""
+REPLACE = """
+UPDATE api_key SET replaced_by = $3, expires_at = least(coalesce(expires_at, $4), $4)
+WHERE workspace_id = $1 AND id = $2
+"""
+JOIN_FAMILY = "UPDATE api_key SET family_id = $3 WHERE workspace_id = $1 AND id = $2"
+NEWEST = UUID(int=2**128 - 1)
 
 
 def new_key(kind: KeyKind) -> NewKey:
@@ -121,18 +170,42 @@ async def create(
     allowed = clean_scopes(kind, scopes)
     if expires_at is not None and expires_at.tzinfo is None:
         raise ProfileError("NAIVE_TIME", "Give the expiry with its offset from UTC.", field=("expires_at",))
-    key = new_key(kind)
     async with transaction(workspace_id) as connection:
-        if await ApiKey.filter(workspace_id=workspace_id).count() >= MOST_KEYS:
-            raise ProfileError("TOO_MANY_KEYS", f"A workspace has at most {MOST_KEYS} keys.")
-        key_id = await connection.fetchval(
-            INSERT_KEY, workspace_id, name, kind.value, key.prefix, key.hash, allowed, expires_at
+        return await insert(connection, workspace_id, name, kind, allowed, expires_at)
+
+
+async def insert(
+    connection: Connection,
+    workspace_id: UUID,
+    name: str,
+    kind: KeyKind,
+    scopes: list[str],
+    expires_at: datetime | None,
+) -> tuple[ApiKey, str]:
+    """`create` with what was checked."""
+    key = new_key(kind)
+    if await ApiKey.filter(workspace_id=workspace_id).count() >= MOST_KEYS:
+        raise ProfileError("TOO_MANY_KEYS", f"A workspace has at most {MOST_KEYS} keys.")
+    key_id = await connection.fetchval(
+        INSERT_KEY, workspace_id, name, kind.value, key.prefix, key.hash, scopes, expires_at
+    )
+    if key_id is None:
+        raise ProfileError(
+            "EXPIRES_IN_THE_PAST", "The expiry has passed already: give a later one.", field=("expires_at",)
         )
-        if key_id is None:
-            raise ProfileError(
-                "EXPIRES_IN_THE_PAST", "The expiry has passed already: give a later one.", field=("expires_at",)
-            )
-        return await ApiKey.get(workspace_id=workspace_id, id=key_id), key.secret
+    return await ApiKey.get(workspace_id=workspace_id, id=key_id), key.secret
+
+
+def scopes_wanted(role: str | None, scopes: Collection[str]) -> list[str]:
+    """The scopes of a role, or `scopes` themselves; raises ProfileError unless exactly one of both is given."""
+    if (role is None) == (not scopes):
+        message = f"Give either a role ({', '.join(Role)}) or scopes ({', '.join(Scope)})."
+        raise ProfileError("ROLE_OR_SCOPES", message, field=("role",))
+    if role is None:
+        return list(scopes)
+    if role not in ROLES:
+        raise ProfileError("UNKNOWN_ROLE", f"{role!r} is no role: use {', '.join(Role)}.", field=("role",))
+    return sorted(ROLES[Role(role)])
 
 
 def clean_scopes(kind: KeyKind, scopes: Collection[str]) -> list[str]:
@@ -155,10 +228,8 @@ def clean_scopes(kind: KeyKind, scopes: Collection[str]) -> list[str]:
 
 
 async def find(secret: str, *, now: datetime) -> KeyIdentity | None:
-    """Whose key this is; None when it is unknown, ill-formed, revoked or expired.
-
-    `last_used_at` is written at most once a minute, so that a busy key costs no write a request.
-    """
+    """Whose key this is; None when it is unknown, ill-formed, revoked or expired. That it was used is not written: see
+    `keep_uses`."""
     if not FORM.fullmatch(secret) or secret[-CHECKSUM_CHARACTERS:] != checksum(secret[:-CHECKSUM_CHARACTERS]):
         return None
     async with across_workspaces() as connection:
@@ -168,25 +239,95 @@ async def find(secret: str, *, now: datetime) -> KeyIdentity | None:
     workspace_id, key_id = owner["workspace_id"], owner["key_id"]
     async with transaction(workspace_id) as connection:
         key = await connection.fetchrow(FIND_LIVE, workspace_id, key_id, now)
-        if key is None:
-            return None
-        stale = now - USED_AT_MOST_EVERY
-        if key["last_used_at"] is None or key["last_used_at"] <= stale:
-            await connection.execute(TOUCH, workspace_id, key_id, now, stale)
-    return KeyIdentity(workspace_id, key_id, KeyKind(key["kind"]), frozenset(key["scopes"]), key["expires_at"])
+    if key is None:
+        return None
+    return KeyIdentity(
+        workspace_id,
+        key_id,
+        KeyKind(key["kind"]),
+        frozenset(key["scopes"]),
+        key["expires_at"],
+        key["family_id"],
+        key["label"],
+    )
 
 
-async def revoke(workspace_id: UUID, key_id: UUID, *, now: datetime) -> ApiKey:
-    """The key, which opens nothing any more; revoking again changes nothing. Raises KeyNotFound."""
+async def keep_uses(used: Mapping[UUID, datetime]) -> None:
+    """Write when keys were used last, of any workspaces, in one statement; kept to the minute, never set back."""
+    async with across_workspaces() as connection:
+        await connection.execute(KEEP_USES, list(used), list(used.values()))
+
+
+async def rotate(
+    workspace_id: UUID,
+    key_id: UUID,
+    *,
+    now: datetime,
+    overlap: timedelta = DEFAULT_OVERLAP,
+    expires_at: datetime | None = None,
+) -> tuple[ApiKey, ApiKey, str]:
+    """The new key, the old one, and the new one's secret, which is shown this once.
+
+    The new key has the name and the scopes of the old one, which opens as before for `overlap` (at most 30 days) and
+    then nothing more. Unless `expires_at` is given, the new one lives as long as the old one was meant to. Raises
+    KeyNotFound, ProfileError.
+    """
+    if not timedelta(0) <= overlap <= LONGEST_OVERLAP:
+        message = "The old key goes on for 0 seconds to 30 days."
+        raise ProfileError("OUT_OF_RANGE", message, field=("overlap_seconds",))
     async with transaction(workspace_id) as connection:
-        await connection.execute(REVOKE, workspace_id, key_id, now)
-        key = await ApiKey.get_or_none(workspace_id=workspace_id, id=key_id)
+        old = await get_locked(workspace_id, key_id)
+        if old.revoked_at or (old.expires_at and old.expires_at <= now):
+            raise ProfileError("KEY_NOT_LIVE", "This key opens nothing any more; create a new one.", field=("id",))
+        if old.replaced_by:
+            message = "This key was rotated already; rotate the one that took its place, or revoke this one."
+            raise ProfileError("ROTATED", message, field=("id",))
+        if expires_at is None and old.expires_at:
+            expires_at = now + (old.expires_at - old.created_at)
+        new, secret = await insert(connection, workspace_id, old.name, old.kind, old.scopes, expires_at)
+        await connection.execute(JOIN_FAMILY, workspace_id, new.id, old.family_id or old.id)
+        await connection.execute(REPLACE, workspace_id, old.id, new.id, now + overlap)
+        return await get_locked(workspace_id, new.id), await get_locked(workspace_id, old.id), secret
+
+
+async def get_locked(workspace_id: UUID, key_id: UUID) -> ApiKey:
+    """The key, locked until the transaction ends. Raises KeyNotFound."""
+    key = await ApiKey.filter(workspace_id=workspace_id, id=key_id).select_for_update().first()
     if key is None:
         raise KeyNotFound(field=("id",))
     return key
 
 
+async def revoke(workspace_id: UUID, key_id: UUID, *, now: datetime, may_be_last: bool = True) -> ApiKey:
+    """The key, which opens nothing any more; revoking again changes nothing.
+
+    Raises KeyNotFound; unless it `may_be_last`, ProfileError LAST_ADMIN for the last live key with the scope admin:
+    without one nobody could make another but at a terminal.
+    """
+    async with transaction(workspace_id) as connection:
+        if not may_be_last and [row["id"] for row in await connection.fetch(ADMINS, workspace_id, now)] == [key_id]:
+            message = (
+                "This is the last key with the scope admin: create another one first, or revoke it at a terminal with"
+                " `muster key revoke`."
+            )
+            raise ProfileError("LAST_ADMIN", message, field=("id",))
+        await connection.execute(REVOKE, workspace_id, key_id, now)
+        return await get_locked(workspace_id, key_id)
+
+
 async def list_keys(workspace_id: UUID) -> list[ApiKey]:
     """All keys, revoked ones too, newest first; at most 1,000 exist."""
+    return await page(workspace_id, after=None, limit=MOST_KEYS)
+
+
+async def page(workspace_id: UUID, *, after: UUID | None, limit: int) -> list[ApiKey]:
+    """At most `limit` keys before `after`, newest first."""
     async with transaction(workspace_id):
-        return await ApiKey.filter(workspace_id=workspace_id).order_by("-id").limit(MOST_KEYS)
+        keys = ApiKey.filter(workspace_id=workspace_id, id__lt=after or NEWEST)
+        return await keys.order_by("-id").limit(limit)
+
+
+async def load(workspace_id: UUID, key_ids: Collection[UUID]) -> dict[UUID, ApiKey]:
+    """Keys by id; unknown ids are left out."""
+    async with transaction(workspace_id):
+        return {key.id: key for key in await ApiKey.filter(workspace_id=workspace_id, id__in=list(key_ids))}

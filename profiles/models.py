@@ -35,6 +35,7 @@ class Workspace(Model):
     consent_default = text_enum(ConsentDefault)
     track_opens = fields.BooleanField()
     track_clicks = fields.BooleanField()
+    approval_above = cast("Field[int | None]", fields.IntField(null=True))
     created_at = fields.DatetimeField()
 
     class Meta(Model.Meta):
@@ -63,6 +64,8 @@ class ApiKey(Model):
     expires_at = fields.DatetimeField(null=True)
     revoked_at = fields.DatetimeField(null=True)
     last_used_at = fields.DatetimeField(null=True)
+    replaced_by = fields.UUIDField(null=True)
+    family_id = fields.UUIDField(null=True)
 
     class Meta(Model.Meta):
         table = "api_key"

@@ -3,11 +3,13 @@
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from uuid import UUID
 
 import asyncpg
 
-from db.transactions import Connection, across_workspaces, transaction
+from db.keysets import Direction, Key, KeyType, Order, statements
+from db.transactions import Connection, transaction
 from profiles.addresses import AddressHasher, Channel
 from profiles.contention import retried
 from profiles.errors import ProfileError, ProfileNotFound
@@ -24,7 +26,6 @@ MOST_IDS = 2**31 - 1
 MOST_MERGES = 20
 """One after the other, of one person; chains are short, and a circle must end."""
 
-HIGHEST_ID = "SELECT highest_profile_id()"
 # One by one, as in identities.py, which says why. Only connections inside transaction(workspace_id) run these two: row
 # level security is the condition on the workspace.
 FIND_BY_EXTERNAL_ID = """
@@ -41,23 +42,56 @@ SELECT p.* FROM unnest($2::int[]) AS u (id) CROSS JOIN LATERAL (
     last_seen_at, merged_into, erased_at, created_at, updated_at
   FROM profile WHERE workspace_id = $1 AND id = u.id LIMIT 1) AS p
 """
-PAGE = """
+COLUMNS = """
 SELECT id, external_id, email, phone, traits, time_zone, locale, country, city, identified, first_seen_at,
   last_seen_at, merged_into, erased_at, created_at, updated_at
-FROM profile WHERE workspace_id = $1 AND id > $2 AND merged_into IS NULL AND erased_at IS NULL ORDER BY id LIMIT $3
+FROM profile
+"""
+PAGE = (
+    COLUMNS
+    + """
+WHERE workspace_id = $1 AND merged_into IS NULL AND erased_at IS NULL AND id {beyond} $2 ORDER BY {key} {direction}
+LIMIT $3
+"""
+)
+# From one person of the brand to the next, by its index; OFFSET 0 keeps the planner from reading all people instead.
+PAGE_OF_BRAND = """
+SELECT p.* FROM (
+  SELECT profile_id FROM profile_brand WHERE workspace_id = $1 AND brand_id = $4 AND profile_id {beyond} $2
+  ORDER BY profile_id {direction}) AS b
+CROSS JOIN LATERAL (
+  SELECT id, external_id, email, phone, traits, time_zone, locale, country, city, identified, first_seen_at,
+    last_seen_at, merged_into, erased_at, created_at, updated_at
+  FROM profile
+  WHERE workspace_id = $1 AND id = b.profile_id AND merged_into IS NULL AND erased_at IS NULL OFFSET 0) AS p
+ORDER BY b.profile_id {direction} LIMIT $3
 """
 # OFFSET 0 keeps the planner from walking every id in order in the hope of meeting the few that match soon.
 PAGE_OF_EMAIL = """
 SELECT id FROM (
   SELECT id FROM profile
   WHERE workspace_id = $1 AND email_hash = $2 AND merged_into IS NULL AND erased_at IS NULL OFFSET 0) AS mailbox
-WHERE id > $3 ORDER BY id LIMIT $4
+WHERE id {beyond} $3 ORDER BY {key} {direction} LIMIT $4
 """
 BRANDS_OF = """
 SELECT b.* FROM unnest($2::int[]) AS u (id) CROSS JOIN LATERAL (
   SELECT profile_id, brand_id FROM profile_brand WHERE workspace_id = $1 AND profile_id = u.id
   ORDER BY brand_id OFFSET 0) AS b
 """
+
+
+class ProfileField(StrEnum):
+    """What people can be ordered by."""
+
+    CREATED_AT = "CREATED_AT"
+
+
+# Ids are given out in order of time.
+KEYS = {ProfileField.CREATED_AT: Key("id", KeyType.NUMBER)}
+PAGES = statements(PAGE, KEYS)
+PAGES_OF_BRAND = statements(PAGE_OF_BRAND, KEYS)
+PAGES_OF_EMAIL = statements(PAGE_OF_EMAIL, KEYS)
+OLDEST_FIRST = Order(ProfileField.CREATED_AT, Direction.ASC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,40 +215,37 @@ async def find_by_external_id(workspace_id: UUID, external_id: str) -> Profile |
 
 
 async def page(
-    workspace_id: UUID, *, after: int | None, limit: int, search: str | None = None, hasher: AddressHasher
+    workspace_id: UUID,
+    *,
+    after: int | None,
+    limit: int,
+    order: Order[ProfileField] = OLDEST_FIRST,
+    search: str | None = None,
+    brand_id: UUID | None = None,
+    hasher: AddressHasher,
 ) -> list[Profile]:
-    """At most `limit` (1 to 1,000) living profiles with an id above `after`, by id.
+    """At most `limit` (1 to 1,000) living profiles that follow the id `after`, by id.
 
-    `search` is a whole external id or a whole email address, nothing in between: those have indexes.
+    `search` is a whole external id or a whole email address, nothing in between: those have indexes. `brand_id`: only
+    people of this brand.
     """
     if not 1 <= limit <= MOST_PAGE:
         raise ProfileError("INVALID_LIMIT", f"Ask for 1 to {MOST_PAGE} profiles at a time.", field=("limit",))
-    start = min(max(after or 0, 0), MOST_IDS)
+    is_up = order.direction is Direction.ASC
+    start = (0 if is_up else MOST_IDS) if after is None else min(max(after, 0), MOST_IDS)
     async with transaction(workspace_id) as connection:
         if search is None or not search.strip():
-            return [profile_of(row) for row in await connection.fetch(PAGE, workspace_id, start, limit)]
+            if brand_id is None:
+                rows = await connection.fetch(PAGES[order], workspace_id, start, limit)
+            else:
+                rows = await connection.fetch(PAGES_OF_BRAND[order], workspace_id, start, limit, brand_id)
+            return [profile_of(row) for row in rows]
         email_hash = hasher.hash(Channel.EMAIL, search) if "@" in search and search.isprintable() else None
-        rows = await connection.fetch(PAGE_OF_EMAIL, workspace_id, email_hash, start, limit)
-        ids = {row["id"] for row in rows}
-        ids |= {id for id in (await find_by_external_ids(connection, [search])).values() if id > start}
+        rows = await connection.fetch(PAGES_OF_EMAIL[order], workspace_id, email_hash, start, limit)
+        named = (await find_by_external_ids(connection, [search])).values()
+        ids = {row["id"] for row in rows} | {id for id in named if (id > start if is_up else id < start)}
+        if brand_id is not None:
+            of_brand = await connection.fetch(BRANDS_OF, workspace_id, sorted(ids))
+            ids = {row["profile_id"] for row in of_brand if row["brand_id"] == brand_id}
         found = await fetch(connection, workspace_id, ids)
-        return [found[profile_id] for profile_id in sorted(found)[:limit]]
-
-
-async def load_brand_ids(workspace_id: UUID, profile_ids: Collection[int]) -> dict[int, list[UUID]]:
-    """The brands of each of these profiles; those without are left out."""
-    brands: dict[int, list[UUID]] = {}
-    async with transaction(workspace_id) as connection:
-        for row in await connection.fetch(BRANDS_OF, workspace_id, list(profile_ids)):
-            brands.setdefault(row["profile_id"], []).append(row["brand_id"])
-    return brands
-
-
-async def id_share_used() -> float:
-    """How much of all profile ids this installation has given out, 0 to 1; start-up warns at a half.
-
-    An id is the bit that stands for a person in every bitmap and so stays below 2^31.
-    """
-    async with across_workspaces() as connection:
-        highest: int = await connection.fetchval(HIGHEST_ID)
-    return highest / MOST_IDS
+        return [found[profile_id] for profile_id in sorted(found, reverse=not is_up)[:limit]]

@@ -24,29 +24,36 @@ FEW = 20_000
 # planning `= ANY` of a million constants alone took seconds. $2 null means everybody; the condition then falls away,
 # since the plan is made for the values at hand.
 CUSTOM_PLANS = "SELECT set_config('plan_cache_mode', 'force_custom_plan', true), set_config('work_mem', '64MB', true)"
-CONSENT_DEFAULT = "SELECT consent_default FROM workspace WHERE id = $1"
-# Looked up one by one, as in identities.py, which says why; both for the few and for the suppressed addresses, of which
-# there are few beside the people.
-MAILBOXES_OF_FEW = """
-SELECT string_agg(int4send(p.id), ''::bytea) FROM unnest($2::int[]) AS u (id) CROSS JOIN LATERAL (
-  SELECT id, email_hash FROM profile WHERE workspace_id = $1 AND id = u.id LIMIT 1) AS p
-WHERE p.email_hash IS NOT NULL AND (SELECT s.reason FROM suppression s
-  WHERE s.workspace_id = $1 AND s.channel = 'EMAIL' AND s.address_hash = p.email_hash) IS NULL
-"""
-# Out of the index alone. Merged and erased profiles have no address.
-MAILBOXES = """
-SELECT string_agg(int4send(id), ''::bytea) FROM profile WHERE workspace_id = $1 AND email_hash IS NOT NULL
-"""
-SUPPRESSED_MAILBOXES = """
-SELECT string_agg(int4send(p.id), ''::bytea) FROM suppression s CROSS JOIN LATERAL (
-  SELECT id FROM profile WHERE workspace_id = $1 AND email_hash = s.address_hash OFFSET 0) AS p
-WHERE s.workspace_id = $1 AND s.channel = 'EMAIL'
-"""
+# Addresses are looked up one by one, as in identities.py, which says why; both for the few and for the suppressed ones,
+# of which there are few beside the people. Merged and erased profiles have none. Devices are not answered where tokens
+# are suppressed: then each of them is to be looked at.
 DEVICES = """
-SELECT string_agg(int4send(profile_id), ''::bytea) FROM device
-WHERE workspace_id = $1 AND ($2::int[] IS NULL OR profile_id = ANY($2)) AND disabled_at IS NULL
+(SELECT EXISTS (SELECT FROM suppression WHERE workspace_id = $1 AND channel = 'PUSH')) AS has_suppressed_tokens,
+(SELECT string_agg(int4send(profile_id), ''::bytea) FROM device
+  WHERE workspace_id = $1 AND ($2::int[] IS NULL OR profile_id = ANY($2)) AND disabled_at IS NULL
+    AND NOT (SELECT EXISTS (SELECT FROM suppression WHERE workspace_id = $1 AND channel = 'PUSH'))) AS devices
 """
-HAS_SUPPRESSED_TOKENS = "SELECT EXISTS (SELECT FROM suppression WHERE workspace_id = $1 AND channel = 'PUSH')"
+ADDRESSES_OF_FEW = (
+    """
+SELECT
+(SELECT string_agg(int4send(p.id), ''::bytea) FROM unnest($2::int[]) AS u (id) CROSS JOIN LATERAL (
+    SELECT id, email_hash FROM profile WHERE workspace_id = $1 AND id = u.id LIMIT 1) AS p
+  WHERE p.email_hash IS NOT NULL AND (SELECT s.reason FROM suppression s
+    WHERE s.workspace_id = $1 AND s.channel = 'EMAIL' AND s.address_hash = p.email_hash) IS NULL) AS mailboxes,
+NULL::bytea AS suppressed_mailboxes,"""
+    + DEVICES
+)
+# Mailboxes come out of the index alone.
+ADDRESSES = (
+    """
+SELECT
+(SELECT string_agg(int4send(id), ''::bytea) FROM profile
+  WHERE workspace_id = $1 AND email_hash IS NOT NULL) AS mailboxes,
+(SELECT string_agg(int4send(p.id), ''::bytea) FROM suppression s CROSS JOIN LATERAL (
+    SELECT id FROM profile WHERE workspace_id = $1 AND email_hash = s.address_hash OFFSET 0) AS p
+  WHERE s.workspace_id = $1 AND s.channel = 'EMAIL') AS suppressed_mailboxes,"""
+    + DEVICES
+)
 TOKENS = """
 SELECT profile_id, token FROM device
 WHERE workspace_id = $1 AND ($2::int[] IS NULL OR profile_id = ANY($2)) AND disabled_at IS NULL
@@ -55,9 +62,13 @@ SUPPRESSED_TOKENS = """
 SELECT u.place FROM unnest($2::bytea[]) WITH ORDINALITY AS u (address_hash, place) WHERE EXISTS (
   SELECT FROM suppression s WHERE s.workspace_id = $1 AND s.channel = 'PUSH' AND s.address_hash = u.address_hash)
 """
+# A row at least: what holds where nothing was said.
 SAID = """
-SELECT channel, status, string_agg(int4send(profile_id), ''::bytea) AS ids FROM consent
-WHERE workspace_id = $1 AND ($2::int[] IS NULL OR profile_id = ANY($2)) AND topic IN ($3, '*') GROUP BY channel, status
+SELECT w.consent_default, said.channel, said.status, said.ids FROM workspace w LEFT JOIN (
+  SELECT channel, status, string_agg(int4send(profile_id), ''::bytea) AS ids FROM consent
+  WHERE workspace_id = $1 AND ($2::int[] IS NULL OR profile_id = ANY($2)) AND topic IN ($3, '*')
+  GROUP BY channel, status) AS said ON true
+WHERE w.id = $1
 """
 
 
@@ -73,15 +84,18 @@ async def reachable(
     """
     topic = clean_text(topic, what="Topic", most=MOST_TOPIC_CHARACTERS, field=("topic",))
     await connection.fetchrow(CUSTOM_PLANS)
-    default = await connection.fetchval(CONSENT_DEFAULT, workspace_id)
     ids = to_parameter(people) if len(people) <= FEW else None
-    said = {
-        (row["channel"], row["status"]): unpack(row["ids"])
-        for row in await connection.fetch(SAID, workspace_id, ids, topic)
-    }
+    answers = await connection.fetch(SAID, workspace_id, ids, topic)
+    default = answers[0]["consent_default"]
+    said = {(row["channel"], row["status"]): unpack(row["ids"]) for row in answers}
+    # By fetch, since asking for one row only keeps parallel workers out.
+    (known,) = await connection.fetch(ADDRESSES if ids is None else ADDRESSES_OF_FEW, workspace_id, ids)
+    devices = unpack(known["devices"])
+    if known["has_suppressed_tokens"]:
+        devices = await with_devices(connection, workspace_id=workspace_id, ids=ids, hasher=hasher)
     addressable = {
-        Channel.EMAIL: await with_mailboxes(connection, workspace_id=workspace_id, ids=ids),
-        Channel.PUSH: await with_devices(connection, workspace_id=workspace_id, ids=ids, hasher=hasher),
+        Channel.EMAIL: unpack(known["mailboxes"]) - unpack(known["suppressed_mailboxes"]),
+        Channel.PUSH: devices,
     }
     found = {}
     for channel, addressed in addressable.items():
@@ -92,20 +106,10 @@ async def reachable(
     return found
 
 
-async def with_mailboxes(connection: Connection, *, workspace_id: UUID, ids: "array[int] | None") -> BitMap:
-    """Those of `ids`, or of all, with an email address that is not suppressed."""
-    if ids is not None:
-        return await found_by(connection, MAILBOXES_OF_FEW, workspace_id, ids)
-    addressed = await found_by(connection, MAILBOXES, workspace_id)
-    return addressed - await found_by(connection, SUPPRESSED_MAILBOXES, workspace_id)
-
-
 async def with_devices(
     connection: Connection, *, workspace_id: UUID, ids: "array[int] | None", hasher: AddressHasher
 ) -> BitMap:
-    """Those of `ids`, or of all, with at least one device that can be reached."""
-    if not await connection.fetchval(HAS_SUPPRESSED_TOKENS, workspace_id):
-        return await found_by(connection, DEVICES, workspace_id, ids)
+    """Those of `ids`, or of all, with at least one device whose token is not suppressed."""
     # Tokens are kept as they are and suppressed by keyed hash, so that nobody but us can compare them.
     found = BitMap()
     devices = await connection.fetch(TOKENS, workspace_id, ids)
@@ -115,9 +119,3 @@ async def with_devices(
         places = {row["place"] for row in await connection.fetch(SUPPRESSED_TOKENS, workspace_id, hashes)}
         found |= BitMap(row["profile_id"] for place, row in enumerate(some, start=1) if place not in places)
     return found
-
-
-async def found_by(connection: Connection, text: str, *arguments: object) -> BitMap:
-    """The ids that a query answers as one value; by fetch, since asking for one row only keeps parallel workers out."""
-    (row,) = await connection.fetch(text, *arguments)
-    return unpack(row[0])

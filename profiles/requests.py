@@ -12,7 +12,7 @@ from db.transactions import Connection, transaction
 from profiles.errors import ProfileError
 
 KEPT = timedelta(hours=24)
-FORGOTTEN_AT_ONCE = 100
+"""Then profiles/retention.py drops them."""
 
 # Waits for nobody: a client that sends again too early is told so. The lock ends with the transaction.
 LOCK = "SELECT pg_try_advisory_xact_lock(hashtextextended($1, 0))"
@@ -26,12 +26,6 @@ INSERT INTO request (workspace_id, actor, key, place, fingerprint, answer, done_
 VALUES ($1, $2, $3, $4, $5, $6, $7)
 ON CONFLICT (workspace_id, actor, key, place)
 DO UPDATE SET fingerprint = excluded.fingerprint, answer = excluded.answer, done_at = excluded.done_at
-"""
-FORGET = """
-DELETE FROM request r USING (
-  SELECT actor, key, place FROM request WHERE workspace_id = $1 AND done_at <= $2
-  LIMIT $3 FOR UPDATE SKIP LOCKED) AS old
-WHERE r.workspace_id = $1 AND r.actor = old.actor AND r.key = old.key AND r.place = old.place
 """
 
 Ids = Mapping[str, str]
@@ -80,4 +74,3 @@ async def note(
     now: datetime,
 ) -> None:
     await connection.execute(KEEP, workspace_id, actor, key, place, fingerprint, dict(answer), now)
-    await connection.execute(FORGET, workspace_id, now - KEPT, FORGOTTEN_AT_ONCE)

@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from db.transactions import transaction
+from profiles.requests import KEPT as REQUESTS_KEPT
 
 EVENT_KEYS_KEPT = timedelta(days=35)
 """So long a repeated event is recognised."""
@@ -32,6 +33,17 @@ DELETE FROM profile_change WHERE seq = ANY(ARRAY(
   WHERE first.changed_at < $2))
   AND workspace_id = $1
 """
+FORGET_REQUESTS = """
+DELETE FROM request r USING (
+  SELECT actor, key, place FROM request WHERE workspace_id = $1 AND done_at <= $2 ORDER BY done_at LIMIT $3) AS old
+WHERE r.workspace_id = $1 AND r.actor = old.actor AND r.key = old.key AND r.place = old.place AND r.done_at <= $2
+"""
+# Along the key, whose ids grow with time: again only the first are looked at.
+FORGET_AUDIT = """
+DELETE FROM audit_entry WHERE workspace_id = $1 AND id = ANY(ARRAY(
+  SELECT first.id FROM (SELECT id, at FROM audit_entry WHERE workspace_id = $1 ORDER BY id LIMIT $3) AS first
+  WHERE first.at < $2))
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +52,21 @@ class Forgotten:
 
     event_keys: int
     profile_changes: int
+    requests: int = 0
+    audit_entries: int = 0
 
 
-async def forget(workspace_id: UUID, *, now: datetime) -> Forgotten:
-    """Delete event keys older than 35 days, and word of changed profiles older than 1 day.
+async def forget(workspace_id: UUID, *, now: datetime, audit_kept: timedelta) -> Forgotten:
+    """Delete event keys older than 35 days, word of changed profiles and remembered requests older than 1 day, and
+    entries of the audit log older than `audit_kept`.
 
     A transaction a batch of 20,000, at most a million rows of each a call: what is left is for the next one.
     """
     return Forgotten(
         event_keys=await forget_rows(FORGET_EVENT_KEYS, workspace_id, now - EVENT_KEYS_KEPT),
         profile_changes=await forget_rows(FORGET_CHANGES, workspace_id, now - CHANGES_KEPT),
+        requests=await forget_rows(FORGET_REQUESTS, workspace_id, now - REQUESTS_KEPT),
+        audit_entries=await forget_rows(FORGET_AUDIT, workspace_id, now - audit_kept),
     )
 
 

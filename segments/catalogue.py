@@ -8,7 +8,7 @@ All of it runs under row level security: conditions on workspace, id, name and t
 those narrow anything down.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -86,21 +86,16 @@ SELECT t.owner, t.key, t.seen, t.types, coalesce(b.values, '[]') AS values,
   EXISTS (SELECT FROM counted c WHERE c.owner = t.owner AND c.key = t.key AND c.personal) AS personal
 FROM types t LEFT JOIN best b USING (owner, key) ORDER BY t.owner, t.seen DESC, t.key
 """
-TRAITS = (
+# Attributes come before traits, and are nine: the LIMIT cuts traits only.
+PEOPLE = (
     """
-WITH sample AS ("""
+WITH sample AS MATERIALIZED ("""
     + NEWEST_PEOPLE
     + """),
-pairs AS (SELECT '' AS owner, t.key, t.value FROM sample CROSS JOIN LATERAL jsonb_each(sample.traits) AS t),"""
-    + DESCRIBE
-    + "LIMIT $4"
-)
-ATTRIBUTES = (
-    """
-WITH sample AS ("""
-    + NEWEST_PEOPLE
-    + """),
-pairs AS (SELECT '' AS owner, a.key, to_jsonb(a.value) AS value FROM sample CROSS JOIN LATERAL (VALUES
+pairs AS (
+  SELECT 'trait' AS owner, t.key, t.value FROM sample CROSS JOIN LATERAL jsonb_each(sample.traits) AS t
+  UNION ALL
+  SELECT 'attribute', a.key, to_jsonb(a.value) FROM sample CROSS JOIN LATERAL (VALUES
     ('COUNTRY', coalesce(country, seen_country)), ('CITY', coalesce(city, seen_city)),
     ('DEVICE_TYPE', seen_device_type), ('BROWSER', seen_browser), ('LOCALE', locale), ('TIME_ZONE', time_zone),
     -- Only that there is one.
@@ -108,23 +103,21 @@ pairs AS (SELECT '' AS owner, a.key, to_jsonb(a.value) AS value FROM sample CROS
     ('EXTERNAL_ID', CASE WHEN external_id IS NOT NULL THEN '' END)) AS a (key, value)
   WHERE a.value IS NOT NULL),"""
     + DESCRIBE
+    + "LIMIT $4"
 )
 SAMPLED = """
 SELECT count(*) FROM (SELECT id FROM profile WHERE workspace_id = $1 AND merged_into IS NULL AND erased_at IS NULL
   ORDER BY id DESC LIMIT $2) AS newest
 """
-# A step a name along the index, however many events each has; LIMIT ends it.
-NAMES = """
+# A step a name along the index, however many events each has; LIMIT ends it. Then the latest of each.
+FREQUENCIES = """
 WITH RECURSIVE names (name) AS (
   (SELECT name FROM event WHERE workspace_id = $1 ORDER BY name LIMIT 1)
   UNION ALL
   SELECT (SELECT e.name FROM event e WHERE e.workspace_id = $1 AND e.name > n.name ORDER BY e.name LIMIT 1)
   FROM names n WHERE n.name IS NOT NULL)
-SELECT name FROM names WHERE name IS NOT NULL LIMIT $2
-"""
-FREQUENCIES = """
 SELECT n.name, latest.occurred_at AS latest, recent.seen, recent.earliest
-FROM unnest($2::text[]) AS n (name)
+FROM (SELECT name FROM names WHERE name IS NOT NULL LIMIT $2) AS n
 CROSS JOIN LATERAL (
   SELECT e.occurred_at FROM event e WHERE e.workspace_id = $1 AND e.name = n.name
   ORDER BY e.occurred_at DESC LIMIT 1) AS latest
@@ -133,10 +126,12 @@ CROSS JOIN LATERAL (
     SELECT e.occurred_at FROM event e
     WHERE e.workspace_id = $1 AND e.name = n.name AND e.occurred_at > $3 AND e.occurred_at <= $4
     ORDER BY e.occurred_at DESC LIMIT $5) AS newest) AS recent
+ORDER BY n.name
 """
 PROPERTIES = (
     """
-WITH pairs AS (SELECT n.name AS owner, p.key, p.value FROM unnest($2::text[]) AS n (name)
+WITH pairs AS (
+  SELECT n.name AS owner, p.key, p.value FROM unnest($2::text[]) AS n (name)
   CROSS JOIN LATERAL (
     SELECT e.properties FROM event e WHERE e.workspace_id = $1 AND e.name = n.name
     ORDER BY e.occurred_at DESC LIMIT $4) AS sample
@@ -145,7 +140,8 @@ WITH pairs AS (SELECT n.name AS owner, p.key, p.value FROM unnest($2::text[]) AS
 )
 PAGES = (
     """
-WITH pairs AS (SELECT '' AS owner, '' AS key, to_jsonb(sample.page_path) AS value FROM (
+WITH pairs AS (
+  SELECT '' AS owner, '' AS key, to_jsonb(sample.page_path) AS value FROM (
     SELECT e.page_path FROM event e WHERE e.workspace_id = $1 AND e.name = $2 AND e.page_path IS NOT NULL
     ORDER BY e.occurred_at DESC LIMIT $4) AS sample),"""
     + DESCRIBE
@@ -246,36 +242,34 @@ async def catalogue(
         transaction(workspace_id) as connection,
     ):
         await connection.fetchrow(READ_ONLY)
-        traits = await connection.fetch(TRAITS, workspace_id, PEOPLE_SAMPLED, MOST_VALUES, MOST_KEYS)
-        attributes = await connection.fetch(ATTRIBUTES, workspace_id, PEOPLE_SAMPLED, MOST_VALUES)
+        keys = len(AttributeName) + MOST_KEYS
+        people = await connection.fetch(PEOPLE, workspace_id, PEOPLE_SAMPLED, MOST_VALUES, keys)
         sampled = await connection.fetchval(SAMPLED, workspace_id, PEOPLE_SAMPLED)
-        names = [row["name"] for row in await connection.fetch(NAMES, workspace_id, MOST_NAMES + 1)]
-        events = await frequencies(connection, workspace_id, names[:MOST_NAMES], now=now)
+        events, is_complete = await frequencies(connection, workspace_id, now=now)
         wanted = [one.name for one in events[:MOST_DESCRIBED]] if event_names is None else list(event_names)
         properties = await connection.fetch(PROPERTIES, workspace_id, wanted, MOST_VALUES, EVENTS_SAMPLED)
         pages = await connection.fetch(PAGES, workspace_id, PAGE_VIEW, MOST_PAGES, PAGES_SAMPLED)
     return Catalogue(
         people_sampled=sampled,
-        traits=[described(row) for row in traits],
-        attributes=[without_values(described(row)) for row in attributes],
+        traits=[described(row) for row in people if row["owner"] == "trait"][:MOST_KEYS],
+        attributes=[without_values(described(row)) for row in people if row["owner"] == "attribute"],
         events=events,
-        is_complete=len(names) <= MOST_NAMES,
+        is_complete=is_complete,
         properties={name: [described(row) for row in properties if row["owner"] == name] for name in wanted},
         pages=[value for row in pages for value in described(row).values],
     )
 
 
-async def frequencies(
-    connection: Connection, workspace_id: UUID, names: Iterable[str], *, now: datetime
-) -> list[EventName]:
-    """How often and how lately events of each name occurred, most frequent first."""
+async def frequencies(connection: Connection, workspace_id: UUID, *, now: datetime) -> tuple[list[EventName], bool]:
+    """How often and how lately events of each name occurred, most frequent first; and whether that is every name."""
     since = now - COUNTED_BACK
+    rows = await connection.fetch(FREQUENCIES, workspace_id, MOST_NAMES + 1, since, now, COUNTED_AT_MOST)
     found = []
-    for row in await connection.fetch(FREQUENCIES, workspace_id, list(names), since, now, COUNTED_AT_MOST):
+    for row in rows[:MOST_NAMES]:
         exact = row["seen"] < COUNTED_AT_MOST
         recent = row["seen"] if exact else round(row["seen"] * (COUNTED_BACK / max(now - row["earliest"], SHORTEST)))
         found.append(EventName(row["name"], row["latest"], recent, exact))
-    return sorted(found, key=lambda one: (-one.recent, one.name))
+    return sorted(found, key=lambda one: (-one.recent, one.name)), len(rows) <= MOST_NAMES
 
 
 SHORTEST = timedelta(seconds=1)

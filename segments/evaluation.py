@@ -8,6 +8,7 @@ from collections.abc import Collection
 from datetime import datetime
 from uuid import UUID
 
+from db.rows import to_model
 from db.transactions import Connection, transaction
 from segments.errors import EvaluationNotFound, IllegalMove, SegmentError, SegmentNotFound
 from segments.models import Evaluation, EvaluationCause, EvaluationStatus, Segment, SegmentStatus, SegmentType
@@ -48,8 +49,8 @@ UPDATE evaluation SET status = 'QUEUED', approved_at = $3, started_at = NULL, fi
 WHERE workspace_id = $1 AND id = $2
 """
 NEWEST = """
-SELECT newest.id FROM unnest($2::uuid[]) AS wanted (segment_id) CROSS JOIN LATERAL (
-  SELECT e.id FROM evaluation e WHERE e.workspace_id = $1 AND e.segment_id = wanted.segment_id
+SELECT newest.* FROM unnest($2::uuid[]) AS wanted (segment_id) CROSS JOIN LATERAL (
+  SELECT e.* FROM evaluation e WHERE e.workspace_id = $1 AND e.segment_id = wanted.segment_id
   ORDER BY e.id DESC LIMIT 1) AS newest
 """
 
@@ -140,8 +141,8 @@ async def load(workspace_id: UUID, evaluation_ids: Collection[UUID]) -> dict[UUI
 async def latest(workspace_id: UUID, segment_ids: Collection[UUID]) -> dict[UUID, Evaluation]:
     """The newest evaluation of each segment, by segment id; segments never evaluated are left out."""
     async with transaction(workspace_id) as connection:
-        newest = [row["id"] for row in await connection.fetch(NEWEST, workspace_id, list(segment_ids))]
-        return {e.segment_id: e for e in await Evaluation.filter(workspace_id=workspace_id, id__in=newest)}
+        rows = await connection.fetch(NEWEST, workspace_id, list(segment_ids))
+    return {row["segment_id"]: to_model(Evaluation, row) for row in rows}
 
 
 async def history(workspace_id: UUID, segment_id: UUID, *, after: UUID | None, limit: int) -> list[Evaluation]:

@@ -25,6 +25,14 @@ SELECT string_agg(int4send(p.id), ''::bytea) FROM profile_brand b
 JOIN profile p ON p.workspace_id = b.workspace_id AND p.id = b.profile_id
 WHERE b.brand_id = $1 AND p.merged_into IS NULL AND p.erased_at IS NULL
 """
+# Tombstones are few beside the living.
+AND_WINNERS = """
+SELECT living.ids, gone.losers, gone.winners FROM ({members}) AS living (ids), (
+  SELECT coalesce(array_agg(id), '{{}}') AS losers, coalesce(array_agg(merged_into), '{{}}') AS winners
+  FROM profile WHERE merged_into IS NOT NULL) AS gone
+"""
+MEMBERS_AND_WINNERS = AND_WINNERS.format(members=MEMBERS)
+MEMBERS_OF_BRAND_AND_WINNERS = AND_WINNERS.format(members=MEMBERS_OF_BRAND)
 
 
 async def create_workspace(name: str, *, time_zone: str, consent_default: str = ConsentDefault.OPT_OUT) -> UUID:
@@ -54,3 +62,10 @@ async def members(connection: Connection, brand_id: UUID | None = None) -> BitMa
     if brand_id is None:
         return unpack(await connection.fetchval(MEMBERS))
     return unpack(await connection.fetchval(MEMBERS_OF_BRAND, brand_id))
+
+
+async def members_and_winners(connection: Connection, brand_id: UUID | None) -> tuple[BitMap, dict[int, int]]:
+    """`members`, and whom each merged profile of the workspace was merged into, as of the same instant."""
+    asked = (MEMBERS_AND_WINNERS,) if brand_id is None else (MEMBERS_OF_BRAND_AND_WINNERS, brand_id)
+    (found,) = await connection.fetch(*asked)
+    return unpack(found["ids"]), dict(zip(found["losers"], found["winners"], strict=True))

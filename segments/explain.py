@@ -9,6 +9,7 @@ from uuid import UUID
 import asyncpg
 from pyroaring import BitMap
 
+from db.rows import to_model
 from db.transactions import Connection, transaction
 from profiles import profiles
 from profiles.profiles import Profile
@@ -48,10 +49,12 @@ WAYS_OUT = {
 }
 """Sentences for the reasons of intervals; one that is not here is told as it stands."""
 
-# The latest interval, by the primary key.
-INTERVAL = """
-SELECT entered_at, exited_at, reason, exit_reason FROM membership
-WHERE workspace_id = $1 AND segment_id = $2 AND profile_id = $3 ORDER BY entered_at DESC LIMIT 1
+# With the latest interval, by the primary key.
+SEGMENT = """
+SELECT s.*, m.entered_at, m.exited_at, m.reason, m.exit_reason FROM segment s LEFT JOIN LATERAL (
+  SELECT entered_at, exited_at, reason, exit_reason FROM membership
+  WHERE workspace_id = $1 AND segment_id = $2 AND profile_id = $3 ORDER BY entered_at DESC LIMIT 1) AS m ON true
+WHERE s.workspace_id = $1 AND s.id = $2
 """
 
 
@@ -104,10 +107,11 @@ async def explain(
     async with within(limit, code="EXPLAIN_TOO_SLOW", mend="try again when the database is less busy"):
         async with transaction(workspace_id) as connection:
             person = await living(connection, workspace_id, profile)
-            segment = await Segment.get_or_none(workspace_id=workspace_id, id=segment_id)
-            if segment is None:
-                raise SegmentNotFound(field=("segment_id",))
-            interval = await connection.fetchrow(INTERVAL, workspace_id, segment_id, person.id)
+            row = await connection.fetchrow(SEGMENT, workspace_id, segment_id, person.id)
+        if row is None:
+            raise SegmentNotFound(field=("segment_id",))
+        segment = to_model(Segment, row)
+        interval = None if row["entered_at"] is None else row
         entered_at = interval["entered_at"] if interval and interval["exited_at"] is None else None
         nodes: list[Verdict] = []
         would_match = None

@@ -3,13 +3,27 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from uuid import UUID
 
+from db.keysets import ALWAYS, Direction, Key, KeyType, Listed, Order, Place, Span, statements
 from db.transactions import transaction
 from profiles.text import check_storable
 from segments.errors import SegmentNotFound, clean
 from segments.models import Segment, SegmentStatus, SegmentType
 
+# Row level security keeps LIKE and lower() from any index, and a workspace has thousands of segments at most: what is
+# left of them is sorted, and only the first are read whole. EVERYONE is counted nowhere, and the largest.
+PAGE = """
+SELECT s.id, ({key})::text AS key
+FROM segment s LEFT JOIN segment_membership m ON m.workspace_id = $1 AND m.segment_id = s.id
+WHERE s.workspace_id = $1 AND ($2::text[] IS NULL OR s.status = ANY($2)) AND ($3::text[] IS NULL OR s.type = ANY($3))
+  AND ($4::text IS NULL OR position(lower($4) IN lower(s.name)) > 0) AND ($5::uuid IS NULL OR s.brand_id = $5)
+  AND ($6::timestamptz IS NULL OR s.created_at >= $6) AND ($7::timestamptz IS NULL OR s.created_at < $7)
+  AND ($8::timestamptz IS NULL OR s.updated_at >= $8) AND ($9::timestamptz IS NULL OR s.updated_at < $9)
+  AND ($10::text IS NULL OR ({key}, s.id) {beyond} ($10::text::{type}, $11::uuid))
+ORDER BY {key} {direction}, s.id {direction} LIMIT $12
+"""
 SIZES = """
 SELECT segment_id, size, evaluated_at FROM segment_membership WHERE workspace_id = $1 AND segment_id = ANY($2)
 UNION ALL
@@ -27,32 +41,77 @@ class SizeRow:
     evaluated_at: datetime
 
 
+class SegmentField(StrEnum):
+    """What segments can be ordered by."""
+
+    NAME = "NAME"
+    CREATED_AT = "CREATED_AT"
+    UPDATED_AT = "UPDATED_AT"
+    SIZE = "SIZE"
+
+
+KEYS = {
+    SegmentField.NAME: Key("lower(s.name)", KeyType.TEXT),
+    # Ids are UUIDv7 and so in order of time.
+    SegmentField.CREATED_AT: Key("s.id", KeyType.ID),
+    SegmentField.UPDATED_AT: Key("s.updated_at", KeyType.TIME),
+    SegmentField.SIZE: Key(
+        "CASE WHEN s.type = 'EVERYONE' THEN 4294967296 ELSE coalesce(m.size, {last}) END", KeyType.NUMBER
+    ),
+}
+PAGES = statements(PAGE, KEYS)
+NEWEST_FIRST = Order(SegmentField.CREATED_AT, Direction.DESC)
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentFilter:
+    """Which segments are listed; None is all of them."""
+
+    statuses: tuple[SegmentStatus, ...] | None = None
+    types: tuple[SegmentType, ...] | None = None
+    name: str | None = None
+    """Has this in it, letter case aside."""
+    brand_id: UUID | None = None
+    created: Span = ALWAYS
+    updated: Span = ALWAYS
+
+
+ALL = SegmentFilter()
+
+
 async def page(
     workspace_id: UUID,
     *,
-    after: UUID | None,
+    after: Place | None,
     limit: int,
-    status: SegmentStatus | None = None,
-    type_: SegmentType | None = None,
-    name: str | None = None,
-) -> list[Segment]:
-    """At most `limit` segments older than `after`, newest first; EVERYONE, the oldest, comes last.
+    order: Order[SegmentField] = NEWEST_FIRST,
+    only: SegmentFilter = ALL,
+) -> list[Listed[Segment]]:
+    """At most `limit` segments that follow `after` in an order, the newest first unless another is asked for.
 
-    `name`: only those whose name has this in it, letter case aside. Raises SegmentError UNSTORABLE_TEXT.
+    Those that were never evaluated come last in an order of sizes. Raises SegmentError UNSTORABLE_TEXT.
     """
-    if name is not None:
-        clean(check_storable, name, field=("name",))
-    async with transaction(workspace_id):
-        found = Segment.filter(workspace_id=workspace_id)
-        if after is not None:
-            found = found.filter(id__lt=after)
-        if status is not None:
-            found = found.filter(status=status)
-        if type_ is not None:
-            found = found.filter(type=type_)
-        if name:
-            found = found.filter(name__icontains=name)
-        return await found.order_by("-id").limit(limit)
+    if only.name is not None:
+        clean(check_storable, only.name, field=("name",))
+    async with transaction(workspace_id) as connection:
+        rows = await connection.fetch(
+            PAGES[order],
+            workspace_id,
+            only.statuses,
+            only.types,
+            only.name,
+            only.brand_id,
+            only.created.start,
+            only.created.end,
+            only.updated.start,
+            only.updated.end,
+            after and after.key,
+            after and after.id,
+            limit,
+        )
+        ids = [row["id"] for row in rows]
+        found = {one.id: one for one in await Segment.filter(workspace_id=workspace_id, id__in=ids)} if ids else {}
+    return [Listed(found[row["id"]], Place(row["key"], row["id"])) for row in rows if row["id"] in found]
 
 
 async def get(workspace_id: UUID, segment_id: UUID) -> Segment:

@@ -7,12 +7,13 @@ from enum import StrEnum
 from math import inf
 from uuid import UUID
 
+from db.rows import to_model
 from db.transactions import Connection, outside, transaction
 from profiles.errors import ProfileError
 from profiles.identities import clean_external_id
 from segments import ranking
 from segments.errors import SegmentError, SegmentNotFound
-from segments.models import SegmentType
+from segments.models import Segment, SegmentType
 from segments.nodes import Direction
 from segments.ranks import value_of
 
@@ -25,11 +26,12 @@ MOST_MERGES = 20
 CHECK = "SELECT segment_id, members FROM members_among($1, $2, $3, $4)"
 # Segment by segment, of which there are few: an index by profile would be paid by everybody who enters.
 SEGMENTS_OF = """
-SELECT p.id AS profile_id, s.segment_id, m.entered_at FROM unnest($2::int[]) AS p (id)
+SELECT p.id AS profile_id, m.entered_at, g.* FROM unnest($2::int[]) AS p (id)
 CROSS JOIN (SELECT segment_id FROM segment_membership WHERE workspace_id = $1 AND size > 0) AS s
 CROSS JOIN LATERAL (
   SELECT entered_at FROM membership
   WHERE workspace_id = $1 AND segment_id = s.segment_id AND profile_id = p.id AND exited_at IS NULL LIMIT 1) AS m
+JOIN segment g ON g.workspace_id = $1 AND g.id = s.segment_id ORDER BY p.id, g.id
 """
 KIND = "SELECT type, ranking FROM segment WHERE workspace_id = $1 AND id = $2"
 PAGE = """
@@ -81,6 +83,14 @@ class MemberOrder(StrEnum):
     """As their profiles were made."""
     RANK = "RANK"
     """As the segment ranks them, the first first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entered:
+    """A segment that somebody is in, and since when."""
+
+    segment: Segment
+    entered_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,12 +194,12 @@ def check_rank_order(direction: Direction | None, as_of: datetime | None) -> Non
         raise SegmentError("RANK_IS_OF_NOW", message, field=("as_of",))
 
 
-async def segments_of_profiles(workspace_id: UUID, profile_ids: Collection[int]) -> dict[int, dict[UUID, datetime]]:
-    """The segments each profile is in now and since when, by profile id; EVERYONE, and those in none, left out."""
-    found: dict[int, dict[UUID, datetime]] = {}
+async def segments_of_profiles(workspace_id: UUID, profile_ids: Collection[int]) -> dict[int, list[Entered]]:
+    """The segments each profile is in now, the oldest first, by profile id; EVERYONE, and those in none, left out."""
+    found: dict[int, list[Entered]] = {}
     async with transaction(workspace_id) as connection:
         for row in await connection.fetch(SEGMENTS_OF, workspace_id, list(profile_ids)):
-            found.setdefault(row["profile_id"], {})[row["segment_id"]] = row["entered_at"]
+            found.setdefault(row["profile_id"], []).append(Entered(to_model(Segment, row), row["entered_at"]))
     return found
 
 

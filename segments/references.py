@@ -3,11 +3,13 @@ closes, and it is known what to evaluate first.
 """
 
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TypeAlias
 from uuid import UUID
 
 from pyroaring import BitMap
 
+from db.rows import to_model
 from db.transactions import Connection, transaction
 from segments import membership
 from segments.errors import SegmentError
@@ -34,11 +36,15 @@ FORGET = "DELETE FROM segment_reference WHERE workspace_id = $1 AND segment_id =
 FORGET_QUERIES = "DELETE FROM segment_query WHERE workspace_id = $1 AND segment_id = $2"
 REMEMBER = "INSERT INTO segment_reference (workspace_id, segment_id, uses_id) SELECT $1, $2, unnest($3::uuid[])"
 REMEMBER_QUERIES = "INSERT INTO segment_query (workspace_id, segment_id, query_id) SELECT $1, $2, unnest($3::uuid[])"
-USES = """
-SELECT segment_id, uses_id FROM segment_reference WHERE workspace_id = $1 AND segment_id = ANY($2) ORDER BY 1, 2
-"""
-USED_BY = """
-SELECT uses_id, segment_id FROM segment_reference WHERE workspace_id = $1 AND uses_id = ANY($2) ORDER BY 1, 2
+NEIGHBOURS = """
+SELECT r.segment_id AS asked_id, true AS is_used, s.* FROM segment_reference r
+JOIN segment s ON s.workspace_id = $1 AND s.id = r.uses_id
+WHERE r.workspace_id = $1 AND r.segment_id = ANY($2)
+UNION ALL
+SELECT r.uses_id, false, s.* FROM segment_reference r
+JOIN segment s ON s.workspace_id = $1 AND s.id = r.segment_id
+WHERE r.workspace_id = $1 AND r.uses_id = ANY($2)
+ORDER BY asked_id, id
 """
 NAMES_OF_USERS = """
 SELECT s.name, s.brand_id FROM segment_reference r
@@ -50,6 +56,14 @@ SELECT id, name FROM segment WHERE workspace_id = $1 AND id = ANY($2)
 UNION ALL SELECT id, name FROM saved_query WHERE workspace_id = $1 AND id = ANY($2)
 """
 EVERYONE_AMONG = "SELECT id FROM segment WHERE workspace_id = $1 AND id = ANY($2) AND type = 'EVERYONE'"
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """What the conditions of one segment name, and whose conditions name it; the oldest first."""
+
+    uses: list[Segment]
+    used_by: list[Segment]
 
 
 # --- keeping ------------------------------------------------------------------------------------------------------
@@ -227,25 +241,20 @@ async def members(
     if not ids:
         return {}
     found: dict[UUID, BitMap | None] = {**await membership.load_many(connection, ids)}
-    return found | {row["id"]: None for row in await connection.fetch(EVERYONE_AMONG, workspace_id, ids)}
+    # EVERYONE has no members of its own.
+    others = [id for id in ids if id not in found]
+    if not others:
+        return found
+    return found | {row["id"]: None for row in await connection.fetch(EVERYONE_AMONG, workspace_id, others)}
 
 
-async def uses(workspace_id: UUID, segment_ids: Collection[UUID]) -> dict[UUID, list[UUID]]:
-    """The segments that each of `segment_ids` names; those that name none are left out."""
+async def neighbours(workspace_id: UUID, segment_ids: Collection[UUID]) -> dict[UUID, Neighbours]:
+    """What is next to each of `segment_ids`, by id; those with nothing next to them are left out."""
+    found: dict[UUID, Neighbours] = {}
     async with transaction(workspace_id) as connection:
-        return gathered([tuple(row) for row in await connection.fetch(USES, workspace_id, list(segment_ids))])
-
-
-async def used_by(workspace_id: UUID, segment_ids: Collection[UUID]) -> dict[UUID, list[UUID]]:
-    """The segments that name each of `segment_ids`; those that nobody names are left out."""
-    async with transaction(workspace_id) as connection:
-        return gathered([tuple(row) for row in await connection.fetch(USED_BY, workspace_id, list(segment_ids))])
-
-
-def gathered(pairs: Collection[tuple[UUID, UUID]]) -> dict[UUID, list[UUID]]:
-    found: dict[UUID, list[UUID]] = {}
-    for one, other in pairs:
-        found.setdefault(one, []).append(other)
+        for row in await connection.fetch(NEIGHBOURS, workspace_id, list(segment_ids)):
+            beside = found.setdefault(row["asked_id"], Neighbours([], []))
+            (beside.uses if row["is_used"] else beside.used_by).append(to_model(Segment, row))
     return found
 
 

@@ -21,6 +21,11 @@ from tests.databases import Databases, folder_in_memory
 
 TEMPLATE = "muster_template"
 LOGIN_PASSWORD = "of-the-tests"
+SERVER = {
+    "autovacuum": "off",
+    # All of them are looked through for each database that is copied or dropped: 23 ms of processor time, not 38.
+    "shared_buffers": "32MB",
+}
 
 
 def pytest_collection_finish() -> None:
@@ -67,7 +72,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     """Started once a process; fsync is off, since nobody misses these databases."""
     with (
         folder_in_memory(tmp_path_factory.mktemp("servers")) as folder,
-        start_postgres(folder / "postgres", durable=False, settings={"autovacuum": "off"}) as postgres,
+        start_postgres(folder / "postgres", durable=False, settings=SERVER) as postgres,
         start_valkey(folder / "valkey") as valkey,
     ):
 

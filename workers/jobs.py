@@ -34,7 +34,7 @@ async def deliver(ctx: JobContext, workspace_id: str, campaign_id: str) -> None:
     try:
         now, until = await database_now(), monotonic() + TURN_S
         if await sending.prepare(**ids, carrier=r.carrier, now=now, until=until):
-            await r.wakeups.deliver(**ids)  # a ledger is written by one and sent by all
+            await r.wakeups.deliver(**ids)  # a small ledger is written by one, and sent by all
         more = await sending.deliver(**ids, carrier=r.carrier, now=now, until=until)
     finally:
         ctx["under_way"].discard(campaign_id)

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from campaigns import banner_stops, control, sweeping
+from campaigns import banner_retention, banner_stops, control, sweeping
 from db.transactions import across_workspaces
 from profiles import retention
 from segments import changes, pulse, schedule
@@ -44,7 +44,7 @@ async def tick(ctx: JobContext) -> None:
     if await take_turn("sweep", SWEEP):
         await sweep(ctx)
     if await take_turn("forget", FORGET):
-        await forget(now)
+        await forget(ctx, now)
 
 
 async def take_turn(what: str, pause: timedelta) -> bool:
@@ -105,13 +105,20 @@ async def sweep(ctx: JobContext) -> None:
         after = page[-1][1]
 
 
-async def forget(now: datetime) -> None:
-    """Drop what is past its time, workspace by workspace."""
+async def forget(ctx: JobContext, now: datetime) -> None:
+    """Drop what is past its time: months of banner events, and the rest workspace by workspace."""
+    settings = ctx["resources"].settings
+    audit_kept = timedelta(days=settings.audit_days)
+    try:
+        await banner_retention.drop_months(settings.banner_event_months, now=now)
+    except Exception:
+        # Somebody wrote for long: an hour later it is tried again.
+        logger.exception("months of banner events not dropped")
     async with across_workspaces() as connection:
         ids = [row["workspace_id"] for row in await connection.fetch(WORKSPACES)]
 
     async def forget_all(workspace_id: UUID, _: None) -> None:
-        await retention.forget(workspace_id, now=now)
+        await retention.forget(workspace_id, now=now, audit_kept=audit_kept)
         await pulse.forget(workspace_id, now=now)
         await changes.forget(workspace_id, now=now)
         await banner_stops.forget(workspace_id, now=now)

@@ -321,6 +321,7 @@ class CampaignMutations:
                 to_changes(input),
                 proofs=info.context.resources.proofs,
                 now=info.context.now,
+                by=info.context.known_caller.actor,
             )
         return CampaignUpdatePayload(campaign=Campaign.of(row))
 
@@ -349,6 +350,7 @@ class CampaignMutations:
             time_zone=input.time_zone,
             missed_policy=input.missed_policy,
             maximum_lateness=None if lateness is None else timedelta(seconds=lateness),
+            by=info.context.known_caller.actor,
         )
         return CampaignSchedulePayload(campaign=Campaign.of(row))
 
@@ -361,7 +363,12 @@ class CampaignMutations:
     @mutation(needs=Scope.SEND, once=True)
     async def campaign_send(self, info: Info, input: CampaignSendInput) -> CampaignSendPayload:
         """Start sending now, or showing when it is a banner. Sending is asynchronous: follow `campaign.progress`."""
-        row = await sending.start(info.context.workspace_id, ids.campaign_id(input.id), now=info.context.now)
+        row = await sending.start(
+            info.context.workspace_id,
+            ids.campaign_id(input.id),
+            now=info.context.now,
+            by=info.context.known_caller.actor,
+        )
         await info.context.resources.wakeups.deliver(workspace_id=row.workspace_id, campaign_id=row.id)
         return CampaignSendPayload(campaign=Campaign.of(row))
 

@@ -7,15 +7,37 @@ from uuid import UUID
 import strawberry
 from strawberry import ID
 
-from app.api import ids, paging
+from app.api import ids, ordering, paging
 from app.api.banner_counts import BannerCounts
 from app.api.banner_rules import BannerRules
 from app.api.content import CampaignContent, content_of
 from app.api.declare import about, argument, output, query, resolved
-from app.api.deliveries import CampaignProgress, Delivery, DeliveryStatus, Dispatch, delivery_page
-from app.api.enums import CampaignChannel, CampaignClass, CampaignStatus, MissedPolicy, Resolution
+from app.api.deliveries import (
+    CampaignProgress,
+    Delivery,
+    DeliveryStatuses,
+    Dispatch,
+    Reasons,
+    Recipient,
+    delivery_page,
+    progress_of,
+)
+from app.api.enums import CampaignChannel, CampaignClass, CampaignStatus, DispatchKind, MissedPolicy, Resolution
 from app.api.ids import Kind
 from app.api.nodes import Node
+from app.api.ordering import (
+    CampaignOrder,
+    Created,
+    Named,
+    OfBrand,
+    TimeSpan,
+    Updated,
+    brand_key,
+    order_of,
+    place_of,
+    some,
+    span_of,
+)
 from app.api.paging import After, Connection, First
 from app.api.placements import Placement
 from app.api.responses import CampaignLink, CampaignResponses
@@ -24,7 +46,8 @@ from app.api.senders import Sender
 from app.api.workspaces import Brand
 from app.auth import require
 from app.context import Info
-from campaigns import counts, listing, rehearsal, resolving
+from campaigns import listing, rehearsal, resolving
+from campaigns.approval import Approval
 from campaigns.banner_counts import BannerCounts as CountsRow
 from campaigns.banner_rules import BannerRules as RulesRow
 from campaigns.models import Campaign as CampaignRow
@@ -48,6 +71,37 @@ class InDoubtResolution:
             messages=row.messages,
             resolved_by=row.resolved_by,
             resolved_at=row.resolved_at,
+        )
+
+
+@output
+class CampaignApproval:
+    """Who wants a campaign sent, and who else says that it may be. An edit of what it says or to whom takes it back."""
+
+    submitted_by: str | None = about(
+        "Who submitted it, or sent, scheduled or then edited it while it needed no approval: a key's name and"
+        " beginning, or a person."
+    )
+    submitted_at: datetime | None = about("When.")
+    submitted_audience: int | None = about(
+        "To how many people it went then; null when nobody knew, and for one that was not submitted."
+    )
+    approved_by: str | None = about("Who approved it: a key's name and beginning, or a person; null: nobody did.")
+    approved_at: datetime | None = about("When; null: it is not approved.")
+    approved_audience: int | None = about("To how many people it went then; it may grow by a tenth.")
+    revision: str = about("Which edit and submission this is; `campaignApprove` takes it, to approve what was read.")
+
+    @classmethod
+    def of(cls, row: Approval) -> "CampaignApproval":
+        submitted, approved = row.submitted, row.approved
+        return cls(
+            submitted_by=submitted.by.label if submitted else None,
+            submitted_at=submitted.at if submitted else None,
+            submitted_audience=submitted.audience if submitted else None,
+            approved_by=approved.by.label if approved else None,
+            approved_at=approved.at if approved else None,
+            approved_audience=approved.audience if approved else None,
+            revision=row.revision,
         )
 
 
@@ -121,6 +175,12 @@ class Campaign(Node):
         return content_of(self.row.channel, self.row.content)
 
     @resolved
+    def approval(self) -> CampaignApproval | None:
+        """Who submitted and approved it; null when nobody did since it was last edited, and for banners."""
+        given = Approval.of(self.row)
+        return CampaignApproval.of(given) if given else None
+
+    @resolved
     async def brand(self, info: Info) -> Brand | None:
         """The brand it belongs to; null when it is for all."""
         row = await info.context.loaders.brands.load(self.row.brand_id) if self.row.brand_id else None
@@ -148,26 +208,24 @@ class Campaign(Node):
     async def segments(self, info: Info) -> list[Segment]:
         """Whom it goes to: everybody who is in at least one of these."""
         targets = await info.context.loaders.targets.load(self.key)
-        rows = await info.context.loaders.segments.load_many(list(targets.included) if targets else [])
-        return [Segment.of(row) for row in rows if row]
+        return [Segment.of(row) for row in targets.included] if targets else []
 
     @resolved
     async def excluded_segments(self, info: Info) -> list[Segment]:
         """Whom it spares: nobody who is in one of these gets it."""
         targets = await info.context.loaders.targets.load(self.key)
-        rows = await info.context.loaders.segments.load_many(list(targets.excluded) if targets else [])
-        return [Segment.of(row) for row in rows if row]
+        return [Segment.of(row) for row in targets.excluded] if targets else []
 
     @resolved
     async def progress(self, info: Info) -> CampaignProgress | None:
         """Where its messages are; null before its audience is frozen, and for banners. Test sends never count."""
-        row = await info.context.loaders.progress.load(self.key)
+        row = None if self.channel is CampaignChannel.BANNER else await progress_of(info, self.key)
         return CampaignProgress.of(row) if row else None
 
     @resolved
     async def responses(self, info: Info) -> CampaignResponses | None:
         """What people did with its mails; null before its audience is frozen, and for banners. Tests never count."""
-        if await info.context.loaders.progress.load(self.key) is None:
+        if await progress_of(info, self.key) is None:
             return None
         counted = await info.context.loaders.responses.load(self.key)
         return CampaignResponses.of(counted) if counted else None
@@ -191,25 +249,30 @@ class Campaign(Node):
         info: Info,
         first: First = paging.DEFAULT_PAGE,
         after: After = None,
-        status: Annotated[DeliveryStatus | None, argument("Only messages of this status.")] = None,
-        reason: Annotated[str | None, argument("Only messages with this reason, such as SUPPRESSED.")] = None,
+        status: DeliveryStatuses = None,
+        reason: Reasons = None,
+        profile_id: Recipient = None,
     ) -> Connection[Delivery]:
         """What became of each message, by profile; test sends are left out."""
         require(info.context.caller, Scope.READ)
-        return await delivery_page(info, self.key, first=first, after=after, status=status, reason=reason)
+        return await delivery_page(
+            info, self.key, first=first, after=after, status=status, reason=reason, profile_id=profile_id
+        )
 
     @resolved
     async def in_doubt_resolutions(self, info: Info) -> list[InDoubtResolution]:
         """Who settled messages in doubt, when and how many; newest first, at most 100."""
+        if self.channel is CampaignChannel.BANNER:
+            return []
         rows = await resolving.resolutions(info.context.workspace_id, self.key)
         return [InDoubtResolution.of(row) for row in rows]
 
     @resolved
     async def tests(self, info: Info) -> list[Dispatch]:
         """Its test sends, newest first; at most 100."""
-        tests = await counts.of_tests(info.context.workspace_id, self.key, limit=paging.LARGEST_PAGE)
-        rows = await info.context.loaders.dispatches.load_many(list(tests))
-        return [Dispatch.of(row, tests[row.id]) for row in rows if row]
+        if self.channel is CampaignChannel.BANNER:
+            return []
+        return [Dispatch.of(run) for run in await info.context.loaders.runs.load((self.key, DispatchKind.TEST)) or ()]
 
 
 @output
@@ -253,20 +316,33 @@ class CampaignQueries:
         info: Info,
         first: First = paging.DEFAULT_PAGE,
         after: After = None,
-        status: Annotated[CampaignStatus | None, argument("Only those of this status.")] = None,
-        channel: Annotated[CampaignChannel | None, argument("Only those of this channel.")] = None,
-        name: Annotated[str | None, argument("Only those whose name holds this, whatever the case.")] = None,
+        status: Annotated[list[CampaignStatus] | None, argument("Only those of one of these statuses.")] = None,
+        channel: Annotated[list[CampaignChannel] | None, argument("Only those of one of these channels.")] = None,
+        name: Named = None,
+        brand_id: OfBrand = None,
+        created: Created = None,
+        updated: Updated = None,
+        scheduled: Annotated[TimeSpan | None, argument("Only those scheduled for this span of time.")] = None,
+        order_by: Annotated[CampaignOrder | None, argument("In which order; null: the newest first.")] = None,
     ) -> Connection[Campaign]:
-        """The workspace's campaigns, newest first."""
+        """The workspace's campaigns, the newest first unless another order is asked for."""
+        order = order_of(order_by, otherwise=listing.NEWEST_FIRST)
         rows = await listing.page(
             info.context.workspace_id,
             limit=paging.page_size(first) + 1,
-            after=paging.after_uuid(after),
-            status=status,
-            channel=channel,
-            name=name,
+            after=place_of(after, order, listing.KEYS),
+            order=order,
+            only=listing.CampaignFilter(
+                statuses=some(status),
+                channels=some(channel),
+                name=name,
+                brand_id=brand_key(brand_id),
+                created=span_of(created),
+                updated=span_of(updated),
+                scheduled=span_of(scheduled),
+            ),
         )
-        return paging.connection(rows, first=first, after=after, node=Campaign.of, key=lambda row: row.id)
+        return ordering.connection(rows, first=first, after=after, order=order, node=Campaign.of)
 
     @query(needs=Scope.READ)
     async def campaign_dry_run(self, info: Info, id: ID) -> CampaignDryRun:
@@ -280,9 +356,12 @@ class CampaignQueries:
         campaign_id: Annotated[ID, argument("The campaign.")],
         first: First = paging.DEFAULT_PAGE,
         after: After = None,
-        status: Annotated[DeliveryStatus | None, argument("Only messages of this status.")] = None,
-        reason: Annotated[str | None, argument("Only messages with this reason, such as SUPPRESSED.")] = None,
+        status: DeliveryStatuses = None,
+        reason: Reasons = None,
+        profile_id: Recipient = None,
     ) -> Connection[Delivery]:
         """What became of each message of a campaign, by profile; test sends are left out."""
         key = ids.campaign_id(campaign_id, field="campaign_id")
-        return await delivery_page(info, key, first=first, after=after, status=status, reason=reason)
+        return await delivery_page(
+            info, key, first=first, after=after, status=status, reason=reason, profile_id=profile_id
+        )

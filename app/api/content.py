@@ -10,7 +10,8 @@ from strawberry import Maybe
 from app.api.banner_content import BannerContent, BannerContentInput, to_banner
 from app.api.declare import about, input_type, one_of, output
 from app.api.enums import CampaignChannel
-from app.api.push_content import PushContent, PushContentInput, to_push
+from app.api.push_content import PushContent
+from app.api.push_inputs import PushContentInput, to_push
 from app.api.scalars import Json
 from app.api.variables import ContentVariable
 from campaigns import banner_content, content, emails

@@ -2,12 +2,14 @@
 
 from datetime import datetime
 from enum import StrEnum
+from typing import Annotated
 from uuid import UUID
 
 import strawberry
+from strawberry import ID
 
 from app.api import ids, paging
-from app.api.declare import about, enum, output, resolved
+from app.api.declare import about, argument, enum, output, resolved
 from app.api.enums import DispatchKind
 from app.api.ids import Kind
 from app.api.nodes import Node
@@ -16,7 +18,7 @@ from app.api.profiles import Profile
 from app.api.responses import DeliveryEvent
 from app.context import Info
 from campaigns import counts, deliveries
-from campaigns.counts import Progress
+from campaigns.counts import Progress, Run
 from campaigns.deliveries import Delivery as DeliveryRow
 from campaigns.deliveries import DeliveryKey
 from campaigns.models import DeliveryState
@@ -155,6 +157,12 @@ class CampaignProgress:
         )
 
 
+async def progress_of(info: Info, campaign_key: UUID) -> Progress | None:
+    """Where the messages of a campaign are; None before its audience is frozen, and for banners."""
+    runs = await info.context.loaders.runs.load((campaign_key, DispatchKind.SEND))
+    return runs[0].progress if runs else None
+
+
 @output
 class Dispatch(Node):
     """One run of a campaign: content and audience frozen, and a ledger of its messages."""
@@ -168,12 +176,12 @@ class Dispatch(Node):
     finished_at: datetime | None = about("When its last message was settled.")
 
     @classmethod
-    def of(cls, row: DispatchRow, counted: Progress | None = None) -> "Dispatch":
+    def of(cls, row: DispatchRow | Run) -> "Dispatch":
         return cls(
             id=ids.encode(Kind.DISPATCH, row.id),
             key=row.id,
             campaign_key=row.campaign_id,
-            counted=counted,
+            counted=row.progress if isinstance(row, Run) else None,
             kind=row.kind,
             content_version=row.content_version,
             created_at=row.created_at,
@@ -186,7 +194,7 @@ class Dispatch(Node):
         if self.counted is not None:
             return CampaignProgress.of(self.counted)
         if self.kind is DispatchKind.SEND:
-            row = await info.context.loaders.progress.load(self.campaign_key)
+            row = await progress_of(info, self.campaign_key)
         else:
             row = await counts.of_test(info.context.workspace_id, self.campaign_key, self.key)
         return CampaignProgress.of(row) if row else None
@@ -240,24 +248,31 @@ class Delivery:
         return [DeliveryEvent.of(row) for row in await info.context.loaders.message_events.load(self.key) or ()]
 
 
+DeliveryStatuses = Annotated[list[DeliveryStatus] | None, argument("Only messages of one of these statuses.")]
+Reasons = Annotated[list[str] | None, argument("Only messages with one of these reasons, such as SUPPRESSED.")]
+Recipient = Annotated[ID | None, argument("Only messages to this profile.")]
+
+
 async def delivery_page(
     info: Info,
     campaign_id: UUID,
     *,
     first: int,
     after: str | None,
-    status: DeliveryStatus | None,
-    reason: str | None,
+    status: list[DeliveryStatus] | None,
+    reason: list[str] | None,
+    profile_id: ID | None,
 ) -> Connection[Delivery]:
     """A page of a campaign's messages."""
-    states = None if status is None else tuple(state for state, shown in STATUSES.items() if shown is status)
+    states = None if status is None else tuple(state for state, shown in STATUSES.items() if shown in status)
     rows = await deliveries.page(
         info.context.workspace_id,
         campaign_id,
         limit=paging.page_size(first) + 1,
         after=deliveries.START if after is None else delivery_key(after),
         states=states,
-        reason=reason,
+        reasons=reason,
+        profile_id=None if profile_id is None else ids.profile_id(profile_id, field="profile_id"),
     )
     edges = [
         Edge(node=Delivery.of(row), cursor=paging.cursor(row.dispatch_id, row.profile_id, row.device_id))

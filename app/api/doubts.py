@@ -37,7 +37,7 @@ class DoubtMutations:
             info.context.workspace_id,
             ids.campaign_id(input.campaign_id, field="campaign_id"),
             resolved_as=input.as_,
-            key_id=info.context.known_caller.key_id,
+            by=info.context.known_caller.actor,
             now=info.context.now,
         )
         campaign = await listing.get(info.context.workspace_id, resolved.campaign_id)

@@ -22,7 +22,8 @@ from campaigns.resolving import Resolution
 from profiles.addresses import Channel
 from profiles.consent import ConsentStatus
 from profiles.devices import DisabledReason, Platform, Provider
-from profiles.models import ConsentDefault
+from profiles.keys import Role, Scope
+from profiles.models import ConsentDefault, KeyKind
 from segments.catalogue import ValueType
 from segments.changes import ChangeKind
 from segments.members import MemberOrder
@@ -62,6 +63,7 @@ __all__ = [
     "EvaluationCause",
     "EvaluationStatus",
     "InterruptionLevel",
+    "KeyKind",
     "MatchMode",
     "Measure",
     "MemberOrder",
@@ -73,6 +75,8 @@ __all__ = [
     "PushPriority",
     "PushTarget",
     "Resolution",
+    "Role",
+    "Scope",
     "ScoreOf",
     "SegmentStatus",
     "SegmentType",
@@ -84,6 +88,31 @@ enum(
     "What holds for a person who never said yes or no.",
     OPT_IN="Silence is no.",
     OPT_OUT="Silence is yes.",
+)
+enum(
+    KeyKind,
+    "Who may hold a key.",
+    name="ApiKeyKind",
+    SECRET="Servers and people: it may what its scopes say.",
+    PUBLISHABLE="Everybody who has the app or the page: it acts on anonymous visitors.",
+)
+enum(
+    Scope,
+    "What somebody may do. Whoever may change something may read too; INGEST alone reads nothing.",
+    READ="Read all that is not kept for admins.",
+    SEGMENTS="Make, change and evaluate segments and saved queries.",
+    CAMPAIGNS="Write campaigns and submit them for approval.",
+    SEND="Start, schedule, stop and approve campaigns.",
+    ADMIN="Keys, the audit log, the workspace, push credentials, erasure and suppression.",
+    INGEST="Tell of people, events and devices, and make client tokens.",
+)
+enum(
+    Role,
+    "Scopes by one name.",
+    VIEWER="READ.",
+    MARKETER="READ, SEGMENTS and CAMPAIGNS.",
+    SENDER="What MARKETER has, and SEND.",
+    ADMIN="All.",
 )
 enum(
     Channel,

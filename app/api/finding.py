@@ -7,6 +7,7 @@ from typing import Annotated
 from strawberry import ID
 
 from app.api import ids
+from app.api.api_keys import ApiKey
 from app.api.campaigns import Campaign
 from app.api.declare import argument, output, query
 from app.api.deliveries import Dispatch
@@ -18,6 +19,7 @@ from app.api.saved_queries import SavedQuery
 from app.api.segments import Segment, SegmentEvaluation
 from app.api.senders import Sender
 from app.api.workspaces import Brand, Workspace
+from app.auth import require
 from app.context import Info
 from app.problems import ApiError
 from profiles import workspaces
@@ -77,6 +79,12 @@ async def dispatch(info: Info, id: str) -> Node | None:
     return Dispatch.of(row) if row else None
 
 
+async def api_key(info: Info, id: str) -> Node | None:
+    require(info.context.caller, Scope.ADMIN)
+    row = await info.context.loaders.api_keys.load(ids.decode_uuid(Kind.API_KEY, id))
+    return ApiKey.of(row) if row else None
+
+
 FINDERS: dict[Kind, Finder] = {
     Kind.WORKSPACE: workspace,
     Kind.BRAND: brand,
@@ -88,6 +96,7 @@ FINDERS: dict[Kind, Finder] = {
     Kind.PLACEMENT: placement,
     Kind.CAMPAIGN: campaign,
     Kind.DISPATCH: dispatch,
+    Kind.API_KEY: api_key,
 }
 
 

@@ -25,6 +25,7 @@ class Kind(StrEnum):
     PLACEMENT = "plc"
     CAMPAIGN = "cmp"
     DISPATCH = "dsp"
+    API_KEY = "key"
 
 
 KINDS: dict[str, Kind] = {kind.value: kind for kind in Kind}

@@ -10,7 +10,8 @@ from strawberry.dataloader import DataLoader
 
 from campaigns import banner_counts, counts, deliveries, placements, responses, senders
 from campaigns import listing as campaign_listing
-from profiles import brands, consent, devices, profiles
+from campaigns.models import Campaign
+from profiles import brands, consent, devices, keys, profiles
 from segments import evaluation, members, references, saved_queries
 from segments import listing as segment_listing
 
@@ -30,27 +31,21 @@ def gathered(load: Callable[[UUID, list[K]], Awaitable[Mapping[K, V]]], workspac
     return DataLoader(load_fn=batch, max_batch_size=MOST_AT_ONCE)
 
 
-async def condition_names(workspace_id: UUID, ids: list[UUID]) -> dict[UUID, str]:
-    """Names of what conditions name: segments, saved queries and campaigns."""
-    campaigns = await campaign_listing.load(workspace_id, ids)
-    return {id: one.name for id, one in campaigns.items()} | await references.names(workspace_id, ids)
-
-
 class Loaders:
     """The loaders of one request; all of one workspace, and as of `now`."""
 
     def __init__(self, workspace_id: UUID, *, now: datetime) -> None:
+        self.api_keys = gathered(keys.load, workspace_id)
         self.brands = gathered(brands.load, workspace_id)
         self.profiles = gathered(profiles.load, workspace_id)
-        self.profile_brands = gathered(profiles.load_brand_ids, workspace_id)
+        self.profile_brands = gathered(brands.of_profiles, workspace_id)
         self.devices = gathered(devices.of_profiles, workspace_id)
         self.all_devices = gathered(devices.all_of_profiles, workspace_id)
         self.consents = gathered(consent.of_profiles, workspace_id)
         self.segments = gathered(segment_listing.load, workspace_id)
         self.segment_sizes = gathered(segment_listing.sizes, workspace_id)
-        self.segment_uses = gathered(references.uses, workspace_id)
-        self.segment_users = gathered(references.used_by, workspace_id)
-        self.condition_names = gathered(condition_names, workspace_id)
+        self.segment_neighbours = gathered(references.neighbours, workspace_id)
+        self.condition_names = gathered(campaign_listing.load_names, workspace_id)
         self.saved_queries = gathered(saved_queries.load, workspace_id)
         self.evaluations = gathered(evaluation.load, workspace_id)
         self.latest_evaluations = gathered(evaluation.latest, workspace_id)
@@ -58,12 +53,18 @@ class Loaders:
         self.senders = gathered(senders.load, workspace_id)
         self.placements = gathered(placements.load, workspace_id)
         self.rotations = gathered(partial(placements.rotations, now=now), workspace_id)
-        self.campaigns = gathered(campaign_listing.load, workspace_id)
+        self.campaigns = DataLoader(load_fn=partial(self.load_campaigns, workspace_id), max_batch_size=MOST_AT_ONCE)
         self.targets = gathered(campaign_listing.load_targets, workspace_id)
-        self.progress = gathered(counts.of_campaigns, workspace_id)
+        self.runs = gathered(counts.runs, workspace_id)
         self.responses = gathered(responses.of_campaigns, workspace_id)
         self.banner_counts = gathered(banner_counts.of_campaigns, workspace_id)
         self.links = gathered(responses.of_links, workspace_id)
         self.message_events = gathered(responses.of_messages, workspace_id)
         self.deliveries = gathered(deliveries.load, workspace_id)
         self.dispatches = gathered(campaign_listing.load_dispatches, workspace_id)
+
+    async def load_campaigns(self, workspace_id: UUID, keys: list[UUID]) -> list[Campaign | None]:
+        """Campaigns, whose senders are known from then on."""
+        found = await campaign_listing.load_with_senders(workspace_id, keys)
+        self.senders.prime_many({sender.id: sender for _, sender in found.values() if sender is not None})
+        return [found[key][0] if key in found else None for key in keys]

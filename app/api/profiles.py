@@ -7,11 +7,12 @@ from uuid import UUID
 import strawberry
 from strawberry import ID, Maybe
 
-from app.api import ids, paging
+from app.api import ids, ordering, paging
 from app.api.consents import Consent, Device
 from app.api.declare import about, argument, input_type, mutation, output, query, resolved
 from app.api.ids import Kind
 from app.api.nodes import Node
+from app.api.ordering import OfBrand, ProfileOrder, brand_key, order_of, place_of
 from app.api.paging import After, Connection, First
 from app.api.payloads import Payload, converted, given
 from app.api.scalars import Json
@@ -21,6 +22,7 @@ from app.context import Info
 from app.problems import ApiError, UserError, user_error
 from campaigns import erasing, merging
 from db.errors import MusterError
+from db.keysets import Listed, Place
 from profiles import profiles
 from profiles.keys import Scope
 from profiles.profiles import Profile as ProfileRow
@@ -82,8 +84,7 @@ class Profile(Node):
     @resolved
     async def brands(self, info: Info) -> list[Brand]:
         """The brands the person belongs to."""
-        keys = await info.context.loaders.profile_brands.load(self.key) or []
-        return [Brand.of(row) for row in await info.context.loaders.brands.load_many(keys) if row]
+        return [Brand.of(row) for row in await info.context.loaders.profile_brands.load(self.key) or ()]
 
     @resolved
     async def devices(
@@ -111,9 +112,8 @@ class Profile(Node):
         from app.api.segments import Segment
 
         require(info.context.caller, Scope.READ)
-        entered = await info.context.loaders.memberships.load(self.key) or {}
-        rows = await info.context.loaders.segments.load_many(list(entered))
-        return [ProfileMembership(segment=Segment.of(row), entered_at=entered[row.id]) for row in rows if row]
+        entered = await info.context.loaders.memberships.load(self.key) or ()
+        return [ProfileMembership(segment=Segment.of(one.segment), entered_at=one.entered_at) for one in entered]
 
     @resolved
     async def segments(self, info: Info) -> list[Annotated["Segment", strawberry.lazy("app.api.segments")]]:
@@ -121,8 +121,7 @@ class Profile(Node):
         from app.api.segments import Segment
 
         require(info.context.caller, Scope.READ)
-        entered = await info.context.loaders.memberships.load(self.key) or {}
-        return [Segment.of(row) for row in await info.context.loaders.segments.load_many(list(entered)) if row]
+        return [Segment.of(one.segment) for one in await info.context.loaders.memberships.load(self.key) or ()]
 
 
 @input_type
@@ -295,16 +294,24 @@ class ProfileQueries:
         first: First = paging.DEFAULT_PAGE,
         after: After = None,
         search: Annotated[str | None, argument("A whole external id or a whole email address.")] = None,
+        brand_id: OfBrand = None,
+        order_by: Annotated[ProfileOrder | None, argument("In which order; null: the oldest first.")] = None,
     ) -> Connection[Profile]:
-        """People and visitors, in the order they were made."""
+        """People and visitors, the oldest first unless another order is asked for. Who has which traits or did what is
+        for segments to say."""
+        order = order_of(order_by, otherwise=profiles.OLDEST_FIRST)
+        place = place_of(after, order, profiles.KEYS)
         rows = await profiles.page(
             info.context.workspace_id,
-            after=paging.after_int(after),
+            after=None if place is None else int(place.key),
             limit=paging.page_size(first) + 1,
+            order=order,
             search=search,
+            brand_id=brand_key(brand_id),
             hasher=info.context.resources.hasher,
         )
-        return paging.connection(rows, first=first, after=after, node=Profile.of, key=lambda row: row.id)
+        listed = [Listed(row, Place(str(row.id), UUID(int=row.id))) for row in rows]
+        return ordering.connection(listed, first=first, after=after, order=order, node=Profile.of)
 
 
 @output

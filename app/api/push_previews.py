@@ -11,7 +11,7 @@ from app.api.declare import about, input_type, output, query
 from app.api.enums import PushTarget
 from app.api.ids import Kind
 from app.api.previews import PreviewNote, PreviewRecipientInput, PreviewVariable, profile_key, to_sample
-from app.api.push_content import PushContentInput, to_push
+from app.api.push_inputs import PushContentInput, to_push
 from app.context import Info
 from campaigns import previews, push_proofs
 from campaigns.push_rendering import PAYLOAD_LIMIT

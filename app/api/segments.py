@@ -7,7 +7,7 @@ from uuid import UUID
 import strawberry
 from strawberry import ID
 
-from app.api import ids, paging
+from app.api import ids, ordering, paging
 from app.api.conditions import from_definition
 from app.api.declare import about, argument, output, query, resolved
 from app.api.definitions import names_of
@@ -15,6 +15,18 @@ from app.api.enums import BuilderMode, Cadence, EvaluationCause, EvaluationStatu
 from app.api.ids import Kind
 from app.api.members import MemberReads
 from app.api.nodes import Node
+from app.api.ordering import (
+    Created,
+    Named,
+    OfBrand,
+    SegmentOrder,
+    Updated,
+    brand_key,
+    order_of,
+    place_of,
+    some,
+    span_of,
+)
 from app.api.paging import After, Connection, First
 from app.api.scalars import Json
 from app.api.workspaces import Brand
@@ -162,12 +174,14 @@ class Segment(MemberReads, Node):
     @resolved
     async def references(self, info: Info) -> list["Segment"]:
         """The segments that its conditions name."""
-        return await segments_of(info, await info.context.loaders.segment_uses.load(self.key))
+        beside = await info.context.loaders.segment_neighbours.load(self.key)
+        return [Segment.of(row) for row in beside.uses] if beside else []
 
     @resolved
     async def used_by(self, info: Info) -> list["Segment"]:
         """The segments whose conditions name this one."""
-        return await segments_of(info, await info.context.loaders.segment_users.load(self.key))
+        beside = await info.context.loaders.segment_neighbours.load(self.key)
+        return [Segment.of(row) for row in beside.used_by] if beside else []
 
     @resolved
     async def size(self, info: Info) -> int | None:
@@ -201,12 +215,6 @@ class Segment(MemberReads, Node):
         return paging.connection(rows, first=first, after=after, node=SegmentEvaluation.of, key=lambda row: row.id)
 
 
-async def segments_of(info: Info, keys: list[UUID] | None) -> list[Segment]:
-    """The segments with these keys, in their order."""
-    rows = await info.context.loaders.segments.load_many(keys or [])
-    return [Segment.of(row) for row in rows if row is not None]
-
-
 @output
 class SegmentQueries:
     @query(needs=Scope.READ)
@@ -221,20 +229,31 @@ class SegmentQueries:
         info: Info,
         first: First = paging.DEFAULT_PAGE,
         after: After = None,
-        status: Annotated[SegmentStatus | None, argument("Only those of this status.")] = None,
-        type: Annotated[SegmentType | None, argument("Only those of this type.")] = None,
-        name: Annotated[str | None, argument("Only those whose name holds this, whatever the case.")] = None,
+        status: Annotated[list[SegmentStatus] | None, argument("Only those of one of these statuses.")] = None,
+        type: Annotated[list[SegmentType] | None, argument("Only those of one of these types.")] = None,
+        name: Named = None,
+        brand_id: OfBrand = None,
+        created: Created = None,
+        updated: Updated = None,
+        order_by: Annotated[SegmentOrder | None, argument("In which order; null: the newest first.")] = None,
     ) -> Connection[Segment]:
-        """The workspace's segments, newest first."""
+        """The workspace's segments, the newest first unless another order is asked for."""
+        order = order_of(order_by, otherwise=listing.NEWEST_FIRST)
         rows = await listing.page(
             info.context.workspace_id,
-            after=paging.after_uuid(after),
+            after=place_of(after, order, listing.KEYS),
             limit=paging.page_size(first) + 1,
-            status=status,
-            type_=type,
-            name=name,
+            order=order,
+            only=listing.SegmentFilter(
+                statuses=some(status),
+                types=some(type),
+                name=name,
+                brand_id=brand_key(brand_id),
+                created=span_of(created),
+                updated=span_of(updated),
+            ),
         )
-        return paging.connection(rows, first=first, after=after, node=Segment.of, key=lambda row: row.id)
+        return ordering.connection(rows, first=first, after=after, order=order, node=Segment.of)
 
     @query(needs=Scope.READ)
     async def evaluation(self, info: Info, id: ID) -> SegmentEvaluation | None:

@@ -2,12 +2,14 @@
 
 from datetime import datetime, timedelta
 
+from strawberry import Maybe
+
 from app.api import ids
 from app.api.declare import about, input_type, mutation, output, query
 from app.api.enums import ConsentDefault
 from app.api.ids import Kind
 from app.api.nodes import Node
-from app.api.payloads import Payload
+from app.api.payloads import Payload, given
 from app.api.scalars import Json
 from app.auth import LONGEST_CLAIM, LONGEST_CLIENT_TOKEN_LIFE, MOST_CLAIMS, kept_claims
 from app.context import Info
@@ -28,6 +30,9 @@ class Workspace(Node):
     consent_default: ConsentDefault = about("What holds for a person who never said yes or no.")
     track_opens: bool = about("Whether mails carry an image that tells of their being opened.")
     track_clicks: bool = about("Whether the links in mails tell of clicks.")
+    approval_above: int | None = about(
+        "Campaigns to more people than this are sent only when a second person has approved them; null: all are."
+    )
     created_at: datetime = about("When it was made.")
 
     @classmethod
@@ -39,6 +44,7 @@ class Workspace(Node):
             consent_default=row.consent_default,
             track_opens=row.track_opens,
             track_clicks=row.track_clicks,
+            approval_above=row.approval_above,
             created_at=row.created_at,
         )
 
@@ -64,6 +70,9 @@ class WorkspaceUpdateInput:
     )
     track_clicks: bool | None = about(
         "Whether the links in mails tell of clicks; true in a new workspace.", default=None
+    )
+    approval_above: Maybe[int | None] = about(
+        "Above how many people a campaign needs a second person's approval, 0 for every one; null: none does."
     )
 
 
@@ -129,7 +138,11 @@ class WorkspaceMutations:
     @mutation(needs=Scope.ADMIN)
     async def workspace_update(self, info: Info, input: WorkspaceUpdateInput) -> WorkspaceUpdatePayload:
         """Change the workspace that the key belongs to."""
-        changes = workspaces.WorkspaceChanges(track_opens=input.track_opens, track_clicks=input.track_clicks)
+        changes = workspaces.WorkspaceChanges(
+            track_opens=input.track_opens,
+            track_clicks=input.track_clicks,
+            approval_above=given(input.approval_above),
+        )
         return WorkspaceUpdatePayload(
             workspace=Workspace.of(await workspaces.update(info.context.workspace_id, changes))
         )

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from app.limits import MOST_ALIASES, MOST_TOKENS, MOST_VALUES
+from app.limits import MOST_ALIASES, MOST_MARKS, MOST_OPERATIONS, MOST_TOKENS, MOST_VALUES
 from tests.app.caller import operation_text
 
 
@@ -33,7 +33,7 @@ DOCUMENTS: dict[str, Hostile] = {
     "1000 aliases": Hostile("{ " + " ".join(f"a{n}: workspace {{ id }}" for n in range(1000)) + " }", TOO_COMPLEX),
     "60 aliases": Hostile("{ " + " ".join(f"a{n}: workspace {{ id }}" for n in range(60)) + " }", TOO_COMPLEX),
     "the same field 10000 times": Hostile("{ " + "workspace { id } " * 10_000 + "}", TOO_COMPLEX),
-    "the same field 180 times": Hostile("{ " + "workspace { id } " * 180 + "}", TOO_COMPLEX),
+    "the same field 140 times": Hostile("{ " + "workspace { id } " * 140 + "}", TOO_COMPLEX),
     "5000 directives": Hostile("{ workspace " + "@include(if: true) " * 5000 + "{ id } }", TOO_COMPLEX),
     "100 unknown directives": Hostile("{ workspace " + "@x " * 100 + "{ id } }", TOO_COMPLEX),
     "circular fragments": Hostile(
@@ -41,23 +41,23 @@ DOCUMENTS: dict[str, Hostile] = {
     ),
     "circular fragments that each spread all": Hostile(
         "{ workspace { ...F0 } }"
-        + "".join(f" fragment F{n} on Workspace {{ {' '.join(f'...F{m}' for m in range(16))} }}" for n in range(16)),
+        + "".join(f" fragment F{n} on Workspace {{ {' '.join(f'...F{m}' for m in range(15))} }}" for n in range(15)),
         TOO_COMPLEX,
     ),
     **{f"fragments that double {n} times": Hostile(doubling(n), TOO_COMPLEX) for n in (10, 14, 16, 18, 20, 22, 40)},
     "fragments that double to nothing": Hostile(doubling(40, "...Nope"), TOO_COMPLEX),
-    "fragments that all ask for the same": Hostile(fragments(70, "id name"), TOO_COMPLEX),
-    "fragments that each ask for something else": Hostile(fragments(70, "xN"), TOO_COMPLEX),
+    "fragments that all ask for the same": Hostile(fragments(55, "id name"), TOO_COMPLEX),
+    "fragments that each ask for something else": Hostile(fragments(55, "xN"), TOO_COMPLEX),
     "60 levels": Hostile("{ segments { edges " * 30 + "{ cursor }" + " } }" * 30, TOO_COMPLEX),
-    "inline fragments 120 deep": Hostile(
-        "{ workspace { " + "... on Workspace { " * 120 + "id" + " }" * 120 + " } }", TOO_COMPLEX
+    "inline fragments 110 deep": Hostile(
+        "{ workspace { " + "... on Workspace { " * 110 + "id" + " }" * 110 + " } }", TOO_COMPLEX
     ),
     "fields that overlap 150 times": Hostile(
         "{ " + " ".join(f"workspace {{ name c{n}: id }}" for n in range(150)) + " }"
     ),
-    "90 operations": Hostile(" ".join(f"query Q{n} {{ workspace {{ id }} }}" for n in range(90)), TOO_COMPLEX),
+    "70 operations": Hostile(" ".join(f"query Q{n} {{ workspace {{ id }} }}" for n in range(70)), TOO_COMPLEX),
     "operations that share a chain of fragments": Hostile(
-        " ".join(f"query Q{n} {{ workspace {{ ...F0 }} }}" for n in range(30))
+        " ".join(f"query Q{n} {{ workspace {{ ...F0 }} }}" for n in range(12))
         + "".join(f" fragment F{n} on Workspace {{ ...F{n + 1} }}" for n in range(40))
         + " fragment F40 on Workspace { id }",
         TOO_COMPLEX,
@@ -111,6 +111,12 @@ DOCUMENTS: dict[str, Hostile] = {
     "as many aliases as may be": Hostile(
         "{ " + " ".join(f"a{n}: segments {{ edges {{ node {{ nope }} }} }}" for n in range(MOST_ALIASES)) + " }"
     ),
+    "operations that each walk through a fragment": Hostile(
+        " ".join(f"query Q{n}($i: ID!) {{ workspace {{ ...F nope }} nodes(ids: [$i]) {{ id }} }}" for n in range(9))
+        + " fragment F on Workspace { "
+        + " ".join(f"a{n}: id" for n in range(MOST_ALIASES))
+        + " }"
+    ),
     "19 kB of comment": Hostile("{ nope } #" + "x" * 19_900),
 }
 
@@ -140,7 +146,44 @@ BODIES: dict[str, bytes] = {
     "objects in their thousands": b"{" + ASK + b', "variables": {"a": [' + b'{"b":1},' * 99_999 + b"{}]}}",
     "a thousand variables": b"{" + ASK + b', "variables": {' + b",".join(b'"v%d":1' % n for n in range(1_000)) + b"}}",
     "lists in lists": b"{" + ASK + b', "variables": {"a": [' + b"[1]," * MOST_VALUES + b"[]]}}",
+    "2 MB of objects": b"{" + ASK + b', "variables": {"data": [' + b"{}," * 650_000 + b"{}]}}",
+    "2 MB of texts": b"{" + ASK + b', "variables": {"data": [' + b'"a",' * 490_000 + b"1]}}",
+    "2 MB of texts that end in a backslash": b"{" + ASK + b', "variables": {"data": [' + b'"\\\\",' * 320_000 + b"1]}}",
+    "as many names as may be": b"{"
+    + ASK
+    + b', "variables": [{'
+    + b",".join(b'"v%d":1' % n for n in range(MOST_MARKS - 10))
+    + b"}]}",
+    "as many texts as may be, beside a table": b"{"
+    + ASK
+    + b', "extensions": ["'
+    + b"a,b" * 100_000
+    + b'"'
+    + b',"\\"' * (MOST_MARKS - 10)
+    + b"]}",
 }
+
+
+def valid() -> dict[str, str]:
+    """Documents that are as much as may be, with which nothing is wrong: all of a document is read then."""
+    most = MOST_TOKENS - 40
+    operation = "query Q{n}($a: ID!, $b: ID!) {{ workspace {{ ...F }} nodes(ids: [$a, $b]) {{ id }} }}"
+    return {
+        "a wide condition": 'mutation { segmentCreate(input: {name: "a", type: DYNAMIC, definition: {all: ['
+        + "{identified: true} " * (most // 5)
+        + "]}}) { userErrors { code } } }",
+        "a long list": "{ nodes(ids: [" + '"a" ' * most + "]) { id } }",
+        "as many variables as may be": "query Q("
+        + " ".join(f"$v{n}: ID!" for n in range(most // 7))
+        + ") { nodes(ids: ["
+        + " ".join(f"$v{n}" for n in range(most // 7))
+        + "]) { id } }",
+        "operations that share a fragment": " ".join(operation.format(n=n) for n in range(MOST_OPERATIONS))
+        + " fragment F on Workspace { "
+        + " ".join(f"a{n}: name" for n in range(MOST_ALIASES))
+        + " }",
+    }
+
 
 NUMBERS = [2**63, 2**64, 10**30, -(10**30), 1e308]
 

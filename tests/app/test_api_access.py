@@ -108,6 +108,8 @@ PROBES: dict[str, str] = {
         ("workspace", "", "{ id }"),
         ("brands", "", "{ id }"),
         ("audit_log", "", "{ edges { cursor } }"),
+        ("api_keys", "", "{ edges { cursor } }"),
+        ("api_key_create", '(input: {name: ""})', ERRORS),
         ("segment", '(id: "x")', "{ id }"),
         ("segments", "", "{ edges { cursor } }"),
         ("evaluation", '(id: "x")', "{ id }"),
@@ -126,6 +128,7 @@ PROBES: dict[str, str] = {
         ("saved_query_create", '(input: {name: "", sql: ""})', ERRORS),
         ("profile_identify", '(input: {externalId: "", anonymousId: ""})', ERRORS),
         ("profile_erase", '(input: {profileId: "x"})', ERRORS),
+        ("profile_export", '(input: {profileId: "x"})', ERRORS),
         ("profile_merge", '(input: {loserId: "x", winnerId: "x"})', ERRORS),
         ("campaign", '(id: "x")', "{ id }"),
         ("campaigns", "", "{ edges { cursor } }"),
@@ -169,7 +172,9 @@ PROBES: dict[str, str] = {
             "segment_duplicate", "segment_delete", "segment_evaluate", "segment_evaluation_approve",
             "saved_query_update", "saved_query_delete", "campaign_update", "campaign_unschedule",
             "campaign_send", "campaign_cancel", "campaign_pause", "campaign_resume", "campaign_reactivate",
-            "campaign_duplicate", "campaign_delete", "campaign_test_send", "placement_update", "placement_delete",
+            "campaign_duplicate", "campaign_delete", "campaign_test_send", "api_key_rotate", "api_key_revoke",
+            "campaign_submit_for_approval", "campaign_approve", "campaign_reject",
+            "placement_update", "placement_delete",
         )),
     ]
 }  # fmt: skip

@@ -1,7 +1,7 @@
 """What viewers did with banners, told by GraphQL and by POST: who may tell what, what counts, what it stops."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -10,6 +10,7 @@ import asyncpg
 import pytest
 
 from app.banner_writer import BannerWriter
+from app.metrics import REGISTRY
 from campaigns import banner_counts, banner_tracking
 from campaigns.banner_events import key
 from tests.app.caller import Caller
@@ -175,6 +176,63 @@ async def test_what_is_no_batch_is_refused(app_caller: Caller) -> None:
     )
     assert text.status_code == 415
     assert (await app_caller.http.post("/v1/banner-events", json={"events": []})).status_code == 401
+
+
+async def test_answers_in_front_of_the_application_are_as_those_of_it(app_caller: Caller) -> None:
+    """Status, headers, refusal and numbers are those of POST /v1/events, which goes through all of Starlette."""
+    given = app_caller.all_headers() | {"Content-Type": "application/json", "Origin": "https://shop.example"}
+    asked: list[tuple[int, bytes, dict[str, str]]] = [
+        (202, b'{"events": []}', given | {"X-Request-Id": "from-a-proxy"}),
+        (400, b"{", given),
+        (400, b'{"events": ["\\u0000"]}', given),
+        (401, b'{"events": []}', given | {"Authorization": "Bearer mpk_unknown"}),
+        (400, b'{"events": [' + b"[]," * 100_000 + b"[]]}", given),
+        (413, b" " * 1_000_001, given),
+        (415, b'{"events": []}', given | {"Content-Type": "text/plain"}),
+    ]
+    for status, body, headers in asked:
+        told = []
+        for path in ("/v1/banner-events", "/v1/events"):
+            before = REGISTRY.get_sample_value("muster_http_requests_total", {"route": path, "status": str(status)})
+            response = await app_caller.http.post(path, content=body, headers=headers)
+            after = REGISTRY.get_sample_value("muster_http_requests_total", {"route": path, "status": str(status)})
+            assert (response.status_code, after) == (status, (before or 0) + 1)
+            assert response.headers["x-request-id"] == headers.get("X-Request-Id", response.headers["x-request-id"])
+            changing = {"server-timing", "x-request-id", "vary"}
+            assert changing - {"vary"} <= response.headers.keys()
+            kept = {name: value for name, value in response.headers.items() if name not in changing}
+            told.append((kept, response.json()))
+        assert told[0] == told[1], status
+
+    async def pieces() -> AsyncIterator[bytes]:
+        # No length is announced.
+        yield b'{"eve'
+        yield b'nts": []}'
+
+    preflight = given | {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+    others: list[tuple[str, int, dict[str, Any]]] = [
+        ("POST", 202, {"content": pieces, "headers": given}),
+        ("GET", 405, {"headers": given}),
+        ("HEAD", 405, {"headers": given}),
+        ("OPTIONS", 200, {"headers": preflight}),
+    ]
+    for method, status, asking in others:
+        both = []
+        for path in ("/v1/banner-events", "/v1/events"):
+            made = asking | ({"content": asking["content"]()} if "content" in asking else {})
+            response = await app_caller.http.request(method, path, **made)
+            assert response.status_code == status, (method, path)
+            names = sorted(name for name in response.headers if name not in ("server-timing", "vary"))
+            both.append((names, response.content))
+        assert both[0] == both[1], method
+
+
+async def test_what_breaks_is_named_and_not_told(app_caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    """500 with an id to ask about, and nothing of the fault."""
+    monkeypatch.setattr("app.banner_events.read_batch", lambda body: body["no such thing"])
+    status, answer = await post(app_caller)
+    assert (status, answer["error"]["code"]) == (500, "INTERNAL")
+    assert answer["error"]["message"].startswith("Something went wrong on our side; ask about error ")
 
 
 async def test_nobody_tells_of_what_somebody_else_saw(console: Caller, app_caller: Caller, foreigner: Caller) -> None:

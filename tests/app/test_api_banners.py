@@ -1,5 +1,6 @@
 """Banners as apps fetch them: by GraphQL and by GET, for strangers and for people somebody signed in."""
 
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -94,6 +95,26 @@ async def test_a_viewer_keeps_its_banner_by_the_token_it_was_given(console: Call
         assert (again["placements"], again["viewerToken"]) == (first["placements"], None)
     others = {(await seen(app_caller))[0] for _ in range(20)}
     assert len(others) > 3
+
+
+async def test_visitors_see_banners_as_often_as_their_weights_say(
+    console: Caller, app_caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S3-14: 10, 10 and 80 are seen by 10, 10 and 80 of 100. Chi-square of 200 visitors, at one in a million."""
+    weights = {"One": 10, "Other": 10, "Most": 80}
+    for title, weight in weights.items():
+        await show(console, title, weight=weight)
+    await seen(app_caller)
+    # From here on nothing changes.
+    monkeypatch.setattr("app.boards.OLDEST_S", 600.0)
+    found = Counter[str]()
+    for _ in range(200):
+        response = await app_caller.http.get(
+            "/v1/banners", params={"placement": "home-top"}, headers=app_caller.all_headers()
+        )
+        found[response.json()["placements"][0]["banner"]["content"]["title"]] += 1
+    assert found.keys() == weights.keys()
+    assert sum((found[title] - 2 * weight) ** 2 / (2 * weight) for title, weight in weights.items()) < 27.6
 
 
 async def test_a_viewer_token_is_worth_nothing_elsewhere(

@@ -285,6 +285,8 @@ def with_small_key(signed: bytes) -> bytes:
     return SMALL_RSA.sign(signed, PKCS1v15(), SHA256())
 
 
+NESTED = jwt.utils.base64url_encode(b'{"alg": "RS256", "a": ' + b"[" * 2800).decode()
+"""Deeper than a reader of JSON goes, and short enough to be read."""
 WRONG: dict[str, Spoil] = {
     "expired": lambda one: one.token("rsa", exp=datetime.now(UTC) - timedelta(minutes=1)),
     "an end that no calendar has": lambda one: one.token("rsa", exp=4_102_444_800_000),
@@ -306,6 +308,9 @@ WRONG: dict[str, Spoil] = {
     "no kid": lambda one: by_hand({"alg": "RS256"}, lambda signed: b"x"),
     "cut": lambda one: one.token("rsa")[:-4],
     "no token": lambda one: "a.b.c",
+    "lists in lists": lambda one: f"{NESTED}.{NESTED}.AA",
+    "lists in lists under a good head": lambda one: f"{one.token('rsa').partition('.')[0]}.{NESTED}.AA",
+    "an end in words": lambda one: one.token("rsa", exp="4102444800"),
     "too long": lambda one: one.token("rsa", more="x" * 9000),
 }
 

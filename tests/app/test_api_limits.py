@@ -5,7 +5,7 @@ import json
 import logging
 import re
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -13,18 +13,29 @@ from types import FrameType
 from typing import Any
 
 import httpx2
+import orjson
 import pytest
 from graphql import (
+    DocumentNode,
+    FieldNode,
     GraphQLError,
     GraphQLInputObjectType,
     GraphQLScalarType,
+    GraphQLSchema,
+    NameNode,
+    OperationDefinitionNode,
+    SelectionSetNode,
+    Visitor,
     get_introspection_query,
     get_named_type,
     parse,
+    print_ast,
+    visit,
 )
 
-from app import limits
+from app import limits, reading
 from app.problems import CLIENT_KEYS
+from app.rates import RateLimited
 from app.schema import build_schema
 from app.settings import load_settings
 from profiles import workspaces
@@ -34,10 +45,12 @@ from profiles.traits import MOST_KEYS
 from segments.static import MOST_IDS
 from tests.app.caller import OPERATIONS, Caller
 from tests.app.conftest import running
-from tests.app.hostile import BODIES, DOCUMENTS, with_variables
+from tests.app.hostile import BODIES, DOCUMENTS, valid, with_variables
 
 MOST_CALLS = 90_000
-"""Of Python functions while one document is read, about 90 a token: not a time, which a busy machine decides."""
+"""Of Python functions while one document is read, about 150 a token: not a time, which a busy machine decides."""
+MOST_CALLS_AT_ONCE = 50_000
+"""Before everybody else has a turn."""
 
 
 def calls(act: Callable[[], object]) -> int:
@@ -64,7 +77,7 @@ async def test_a_hostile_document_is_refused_without_running(console: Caller) ->
         assert response.status_code in (200, 400), name
         answer = response.json()
         assert answer.get("data") is None, name
-        assert 1 <= len(answer["errors"]) <= limits.MOST_ERRORS + 1, name
+        assert 1 <= len(answer["errors"]) <= reading.MOST_ERRORS + 1, name
         assert {error["extensions"]["code"] for error in answer["errors"]} == {document.code}, name
         assert len(response.content) < 8_000, name
 
@@ -72,10 +85,10 @@ async def test_a_hostile_document_is_refused_without_running(console: Caller) ->
 def test_a_hostile_document_is_little_work_and_is_not_kept(caplog: pytest.LogCaptureFixture) -> None:
     """T-17: the work is bounded whatever the document: characters, tokens, steps through fragments, and calls in all;
     one that needs 2^40 steps takes no more than another."""
-    schema = build_schema(development=False)._schema
-    kept = len(limits.DOCUMENTS.kept)
+    schema = build_schema(introspection=False)._schema
+    kept = len(reading.DOCUMENTS.kept)
     for name, document in DOCUMENTS.items():
-        made = calls(partial(limits.prepared, schema, document.text, False))
+        made = calls(partial(reading.prepared, schema, document.text, False))
         assert made < MOST_CALLS, name
         if len(document.text) <= limits.LONGEST_QUERY:
             with suppress(GraphQLError):
@@ -83,27 +96,110 @@ def test_a_hostile_document_is_little_work_and_is_not_kept(caplog: pytest.LogCap
                 with suppress(limits.TooMuch):
                     measure.check()
                 assert measure.steps <= limits.MOST_STEPS + 1, name
-    assert len(limits.DOCUMENTS.kept) == kept
+    assert len(reading.DOCUMENTS.kept) == kept
+
+
+def test_the_most_that_a_document_may_ask_for_is_read_in_pieces() -> None:
+    """T-17: one with which nothing is wrong is read to its end, and others have turns meanwhile."""
+    schema, end = build_schema(introspection=False)._schema, object()
+    for name, text in valid().items():
+        phases, made, given = reading.phases(schema, text, False), list[int](), list[object]()
+        while end not in given:
+            made.append(calls(lambda: given.append(next(phases, end))))  # noqa: B023 - called at once
+        assert len(made) == 3, name
+        assert max(made) < MOST_CALLS_AT_ONCE, name
+        assert sum(made) < MOST_CALLS, name
+
+
+async def test_documents_are_read_one_after_the_other_and_callers_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """T-17: who sends many at once waits for their own, and whoever has nothing to be read goes on between phases."""
+    happened: list[str] = []
+
+    def phases(schema: GraphQLSchema, text: str, introspection: bool) -> Generator[None, None, reading.Prepared]:
+        happened.append(f"{text} begins")
+        yield
+        happened.append(f"{text} ends")
+        return DocumentNode(definitions=()), []
+
+    monkeypatch.setattr(reading, "phases", phases)
+    reader, schema = reading.Reader(reading.Documents()), build_schema(introspection=False)._schema
+
+    def check(who: str) -> None:
+        if who == "one" and "one's 3 ends" in happened:
+            raise RateLimited(7)
+
+    def send(who: str, n: int) -> asyncio.Task[reading.Prepared]:
+        return asyncio.create_task(reader.read(schema, f"{who}'s {n}", False, who=who, check=check))
+
+    sent = [send("one", n) for n in (1, 2, 3)] + [send("another", n) for n in (1, 1)]
+    late = [send("one", n) for n in (4, 5, 1)]
+
+    async def other_work() -> None:
+        while "another's 1 ends" not in happened:
+            happened.append("other work")
+            await asyncio.sleep(0)
+
+    await asyncio.gather(*sent, other_work())
+    documents = [
+        f"{text} {what}" for text in ("one's 1", "another's 1", "one's 2", "one's 3") for what in ("begins", "ends")
+    ]
+    assert [what for what in happened if what != "other work"] == documents
+    assert happened[happened.index("one's 1 begins") + 1 : happened.index("one's 1 ends")] == ["other work"]
+    # Who has nothing left by then has nothing more read, however long it has waited.
+    ended = [type(one) for one in await asyncio.gather(*late, return_exceptions=True)]
+    assert ended == [RateLimited, RateLimited, tuple]
+    late.clear()
+    # Whoever gave up waiting has not taken a turn along.
+    given_up = send("another", 6)
+    given_up.cancel()
+    await asyncio.gather(given_up, return_exceptions=True)
+    await send("another", 7)
+    assert [what for what in happened if what != "other work"][-2:] == ["another's 7 begins", "another's 7 ends"]
+    assert not reader.turns
 
 
 def test_what_is_kept_of_documents_is_bounded_by_their_text() -> None:
     """T-17: memory is steady, whoever sends however many that are all allowed."""
-    schema, kept = build_schema(development=False)._schema, limits.Documents()
+    schema, kept = build_schema(introspection=False)._schema, reading.Documents()
+
+    def keep(text: str) -> None:
+        kept.keep(schema, text, False, reading.prepare(schema, text, False))
+
     for n in range(60):
-        kept.find(schema, "{ workspace { id } } #" + f"{n:09}" * 500, introspection=False)
-    assert kept.characters == sum(len(text) for _, text, _ in kept.kept) <= limits.CACHED_CHARACTERS
+        keep("{ workspace { id } } #" + f"{n:09}" * 500)
+    assert kept.characters == sum(len(text) for _, text, _ in kept.kept) <= reading.CACHED_CHARACTERS
     assert 30 < len(kept.kept) < 60
-    for n in range(2 * limits.CACHED_DOCUMENTS):
-        kept.find(schema, "{ workspace { id } } #" + f"{n}", introspection=False)
-    assert len(kept.kept) == limits.CACHED_DOCUMENTS
+    for n in range(2 * reading.CACHED_DOCUMENTS):
+        keep("{ workspace { id } } #" + f"{n}")
+    assert len(kept.kept) == reading.CACHED_DOCUMENTS
 
 
 @pytest.mark.parametrize("path", sorted(OPERATIONS.glob("*/*.graphql")), ids=lambda path: path.stem)
 def test_a_published_operation_is_far_from_every_limit(path: Path) -> None:
-    schema, text = build_schema(development=False)._schema, path.read_text()
-    _, errors = limits.prepare(schema, text, False)
+    schema, text = build_schema(introspection=False)._schema, path.read_text()
+    _, errors = reading.prepare(schema, text, False)
     assert errors == []
-    assert parse(text, max_tokens=limits.MOST_TOKENS // 2).token_count
+    assert parse(text, max_tokens=limits.MOST_TOKENS * 3 // 4).token_count
+
+
+def test_what_clients_make_of_documents_is_below_every_limit() -> None:
+    """`__typename` in every selection, as Apollo's client adds it, and the introspection that tools send."""
+    schema = build_schema(introspection=True)._schema
+
+    class Named(Visitor):
+        def leave_selection_set(self, node: SelectionSetNode, _: Any, parent: Any, *__: Any) -> SelectionSetNode:
+            if isinstance(parent, OperationDefinitionNode):
+                return node
+            field = FieldNode(name=NameNode(value="__typename"), alias=None, arguments=(), directives=())
+            return SelectionSetNode(selections=(*node.selections, field))
+
+    texts = [print_ast(visit(parse(path.read_text()), Named())) for path in OPERATIONS.glob("*/*.graphql")]
+    assert len(texts) > 50
+    everything = get_introspection_query(
+        specified_by_url=True, directive_is_repeatable=True, schema_description=True, input_value_deprecation=True
+    )
+    for text in (*texts, everything):
+        assert reading.prepare(schema, text, True)[1] == [], text
 
 
 async def test_a_broken_body_is_answered_in_words(console: Caller) -> None:
@@ -136,6 +232,37 @@ def test_everything_the_edge_takes_at_most_is_below_the_bound_on_values() -> Non
     assert limits.is_too_much({"input": {"id": "seg_1", "externalIds": ["a"] * 20_000}})
 
 
+def test_values_are_counted_before_a_body_is_read_and_those_in_texts_are_none() -> None:
+    """T-17: 2 MB of `{},` are 650,000 objects, and nobody is answered while they are made."""
+    table = orjson.dumps({"csv": "a,b,{c\n" * 100_000, "quoted": 'a,"b",\\' * 10_000})
+    for most, body in ((1, b"[%s]"), (2, b'["a,b", {}, "\\\\", %s]')):
+        values = b"1," * (limits.MOST_MARKS - 20)
+        assert not limits.holds_too_much(body.replace(b"%s", values + table)), most
+        assert limits.holds_too_much(body.replace(b"%s", values + b"1," * 20 + table)), most
+    assert limits.holds_too_much(b"[" + b"{}," * (limits.MOST_MARKS // 4 + 1) + b"1]"), "an object is three values"
+
+
+def test_a_whole_batch_with_many_properties_is_read() -> None:
+    """A thousand profiles or events, the most that is taken at once, of 70 values each."""
+    own = {f"key {n}": "some, value" for n in range(60)} | {"tags": ["a", "b", "c"]}
+    for item in (
+        {"externalId": "u", "email": "a@example.com", "brandIds": ["brd_1"], "traits": own},
+        {"messageId": "m", "externalId": "u", "name": "a", "pagePath": "/", "properties": own},
+    ):
+        body = orjson.dumps({"query": "", "variables": {"input": {"items": [item] * 1_000}}})
+        assert len(body) < limits.LARGEST_GRAPHQL_BODY
+        assert not limits.holds_too_much(body)
+
+
+async def test_thousands_of_objects_are_refused_before_they_are_made(console: Caller) -> None:
+    """T-17: on every path that takes batches."""
+    headers = console.all_headers() | {"Content-Type": "application/json"}
+    body = b'{"events": [' + b"{}," * 300_000 + b"{}]}"
+    for path in ("/v1/events", "/v1/banner-events", "/v1/segments:check"):
+        response = await console.http.post(path, content=body, headers=headers)
+        assert (response.status_code, response.json()["error"]["code"]) == (400, "TOO_MANY_VALUES"), path
+
+
 def test_a_variable_is_counted_whatever_its_name() -> None:
     """T-17: `query Q($data: [ID!]!)` is the client's to write, and 400,000 ids took 2 s to coerce."""
     for name in CLIENT_KEYS:
@@ -146,7 +273,7 @@ def test_a_variable_is_counted_whatever_its_name() -> None:
 
 def test_the_clients_own_keys_are_json_wherever_an_input_has_them() -> None:
     """What is below them is coerced by nobody; an input object of that name would have to be counted."""
-    schema = build_schema(development=False)._schema
+    schema = build_schema(introspection=False)._schema
     for kind in schema.type_map.values():
         if isinstance(kind, GraphQLInputObjectType):
             for name in CLIENT_KEYS & kind.fields.keys():
@@ -222,7 +349,9 @@ async def test_in_development_graphiql_and_the_schema_are_there(environ: dict[st
             assert refused["errors"][0]["extensions"]["code"] == "UNAUTHENTICATED"
 
 
-@pytest.mark.parametrize(("path", "largest"), [("/graphql", 2_000_000), ("/v1/events", 1_000_000)])
+@pytest.mark.parametrize(
+    ("path", "largest"), [("/graphql", 2_000_000), ("/v1/events", 1_000_000), ("/v1/banner-events", 1_000_000)]
+)
 async def test_a_body_that_is_too_large_is_not_read(console: Caller, path: str, largest: int) -> None:
     read = 0
 

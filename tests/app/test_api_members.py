@@ -2,6 +2,8 @@
 
 import asyncio
 import csv
+import re
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from io import StringIO
 from typing import Any
@@ -10,7 +12,10 @@ from uuid import UUID
 
 import httpx2
 import pytest
+from starlette.types import Scope, Send
 
+from app.checks import ROUTE, Checks
+from app.problems import ApiError
 from db.transactions import across_workspaces
 from profiles.models import KeyKind
 from segments import changes, cycles, exporting, pulse
@@ -238,6 +243,84 @@ async def test_a_check_over_http_takes_any_external_id(console: Caller, http: ht
             assert await check(name) == {"member": True}, name
     for name in ("out", "nobody", "a", "%00", "x" * 2000):
         assert await check(name) == {"member": False}, name
+
+
+async def test_a_check_answered_in_front_is_the_answer_of_the_usual_way(
+    console: Caller,
+    caller: MakeCaller,
+    http: httpx2.AsyncClient,
+    workspace: UUID,
+    foreigner: Caller,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """S3-28: byte for byte, counted under the same route, refusals too."""
+    await people(console, **{name: {} for name in [*ODD, "out"]})
+    one = await make(console, *ODD)
+    feeder = await caller(workspace, "ingest")
+    mine = console.all_headers()
+    in_front: list[bool] = []
+    answer = Checks.answer
+
+    async def watched(checks: Checks, scope: Scope, send: Send) -> bool:
+        in_front.append(await answer(checks, scope, send))
+        return in_front[-1]
+
+    async def passed_on(checks: Checks, scope: Scope, send: Send) -> bool:
+        return False
+
+    async def asked(segment_id: str, name: str, headers: dict[str, str]) -> Any:
+        path = f"/v1/segments/{segment_id}/members/{quote(name, safe='')}"
+        response = await http.get(path, headers=headers | {"X-Request-Id": "mine"})
+        lines = [pair for pair in response.headers.raw if pair[0] != b"server-timing"]
+        assert len(lines) == len(response.headers.raw) - 1
+        return response.status_code, lines, response.content
+
+    cases: list[tuple[str, str, dict[str, str], bool]] = [
+        *((one, name, mine, True) for name in [*ODD, "out", "nobody", "", "%00", "\n"] if name != ".."),
+        (one, "c+d", mine | {"Origin": "https://shop.example"}, False),
+        (NOWHERE, "out", mine, False),
+        ("x", "out", mine, False),
+        (one, "out", {}, False),
+        (one, "out", {"Authorization": "Bearer msk_wrong"}, False),
+        (one, "out", feeder.all_headers(), False),
+        (one, "out", foreigner.all_headers(), False),
+    ]
+    for segment_id, name, headers, is_plain in cases:
+        monkeypatch.setattr(Checks, "answer", watched)
+        before = await counts(http)
+        given = await asked(segment_id, name, headers)
+        assert in_front[-1] is is_plain is (given[0] == 200 and "Origin" not in headers), name
+        between = await counts(http)
+        monkeypatch.setattr(Checks, "answer", passed_on)
+        assert await asked(segment_id, name, headers) == given, (segment_id, name)
+        assert between - before == await counts(http) - between == Counter({str(given[0]): 1}), name
+
+
+async def test_a_check_that_breaks_in_front_is_logged_and_answered_the_usual_way(
+    console: Caller, http: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once, as an error; what is refused or comes of a database that is away is the usual way's to tell."""
+    await people(console, ada={})
+    one = await make(console, "ada")
+    told = []
+    for fault in (ZeroDivisionError(), ApiError("FORBIDDEN", "No."), OSError()):
+        caplog.clear()
+
+        async def broken(*_: Any, fault: Exception = fault, **__: Any) -> bool:
+            raise fault
+
+        monkeypatch.setattr(Checks, "check", broken)
+        answer = await http.get(f"/v1/segments/{one}/members/ada", headers=console.all_headers())
+        assert (answer.status_code, answer.json()) == (200, {"member": True})
+        told.append([(line.levelname, getattr(line, "where", None)) for line in caplog.records if line.levelno >= 40])
+    assert told == [[("ERROR", "member checks")], [], []]
+
+
+async def counts(http: httpx2.AsyncClient) -> Counter[str]:
+    """Checks of one person by status, as operators see them counted."""
+    text = (await http.get("/metrics")).text
+    lines = re.findall(rf'^muster_http_requests_total{{route="{re.escape(ROUTE)}",status="(\d+)"}} (\S+)$', text, re.M)
+    return Counter({status: int(float(many)) for status, many in lines})
 
 
 async def test_many_are_checked_at_once_over_http(console: Caller, http: httpx2.AsyncClient) -> None:

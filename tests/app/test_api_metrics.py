@@ -71,6 +71,8 @@ async def test_requests_and_operations_are_counted_under_names_that_nobody_can_m
 
 
 async def test_fetches_of_banners_are_counted_where_they_are_answered(console: Caller) -> None:
+    # A document is planned once it was executed.
+    await console.post('{ banners(placements: ["top"]) { maxAgeSeconds } }')
     before = await scraped(console.http)
     await console.http.get("/v1/banners?placement=top", headers=console.all_headers())
     await console.post('{ banners(placements: ["top"]) { maxAgeSeconds } }')

@@ -1,5 +1,6 @@
 """Operations named by their SHA-256, and an API that executes no others."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -9,10 +10,12 @@ import pytest
 from app.main import create_app
 from app.operations import hash_of
 from app.settings import Settings, SettingsError, load_settings
+from profiles import keys
 from tests.app.caller import Caller, operation_text
 from tests.app.conftest import client_of, running
 from tests.app.subscribing import line_of
 from tests.app.test_api_campaigns import make
+from tests.app.test_api_server import api_process
 
 WORKSPACE = operation_text("Workspace")
 KNOWN = hash_of(WORKSPACE)
@@ -91,3 +94,33 @@ def test_an_api_that_would_execute_nothing_does_not_start(environ: dict[str, str
     nothing = load_settings(environ | {"MUSTER_ONLY_OPERATIONS": "true", "MUSTER_OPERATIONS": str(tmp_path)})
     with pytest.raises(SettingsError, match="MUSTER_OPERATIONS"):
         create_app(nothing)
+
+
+async def test_a_real_server_in_production_executes_those_alone_and_ends_streams_of_a_revoked_key(
+    environ: dict[str, str], tmp_path: Path, console: Caller
+) -> None:
+    """Within seconds; a closed WebSocket is tests/app/test_api_subscriptions.py."""
+    campaign = await make(console)
+    (key,) = await keys.list_keys(console.workspace_id)
+    async with (
+        api_process(environ | {"MUSTER_ONLY_OPERATIONS": "true"}, tmp_path / "log") as (url, _),
+        httpx2.AsyncClient(base_url=url, timeout=60) as http,
+    ):
+        strict = Caller(http, console.workspace_id, console.key)
+        assert await post(strict, query=OTHER) == (400, "UNKNOWN_OPERATION")
+        assert await post(strict, query="{ __schema { types { name } } }") == (400, "UNKNOWN_OPERATION")
+        assert (await post(strict, documentId=KNOWN))[0] == (await post(strict, **apollo(KNOWN)))[0] == 200
+        followed = {"documentId": hash_of(operation_text("CampaignProgress")), "variables": {"id": campaign}}
+        headers = strict.all_headers() | {"Accept": "text/event-stream"}
+        async with (
+            http.stream("POST", "/graphql", json={"query": "subscription { x }"}, headers=headers) as refused,
+            http.stream("POST", "/graphql", json=followed, headers=headers) as events,
+        ):
+            assert "UNKNOWN_OPERATION" in (await refused.aread()).decode()
+            told = events.aiter_lines()
+            assert await anext(told) == "event: next"
+            await keys.revoke(console.workspace_id, key.id, now=key.created_at)
+            async with asyncio.timeout(30):
+                rest = [text async for text in told if text and not text.startswith(":")]
+            assert rest[-2:] == ["event: complete", "data:"]
+        assert await post(strict, documentId=KNOWN) == (401, "UNAUTHENTICATED")

@@ -170,4 +170,5 @@ async def test_a_test_send_goes_to_all_devices_of_a_colleague(console: Caller) -
         await console.data("CampaignTestSend", input={"id": made["id"], "externalIds": ["ann"]})
         await sinks.work(console, made["id"])
         assert sinks.shown.keys() == {"anns-phone", IPHONE}
+        assert sinks.shown[IPHONE]["aps"]["alert"]["title"] == "[Test] Hello ann"
         assert (await console.data("Campaign", id=made["id"]))["status"] == "DRAFT"

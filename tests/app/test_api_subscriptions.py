@@ -18,6 +18,7 @@ from starlette.applications import Starlette
 from app import followed, shares, sockets
 from app.following import Feed
 from app.settings import Settings
+from campaigns import counts
 from profiles import keys
 from profiles.models import KeyKind
 from tests.app.caller import Caller, operation_text
@@ -71,6 +72,25 @@ async def test_a_campaign_is_followed_from_where_it_is_to_its_end(console: Calle
     assert (last["progress"]["audience"], last["progress"]["sent"]) == (2, 2)
     assert last["progress"]["finishedAt"] is not None
     assert await line.hear() == {"type": "complete", "id": "1"}
+
+
+async def test_one_that_is_sent_while_it_is_looked_up_is_not_told_as_waiting_with_a_ledger(
+    console: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await people(console, "ada")
+    campaign = await make(console)
+    count = counts.of_campaigns
+
+    async def sent_meanwhile(workspace_id: UUID, campaign_ids: list[UUID]) -> dict[UUID, counts.Progress]:
+        await console.data("CampaignSend", input={"id": campaign})
+        return await count(workspace_id, campaign_ids)
+
+    monkeypatch.setattr(counts, "of_campaigns", sent_meanwhile)
+    (state,) = (
+        await followed.campaign_states(console.workspace_id, [UUID(hex=campaign.removeprefix("cmp_"))])
+    ).values()
+    assert state.progress is not None
+    assert state.standing.status == "PREPARING"
 
 
 async def test_an_evaluation_is_followed_and_the_first_one_waited_for(console: Caller, line: Line) -> None:

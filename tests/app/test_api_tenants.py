@@ -36,6 +36,7 @@ async def theirs(foreigner: Caller) -> dict[str, str]:
         "dispatch": test["dispatch"]["id"],
         "sender": (await foreigner.data("Senders"))[0]["id"],
         "placement": await placement(foreigner),
+        "key": (await foreigner.data("ApiKeys"))["edges"][0]["node"]["id"],
     }
 
 

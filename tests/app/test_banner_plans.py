@@ -22,7 +22,7 @@ from tests.app.conftest import MakeCaller, resources_of
 from tests.app.test_api_banners import placement, show
 from tests.app.test_api_campaigns import everyone
 
-SCHEMA = build_schema(development=False)._schema
+SCHEMA = build_schema(introspection=False)._schema
 PLACEMENTS = ["home-top", "basket", "nowhere"]
 NAMED = {"query": operation_text("Banners"), "variables": {"placements": PLACEMENTS}}
 

@@ -122,9 +122,14 @@ def test_a_workspace_is_made_filled_and_verified(environ: dict[str, str], tmp_pa
     (listed,) = run("key", "list", "--workspace", "acme").stdout.splitlines()
     key_id, prefix, kind, state, scopes, *_ = listed.split()
     assert (prefix, kind, state, scopes) == (key.stdout[:12], "secret", "live", "read,send")
+    turned = run("key", "rotate", key_id, "--workspace", "acme", "--hours", "2")
+    assert (turned.returncode, turned.stderr.split()[:3]) == (0, [prefix, "live", "until"]), turned.stderr
     revoked = run("key", "revoke", key_id, "--workspace", "acme")
     assert (revoked.returncode, revoked.stdout.split()[:2]) == (0, [prefix, "revoked"]), revoked.stderr
-    assert run("key", "list", "--workspace", "acme").stdout.split()[3] == "revoked"
+    assert run("key", "create", "--workspace", "acme", "--kind", "secret", "--role", "sender").returncode == 0
+    rows = [line.split() for line in run("key", "list", "--workspace", "acme").stdout.splitlines()]
+    assert [row[1:4] for row in rows[1:]] == [[turned.stdout[:12], "secret", "live"], [prefix, "secret", "revoked"]]
+    assert rows[0][4] == "SENDER"
     assert run("worker", "--check").returncode == 1  # none has announced itself
     wrong_scope = run("key", "create", "--workspace", "acme", "--kind", "secret", "--scope", "everything")
     assert wrong_scope.returncode == 1

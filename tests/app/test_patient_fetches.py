@@ -99,7 +99,7 @@ async def test_a_known_key_waits_for_no_database_that_hangs(
 
 async def test_a_known_key_of_a_provider_waits_for_no_provider_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keys are old: one token has them read anew, the others go on with the key that they name."""
-    issuer = Issuer(jwks_url="https://id.example.com/", issuer="i", audience="a", workspace_id=UUID(int=1))
+    issuer = Issuer(jwks_url="https://id.example.com/", issuer="i", audience="a")
     known = issuer.keys["k"] = PyJWK({"kty": "OKP", "crv": "Ed25519", "x": "A" * 43, "kid": "k"})
     asked, over = asyncio.Event(), asyncio.Event()
 
@@ -169,8 +169,9 @@ async def test_nobody_without_a_key_has_a_document_read(
     for headers in ({}, {"Authorization": "Bearer mpk_made_up"}):
         assert (await http.post("/graphql", json=BANNERS, headers=headers)).status_code == 401
     assert read == []
-    assert (await http.post("/graphql", json=BANNERS, headers=app_caller.all_headers())).status_code == 200
-    assert read == [BANNERS["query"]]
+    for _ in range(2):  # the first has it read in its turn, by what executes it
+        assert (await http.post("/graphql", json=BANNERS, headers=app_caller.all_headers())).status_code == 200
+    assert read[-1] == BANNERS["query"]
 
 
 async def test_a_fault_of_the_quick_way_is_answered_by_the_usual_one(

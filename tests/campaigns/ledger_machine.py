@@ -12,8 +12,9 @@ from time import monotonic
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from campaigns import claims, control, counts, ledger, lifecycle, planning, resolving, sending, sweeping
-from campaigns.ledger import Intent, Result
+from campaigns import claims, control, counts, intents, ledger, lifecycle, planning, resolving, sending, sweeping
+from campaigns.intents import Intent
+from campaigns.ledger import Result
 from campaigns.models import CampaignStatus, DeliveryState
 from campaigns.resolving import Resolution
 from db.transactions import Connection
@@ -110,8 +111,11 @@ class LedgerMachine(RuleBasedStateMachine):
     def the_dispatch_keeps_the_rules(self) -> None:
         now = self.stage.standing
         states = [row.state for row in self.stage.rows.values()]
-        if now.planned and now.status != S.CANCELLED:  # which may come before all is written
-            assert len(states) + now.no_address == len(self.stage.people)
+        written = [id for id in self.stage.people if id <= now.planned_through]
+        assert self.stage.rows.keys() <= set(written)
+        assert len(states) + now.no_address == len(written)
+        if now.planned:
+            assert written == self.stage.people
         if now.finished:
             assert not OPEN & set(states)
             assert now.dirty or now.counts == {state: states.count(state) for state in set(states)}
@@ -123,7 +127,10 @@ class LedgerMachine(RuleBasedStateMachine):
     @initialize(begun=st.sampled_from([True, True, True, False]))
     def begin(self, begun: bool) -> None:
         while begun and self.stage.standing.status == S.PREPARING:
-            self.plans(Ending.DONE)
+            if self.stage.standing.planned:
+                self.plans(Ending.DONE)
+            else:
+                self.two_plan(Ending.DONE, Ending.DONE)
 
     @precondition(lambda self: self.stage.standing.status == S.PREPARING)
     @rule(ending=endings)
@@ -136,11 +143,25 @@ class LedgerMachine(RuleBasedStateMachine):
             assert self.stage.standing.status == (S.PREPARING if ending is Ending.LOST else S.SENDING)
             self.must_have_become({})
             return
-        self.stage.commit(lambda c: planning.plan_chunk(c, **self.stage.ids), ending)
+        self.stage.commit(self.write_chunk, ending)
+        assert not self.newly_written() or ending is not Ending.LOST
+
+    @precondition(lambda self: self.stage.standing.status == S.PREPARING and not self.stage.standing.planned)
+    @rule(first=endings, second=endings)
+    def two_plan(self, first: Ending, second: Ending) -> None:
+        """Both workers write at once; of the first it is known last whether it lives."""
+        self.remember()
+        self.stage.commit_both(self.write_chunk, first, second)
+        assert not self.newly_written() or (first, second) != (Ending.LOST, Ending.LOST)
+
+    async def write_chunk(self, connection: Connection) -> None:
+        await planning.plan_chunk(connection, **self.stage.ids)
+
+    def newly_written(self) -> set[int]:
         new = self.stage.rows.keys() - self.before.keys()
         assert all(self.stage.rows[id].state in ("pending", "skipped") for id in new)
         assert all(id > max(self.before, default=0) for id in new)
-        assert not new or ending is not Ending.LOST
+        return new
 
     async def begin_sending(self, connection: Connection) -> None:
         """What `sending.begin_sending` does, without content to compile."""
@@ -260,8 +281,15 @@ class LedgerMachine(RuleBasedStateMachine):
         may = self.stage.claims.get(claim_id, False)
         expected = {one.profile_id: self.decide(one, people) for one in ready if may and self.is_waiting(one)}
         found = self.stage.commit(
-            lambda c: ledger.intend(
-                c, **self.stage.ids, claim_id=claim_id, ready=ready, consent_matters=True, test=False
+            lambda c: intents.intend(
+                c,
+                intents.MAIL,
+                **self.stage.ids,
+                campaign_id=self.stage.campaign_id,
+                claim_id=claim_id,
+                ready=ready,
+                consent_matters=True,
+                test=False,
             ),
             ending,
         )
@@ -301,7 +329,7 @@ class LedgerMachine(RuleBasedStateMachine):
             return {"skipped"}
         if [living(people, id) for id in self.before].count(person) > 1:
             return {"sending", as_it_was, "skipped"}  # one of those who are one by now gets it
-        return {"sending"} if person.email_hash == intent.email_hash else {as_it_was}
+        return {"sending"} if person.email_hash == intent.address_hash else {as_it_was}
 
     def nobody_gets_two(self, leaving: set[int], people: dict[int, Person]) -> None:
         """Of profiles that are one person by now only one gets the message, and no mailbox gets it twice."""
@@ -490,7 +518,7 @@ class LedgerMachine(RuleBasedStateMachine):
         doubts = [id for id, row in self.before.items() if row.state == "in_doubt"]
         said = Resolution.RETRY if again else Resolution.SENT
         ids = self.stage.path[:2]
-        self.stage.commit(lambda c: resolving.resolve(*ids, resolved_as=said, key_id=None, now=self.now()), ending)
+        self.stage.commit(lambda c: resolving.resolve(*ids, resolved_as=said, by=None, now=self.now()), ending)
         self.must_have_become(dict.fromkeys(doubts, "pending" if again else "sent"), ending)
         if ending is Ending.LOST:
             return

@@ -40,28 +40,7 @@ SELECT ARRAY(
     SELECT (profile_id, state, reason, claim_id, fence, attempt, first_attempt_at, address_hash, not_before,
       not_before <= now())
     FROM delivery WHERE dispatch_id = $1 ORDER BY profile_id) AS rows,
-  c.status, c.expires_at <= now() AS expired, d.planned_at IS NOT NULL AS planned, d.no_address,
-  d.finished_at IS NOT NULL AS finished, d.counts, d.dirty, d.walked_through,
-  ARRAY(SELECT walked_from FROM claim WHERE dispatch_id = $1 AND walked_from IS NOT NULL) AS walked_from,
-  ARRAY(SELECT id FROM claim WHERE dispatch_id = $1 AND lease_until > now()) AS held,
-  ARRAY(SELECT id FROM claim WHERE dispatch_id = $1 AND lease_until <= now()) AS lapsed
-FROM dispatch d JOIN campaign c ON c.id = d.campaign_id WHERE d.id = $1
-"""
-PEOPLE = """
-INSERT INTO profile (workspace_id, external_id, email, email_hash)
-SELECT $1, name, name || '@example.com', sha256(name::bytea) FROM unnest($2::text[]) AS name RETURNING id
-"""
-MAKE_DISPATCH = """
-INSERT INTO dispatch (workspace_id, campaign_id, kind, content, content_version, audience, audience_size)
-VALUES ($1, $2, 'SEND', '{}', 1, $3, $4) RETURNING id
-"""
-ROWS = """
-SELECT profile_id, state, reason, claim_id, fence, attempt, first_attempt_at, address_hash, not_before,
-  not_before <= now() AS due
-FROM delivery WHERE dispatch_id = $1 ORDER BY profile_id
-"""
-STANDING = """
-SELECT c.status, c.expires_at <= now() AS expired, d.planned_at IS NOT NULL AS planned, d.no_address,
+  c.status, c.expires_at <= now() AS expired, d.planned_at IS NOT NULL AS planned, d.planned_through, d.no_address,
   d.finished_at IS NOT NULL AS finished, d.counts, d.dirty, d.walked_through,
   ARRAY(SELECT walked_from FROM claim WHERE dispatch_id = $1 AND walked_from IS NOT NULL) AS walked_from,
   ARRAY(SELECT id FROM claim WHERE dispatch_id = $1 AND lease_until > now()) AS held,
@@ -75,6 +54,11 @@ SELECT p.id, p.email_hash, p.merged_into,
   EXISTS (SELECT 1 FROM consent k WHERE k.workspace_id = p.workspace_id AND k.profile_id = p.id
     AND k.status = 'UNSUBSCRIBED') AS unsubscribed
 FROM profile p WHERE p.id = ANY($1)
+"""
+
+SOMEBODY_WAITS = """
+SELECT EXISTS (SELECT 1 FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+  WHERE d.datname = current_database() AND NOT l.granted)
 """
 
 
@@ -115,6 +99,7 @@ class Standing:
     status: str
     expired: bool | None
     planned: bool
+    planned_through: int
     no_address: int
     finished: bool
     counts: dict[str, int] | None
@@ -189,6 +174,11 @@ class Stage:
         return self.world.run(self._commit(step, ending))
 
     async def _commit(self, step: Callable[[Connection], Awaitable[Answer]], ending: Ending) -> Answer | None:
+        answer = await self._end(step, ending)
+        await self.look()
+        return answer
+
+    async def _end(self, step: Callable[[Connection], Awaitable[Answer]], ending: Ending) -> Answer | None:
         answer: Answer | None = None
         try:
             async with transaction(self.world.workspace_id, generic_plans=True) as connection:
@@ -197,8 +187,31 @@ class Stage:
                     raise Unfinished
         except Unfinished:
             pass
-        await self.look()
         return answer if ending is Ending.DONE else None
+
+    def commit_both(self, step: Callable[[Connection], Awaitable[object]], first: Ending, second: Ending) -> None:
+        """Run `step` twice at once: the first has done all but to end when the second begins, and ends when the second
+        has, or waits for it. Then look."""
+        self.world.run(self._commit_both(step, first, second))
+
+    async def _commit_both(
+        self, step: Callable[[Connection], Awaitable[object]], first: Ending, second: Ending
+    ) -> None:
+        done, may_end = asyncio.Event(), asyncio.Event()
+
+        async def hold(connection: Connection) -> None:
+            await step(connection)
+            done.set()
+            await may_end.wait()
+
+        one = asyncio.create_task(self._end(hold, first))
+        await done.wait()
+        other = asyncio.create_task(self._end(step, second))
+        while not other.done() and not await self.world.owner.fetchval(SOMEBODY_WAITS):
+            pass
+        may_end.set()
+        await asyncio.gather(one, other)
+        await self.look()
 
     def change(self, statement: str, *arguments: object) -> None:
         """What happens outside: time passes, somebody moves."""

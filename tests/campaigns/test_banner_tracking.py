@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyroaring import BitMap
 
-from campaigns import banner_counts, banner_events, banner_stops, banner_tracking, merging, placements
+from campaigns import banner_counts, banner_events, banner_retention, banner_stops, banner_tracking, merging, placements
 from campaigns.banner_content import BannerContent, BannerFace
 from campaigns.banner_counts import BannerCounts
 from campaigns.banner_events import BannerEvent, BannerEventKind, Span
@@ -21,7 +21,7 @@ from campaigns.banner_tokens import Impression, ImpressionKind
 from campaigns.banner_tracking import Became
 from campaigns.placements import PlacementInput
 from db.errors import MusterError
-from db.transactions import transaction
+from db.transactions import Connection, transaction
 from profiles.addresses import AddressHasher
 from tests.campaigns.factories import make_campaign, make_people
 
@@ -87,16 +87,20 @@ async def world(workspace: UUID, *, limits: Limits | None = None, of_placement: 
     place = await placements.create(
         workspace, PlacementInput(key="home-top", name="Top", limits=of_placement or Limits())
     )
+    return await banner(workspace, place.id, limits or Limits())
+
+
+async def banner(workspace: UUID, place: UUID, limits: Limits) -> World:
     campaign = await make_campaign(
         workspace,
         now=NOW,
         content=BannerContent(BannerFace(title="Sale")),
-        placement_id=place.id,
+        placement_id=place,
         weight=50,
         sender_id=None,
-        rules=BannerRules(limits=limits or Limits()),
+        rules=BannerRules(limits=limits),
     )
-    return World(workspace, campaign.id, place.id)
+    return World(workspace, campaign.id, place)
 
 
 async def test_an_event_is_new_once(workspace: UUID) -> None:
@@ -129,6 +133,42 @@ async def test_the_same_batch_sent_by_many_at_once_counts_once(workspace: UUID) 
     answers = await asyncio.gather(*(it.record(*reversed(events)) for _ in range(4)))
     assert sum(answer.count(ACCEPTED) for answer in answers) == 40
     assert await it.counts() == BannerCounts(impressions=40, unique_viewers=40)
+
+
+async def test_batches_that_deadlock_over_their_days_are_both_counted(
+    workspace: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows are locked in one order within a day only; whom PostgreSQL ends goes on alone, and is not ended again."""
+    it = await world(workspace)
+    other = await banner(workspace, it.placement_id, Limits())
+    # Whoever makes a month's partition is alone until it is committed.
+    await it.record(it.event("0", "CLICK"))
+    yesterday, both_began, tried = NOW - timedelta(days=1), asyncio.Barrier(2), list[bool]()
+    add, begin, begun = banner_tracking.add, banner_tracking.begin, list[date]()
+
+    async def adding(connection: Connection, workspace_id: UUID, day: date, *more: Any) -> Any:
+        rows = await add(connection, workspace_id, day, *more)
+        begun.append(day)
+        if len(begun) <= 2:
+            await both_began.wait()
+        return rows
+
+    async def beginning(*given: Any, alone: bool) -> Any:
+        tried.append(alone)
+        return await begin(*given, alone=alone)
+
+    monkeypatch.setattr(banner_tracking, "add", adding)
+    monkeypatch.setattr(banner_tracking, "begin", beginning)
+    became = await asyncio.gather(
+        it.record(it.event("1", at=yesterday, session="1"), other.event("2", session="1")),
+        it.record(other.event("3", at=yesterday, session="2"), it.event("4", session="2")),
+    )
+    assert [*became] == [[ACCEPTED] * 2] * 2
+    assert tried == [False, False, True]
+    assert [await one.counts() for one in (it, other)] == [
+        BannerCounts(impressions=2, unique_viewers=1, clicks=clicks) for clicks in (1, 0)
+    ]
+    assert await banner_counts.verify(workspace) == []
 
 
 async def test_what_testers_saw_and_what_was_deleted_counts_nowhere(workspace: UUID) -> None:
@@ -375,3 +415,23 @@ async def test_a_stop_never_has_everybody_read_not_even_by_a_plan_of_an_empty_wo
         await connection.execute("DEALLOCATE planned")
     (scan,) = [line for line in plan if " on profile " in line]
     assert "profile_merged" in scan, plan
+
+
+async def test_counts_outlive_the_months_of_their_events(workspace: UUID) -> None:
+    """Months that ended long ago are dropped; what was counted stays, and is compared as far as events are kept."""
+    it = await world(workspace)
+    long_ago = NOW - timedelta(days=500)
+    old = it.event("1")._replace(shown=it.shown(window=int(long_ago.timestamp()) // 3600 * 3600), occurred_at=long_ago)
+    assert await banner_tracking.record(workspace, [old], now=long_ago) == [ACCEPTED]
+    assert await it.record(it.event("2", session="t")) == [ACCEPTED]
+    assert await banner_counts.verify(workspace) == []
+    assert await banner_retention.drop_months(13, now=NOW) == 1
+    assert await banner_retention.drop_months(13, now=NOW) == 0
+    # Whoever asks for all of them gets no further than events that may still be told again.
+    assert await banner_retention.drop_months(0, now=NOW) == 0
+    assert await it.counts() == BannerCounts(impressions=2, unique_viewers=1)
+    assert await it.record(it.event("2", session="t")) == [DUPLICATE]
+    since = banner_retention.complete_since(13, now=NOW)
+    assert timedelta(days=300) < NOW.date() - since < timedelta(days=400)
+    assert await banner_counts.verify(workspace, since=since) == []
+    assert len(await banner_counts.verify(workspace)) == 1

@@ -6,8 +6,9 @@ from uuid import UUID, uuid4
 
 import asyncpg
 
-from campaigns import claims, ledger, planning, sending
-from campaigns.ledger import Intent, Result
+from campaigns import claims, intents, ledger, planning, sending
+from campaigns.intents import Intent
+from campaigns.ledger import Result
 from campaigns.models import DeliveryState
 from db.transactions import Connection, transaction
 from profiles.addresses import AddressHasher
@@ -50,8 +51,15 @@ async def test_an_ordinary_message_changes_its_row_twice_and_no_index(
     ready = [Intent(one.profile_id, 0, one.fence, now, one.email_hash) for one in taken]
     async with transaction(workspace, generic_plans=True) as connection:
         before = await changed(connection)
-        intended = await ledger.intend(
-            connection, **ids, claim_id=claim_id, ready=ready, consent_matters=True, test=False
+        intended = await intents.intend(
+            connection,
+            intents.MAIL,
+            **ids,
+            campaign_id=campaign.id,
+            claim_id=claim_id,
+            ready=ready,
+            consent_matters=True,
+            test=False,
         )
         assert len(intended.leaving) == 20
         assert await changed(connection, since=before) == (20, 20)

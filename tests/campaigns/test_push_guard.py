@@ -1,16 +1,19 @@
 """Devices that are gone are disabled, and a credential that may be the wrong one stops its campaign instead."""
 
+from collections import Counter
 from datetime import UTC, datetime
 from uuid import UUID
 
 import pytest
 
+from campaigns import control
 from campaigns.breaker import Breaker
 from campaigns.listing import get
 from campaigns.models import CampaignStatus
 from campaigns.push_credentials import FcmSecret
 from campaigns.push_guard import LEAST_SAMPLE
 from channels.base import Outcome, OutcomeKind, PushProvider
+from db.transactions import transaction
 from profiles.addresses import AddressHasher
 from profiles.devices import GoneDevice
 from tests.campaigns.factories import make_people
@@ -18,9 +21,11 @@ from tests.campaigns.push_factories import (
     ACCEPTED,
     GONE,
     ScriptedProvider,
+    deliver,
     disabled,
     make_device,
     make_devices,
+    push_carrier,
     send,
     set_credential,
 )
@@ -49,6 +54,33 @@ async def test_a_credential_of_another_project_pauses_the_campaign_and_disables_
     )
     assert LEAST_SAMPLE <= sum(message.token != "of-the-club" for message in provider.received) < len(names)
     assert await disabled(workspace) == []
+    # Resumed with the right credential: everybody gets theirs, those who were refused before it stopped as well.
+    provider.answer = lambda message: ACCEPTED
+    await control.resume(workspace, campaign_id, now=now)
+    await deliver(workspace, campaign_id, push_carrier(provider, hasher), now=now)
+    assert (await get(workspace, campaign_id)).status is CampaignStatus.SENT
+    async with transaction(workspace) as connection:
+        states = await connection.fetch("SELECT state, count(*) FROM delivery GROUP BY 1")
+    assert [tuple(row) for row in states] == [("sent", len(names) + 1)]
+
+
+async def test_tokens_that_are_foreign_indeed_do_not_stop_a_campaign_for_ever(
+    workspace: UUID, now: datetime, hasher: AddressHasher
+) -> None:
+    """What was refused is tried once more at a resume, and not at the next."""
+    names = [f"p{place:03}" for place in range(LEAST_SAMPLE + 4)]
+    await make_people(workspace, names, hasher=hasher, now=now)
+    await make_devices(workspace, names, now=now)
+    await set_credential(workspace, now=now)
+    provider = ScriptedProvider(lambda message: MISMATCH)
+    campaign_id = await send(workspace, provider, hasher, now)
+    for _ in range(3):
+        if (await get(workspace, campaign_id)).status is not CampaignStatus.PAUSED:
+            break
+        await control.resume(workspace, campaign_id, now=now)
+        await deliver(workspace, campaign_id, push_carrier(provider, hasher), now=now)
+    assert (await get(workspace, campaign_id)).status is CampaignStatus.SENT
+    assert sorted(Counter(provider.tokens).values()) == [2] * len(names)
 
 
 def test_why_a_campaign_pauses_is_told_by_a_refusal_whatever_the_last_answer_was() -> None:

@@ -32,7 +32,7 @@ from channels.base import PushMessage, PushProvider, PushType
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 DISPATCH = UUID("0192b3a0-0000-7000-8000-000000000001")
-MESSAGE = UUID("0192b3a0-0000-7000-8000-000000000002")
+MESSAGE = "0192b3a0-0000-7000-8000-000000000002"
 ADA = Recipient("", traits={"first_name": "Ada", "city": "Bern"}, locale="de-CH")
 
 

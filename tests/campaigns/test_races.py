@@ -9,10 +9,10 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from campaigns import claims, control, drafts, erasing, ledger, sending
+from campaigns import claims, control, counts, drafts, erasing, intents, planning, sending
 from campaigns.drafts import CampaignChanges
 from campaigns.errors import CampaignError, TargetError
-from campaigns.ledger import Intended, Intent
+from campaigns.intents import Intended, Intent
 from campaigns.listing import get
 from campaigns.models import CampaignStatus, DeliveryState
 from campaigns.senders import SenderInput, create
@@ -205,8 +205,15 @@ async def test_two_who_move_to_one_mailbox_in_two_groups_at_once_get_one_message
 
     async def intend(one: Intent) -> Intended:
         async with transaction(workspace) as connection:
-            return await ledger.intend(
-                connection, **ids, claim_id=claim_id, ready=[one], consent_matters=True, test=False
+            return await intents.intend(
+                connection,
+                intents.MAIL,
+                **ids,
+                campaign_id=campaign.id,
+                claim_id=claim_id,
+                ready=[one],
+                consent_matters=True,
+                test=False,
             )
 
     async with transaction(workspace):
@@ -322,3 +329,87 @@ async def test_a_brands_campaign_goes_to_its_people_from_its_senders_and_segment
     channel = ScriptedChannel()
     await deliver_all(workspace, campaign.id, channel, now)
     assert channel.recipients == ["ada@example.com"]
+
+
+TRY_TO_COUNT = "SELECT pg_try_advisory_xact_lock(hashtextextended('count ' || $1::uuid::text, 0))"
+
+
+async def test_who_waits_for_a_count_of_somebody_else_keeps_nobody_waiting(
+    workspace: UUID, now: datetime, hasher: AddressHasher
+) -> None:
+    """Two pages of campaigns, each of which counts what the other waits for, would wait for each other for good."""
+    await make_people(workspace, ["ada"], hasher=hasher, now=now)
+    for _ in range(2):
+        campaign = await make_campaign(workspace, now=now)
+        await sending.start(workspace, campaign.id, now=now)
+        worker = carrier(ScriptedChannel())
+        assert await sending.prepare(workspace, campaign.id, carrier=worker, now=now, until=monotonic() + 60)
+    async with transaction(workspace) as connection:
+        one, other = [row["id"] for row in await connection.fetch("SELECT id FROM dispatch ORDER BY id")]
+        assert (await counts.count(connection, workspace, [other])).keys() == {other}
+        with apart():
+            page = asyncio.create_task(counts.counted(workspace, [one, other], {}))
+            while not await somebody_waits(workspace):
+                pass
+        assert await connection.fetchval(TRY_TO_COUNT, one)
+    tallies = {id: dict(tally.states) for id, (tally, _) in (await page).items()}
+    assert tallies == {key: {DeliveryState.PENDING: 1} for key in (one, other)}
+
+
+CHUNKS_WAITED_FOR = """
+SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+WHERE d.datname = current_database() AND l.locktype = 'advisory' AND NOT l.granted
+"""
+LEDGER = "SELECT array_agg(profile_id ORDER BY profile_id) FROM delivery"
+WRITTEN = "SELECT planned_through, no_address, planned_at IS NOT NULL FROM dispatch"
+
+
+async def test_whoever_waits_for_chunks_that_were_lost_writes_them_too(
+    workspace: UUID, now: datetime, hasher: AddressHasher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R1: of three workers the first is lost at its commit, and the second while it waits for the first."""
+    monkeypatch.setattr(planning, "CHUNK", 1)
+    people = sorted((await make_people(workspace, ["ada", "bob", "cyd", "dan"], hasher=hasher, now=now)).values())
+    campaign = await make_campaign(workspace, now=now)
+    await sending.start(workspace, campaign.id, now=now)
+    async with transaction(workspace) as connection:
+        ids = {"workspace_id": workspace, "dispatch_id": await connection.fetchval("SELECT id FROM dispatch")}
+    written, may_end = asyncio.Event(), asyncio.Event()
+
+    async def plan() -> None:
+        async with transaction(workspace, generic_plans=True) as connection:
+            await planning.plan_chunk(connection, **ids)
+
+    async def plan_and_die() -> None:
+        async with transaction(workspace, generic_plans=True) as connection:
+            await planning.plan_chunk(connection, **ids)
+            written.set()
+            await may_end.wait()
+            raise ConnectionError("killed")
+
+    async def until_waited_for(chunks: int) -> None:
+        async with asyncio.timeout(60):
+            while True:
+                async with transaction(workspace) as connection:
+                    if await connection.fetchval(CHUNKS_WAITED_FOR) == chunks:
+                        return
+
+    first = asyncio.create_task(plan_and_die())
+    await written.wait()
+    second = asyncio.create_task(plan())
+    await until_waited_for(1)
+    third = asyncio.create_task(plan())
+    await until_waited_for(2)
+    second.cancel()
+    await asyncio.gather(second, return_exceptions=True)
+    may_end.set()
+    with pytest.raises(ConnectionError):
+        await first
+    await third
+    async with transaction(workspace) as connection:
+        assert await connection.fetchval(LEDGER) == people[:3]
+        assert tuple(await connection.fetchrow(WRITTEN)) == (people[2], 0, False)
+    await plan()
+    async with transaction(workspace) as connection:
+        assert await connection.fetchval(LEDGER) == people
+        assert tuple(await connection.fetchrow(WRITTEN)) == (people[3], 0, True)

@@ -92,9 +92,7 @@ async def test_a_worker_that_was_only_late_is_believed_and_not_the_record(
     class Late(Record):
         async def find(self, message_id: str) -> Evidence:
             if message_id == ids["ada"]:
-                await resolving.resolve(
-                    workspace, campaign_id, resolved_as=resolving.Resolution.SENT, key_id=None, now=now
-                )
+                await resolving.resolve(workspace, campaign_id, resolved_as=resolving.Resolution.SENT, by=None, now=now)
             return Evidence.NOT_SENT
 
     found = await reconciling.reconcile(workspace, campaign_id, reconciler=Late({}), now=now)
@@ -113,6 +111,6 @@ async def test_live_segments_hear_of_those_who_turn_out_to_have_got_it(
     await merging.merge(workspace, loser_id=cyd, winner_id=ada, now=now)
     async with transaction(workspace) as connection:
         await changes.take_touched(connection, workspace, most=100)
-    await resolving.resolve(workspace, campaign_id, resolved_as=resolving.Resolution.SENT, key_id=None, now=now)
+    await resolving.resolve(workspace, campaign_id, resolved_as=resolving.Resolution.SENT, by=None, now=now)
     async with transaction(workspace) as connection:
         assert set(await changes.people_waiting(connection, workspace)) == {ada, bob}

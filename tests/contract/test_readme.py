@@ -13,7 +13,7 @@ import typer
 from graphql import GraphQLSchema, OperationDefinitionNode, build_schema
 from graphql.execution import get_variable_values
 
-from app import cli, limits, settings
+from app import cli, limits, reading, settings
 from app.api.paging import LARGEST_PAGE
 from campaigns.banner_checks import DATA_LIMIT
 from campaigns.banners import MOST_PLACEMENTS
@@ -57,8 +57,8 @@ LIMITS = {
     "time in which a mail is tried again": f"{GIVE_UP_AFTER.days} days",
     "placements in one fetch of banners; data of a banner": f"{MOST_PLACEMENTS}; {DATA_LIMIT // 1024} KB",
     "items of a page": f"{LARGEST_PAGE}",
-    "body of a GraphQL request; of POST /v1/events": (
-        f"{limits.LARGEST_GRAPHQL_BODY // 10**6} MB; {limits.LARGEST_EVENTS_BODY // 10**6} MB"
+    "body of a GraphQL request; of POST /v1/events; values in one": (
+        f"{limits.LARGEST_GRAPHQL_BODY // 10**6} MB; {limits.LARGEST_EVENTS_BODY // 10**6} MB; {limits.MOST_MARKS:,}"
     ),
     "a GraphQL document": f"{limits.MOST_FIELDS:,} fields, {limits.MOST_DEPTH} levels, {limits.MOST_ALIASES} aliases",
     "profiles of an installation, ever": f"{MOST_IDS:,}",
@@ -135,7 +135,7 @@ def test_the_table_of_limits_is_that_of_the_code() -> None:
 
 @pytest.mark.parametrize("one", list(sent()), ids=lambda one: re.findall(r"\{ *(\w+)", one.document)[0])
 def test_an_operation_and_its_variables_fit_the_schema(published: GraphQLSchema, one: Sent) -> None:
-    document, errors = limits.prepared(published, one.document, False)
+    document, errors = reading.prepared(published, one.document, False)
     assert errors == []
     (operation,) = [d for d in document.definitions if isinstance(d, OperationDefinitionNode)]
     asked = operation.variable_definitions or ()

@@ -16,7 +16,7 @@ from graphql import (
     build_schema,
 )
 
-from app import limits
+from app import reading
 from app.api.declare import Requires
 from app.once import Audited, Beforehand, Once
 from app.problems import AsUserErrors
@@ -60,7 +60,7 @@ def test_everything_in_the_schema_is_described(published: GraphQLSchema) -> None
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_a_published_operation_is_valid_within_the_limits_of_production(published: GraphQLSchema, file: Path) -> None:
-    document, errors = limits.prepared(published, file.read_text(encoding="utf-8"), False)
+    document, errors = reading.prepared(published, file.read_text(encoding="utf-8"), False)
     assert errors == []
     (operation,) = [d for d in document.definitions if isinstance(d, OperationDefinitionNode)]
     assert operation.name is not None

@@ -1,5 +1,6 @@
 """API keys: made once, found by their secret, expired and revoked."""
 
+import asyncio
 from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
@@ -11,7 +12,7 @@ from profiles.keys import KeyIdentity, Scope
 from profiles.models import KeyKind
 from tests.profiles import people
 
-LAST_USED = "SELECT last_used_at FROM api_key WHERE id = $1"
+LAST_USED = "SELECT last_used_at, xmin::text::bigint FROM api_key WHERE id = $1"
 STORED = "SELECT to_jsonb(k)::text FROM api_key k"
 
 
@@ -34,10 +35,10 @@ async def test_a_key_opens_its_workspace_with_its_scopes(workspace: UUID, other_
     theirs, public = await keys.create(other_workspace, name="web", kind=KeyKind.PUBLISHABLE, scopes=[Scope.INGEST])
     assert (ours.name, ours.scopes, ours.kind, ours.prefix) == ("api", ["read", "send"], KeyKind.SECRET, secret[:12])
     assert await keys.find(secret, now=now) == KeyIdentity(
-        workspace, ours.id, KeyKind.SECRET, frozenset({"read", "send"})
+        workspace, ours.id, KeyKind.SECRET, frozenset({"read", "send"}), label=f"api ({secret[:12]})"
     )
     assert await keys.find(public, now=now) == KeyIdentity(
-        other_workspace, theirs.id, KeyKind.PUBLISHABLE, frozenset({"ingest"})
+        other_workspace, theirs.id, KeyKind.PUBLISHABLE, frozenset({"ingest"}), label=f"web ({public[:12]})"
     )
     assert [one.id for one in await keys.list_keys(workspace)] == [ours.id]
 
@@ -112,11 +113,97 @@ async def test_a_key_that_makes_no_sense_is_refused(workspace: UUID, now: dateti
     assert await keys.list_keys(workspace) == []
 
 
-async def test_use_is_written_down_at_most_once_a_minute(workspace: UUID, now: datetime) -> None:
-    key, secret = await keys.create(workspace, name="a", kind=KeyKind.SECRET, scopes=["read"])
-    seen = []
-    for seconds in (0, 59, 60, 61):
-        assert await keys.find(secret, now=now + timedelta(seconds=seconds)) is not None
-        seen += await people.rows(workspace, LAST_USED, key.id)
-    first, second = now, now + timedelta(seconds=60)
-    assert seen == [(first,), (first,), (second,), (second,)]
+async def test_uses_of_many_keys_are_written_to_the_minute_and_never_back(
+    workspace: UUID, other_workspace: UUID, now: datetime
+) -> None:
+    """In one statement, of any workspaces; a row is written once in a minute, and looking a key up writes nothing."""
+    noon = now.replace(hour=12, minute=0, second=0, microsecond=0)
+    ours, secret = await keys.create(workspace, name="a", kind=KeyKind.SECRET, scopes=["read"])
+    theirs, _ = await keys.create(other_workspace, name="b", kind=KeyKind.SECRET, scopes=["read"])
+    assert await keys.find(secret, now=now) is not None
+
+    async def kept() -> list[tuple[datetime | None, int]]:
+        """When each was used, and which transaction wrote its row."""
+        places = ((workspace, ours), (other_workspace, theirs))
+        return [row for of, key in places for row in await people.rows(of, LAST_USED, key.id)]
+
+    (first, by), (second, _) = await kept()
+    assert (first, second) == (None, None)
+    for seconds, minute, is_written in ((1, 0, True), (59, 0, False), (60, 1, True), (30, 1, False)):
+        await keys.keep_uses({ours.id: noon + timedelta(seconds=seconds), theirs.id: noon})
+        (used, writer), (other, _) = await kept()
+        assert (used, other) == (noon + timedelta(minutes=minute), noon)
+        assert (writer != by) is is_written
+        by = writer
+
+
+async def test_a_role_is_a_set_of_scopes_and_each_has_all_of_the_one_before() -> None:
+    assert [sorted(keys.ROLES[role]) for role in keys.Role] == [
+        ["read"],
+        ["campaigns", "read", "segments"],
+        ["campaigns", "read", "segments", "send"],
+        sorted(Scope),
+    ]
+    assert [keys.role_of(keys.scopes_wanted(role, ())) for role in keys.Role] == list(keys.Role)
+    assert keys.role_of(["read", "send"]) is None
+    wrong: list[tuple[str | None, list[str], str]] = [
+        (None, [], "ROLE_OR_SCOPES"),
+        ("VIEWER", ["read"], "ROLE_OR_SCOPES"),
+        ("BOSS", [], "UNKNOWN_ROLE"),
+    ]
+    for role, scopes, code in wrong:
+        with pytest.raises(ProfileError) as refused:
+            keys.scopes_wanted(role, scopes)
+        assert (refused.value.code, refused.value.field) == (code, ("role",))
+
+
+async def test_a_rotated_key_goes_on_for_its_time_beside_the_one_in_its_place(workspace: UUID, now: datetime) -> None:
+    old, secret = await keys.create(workspace, name="api", kind=KeyKind.SECRET, scopes=["send", "read"])
+    second, replaced, newer = await keys.rotate(workspace, old.id, now=now, overlap=timedelta(hours=1))
+    assert (second.name, second.scopes, second.expires_at) == ("api", ["read", "send"], None)
+    assert (replaced.id, replaced.replaced_by, replaced.expires_at) == (old.id, second.id, now + timedelta(hours=1))
+    one, other = await keys.find(secret, now=now), await keys.find(newer, now=now)
+    assert one is not None
+    assert other is not None
+    assert (one.scopes, one.family_id, other.scopes, other.family_id) == (other.scopes, None, one.scopes, old.id)
+    assert await keys.find(secret, now=now + timedelta(hours=1)) is None
+    assert await keys.find(newer, now=now + timedelta(days=999)) is not None
+    # The family goes on; neither a key that was rotated nor one that ended is rotated.
+    third, _, _ = await keys.rotate(workspace, second.id, now=now, overlap=timedelta(0))
+    assert third.family_id == old.id
+    await keys.revoke(workspace, third.id, now=now)
+    for key, code in ((old, "ROTATED"), (second, "KEY_NOT_LIVE"), (third, "KEY_NOT_LIVE")):
+        with pytest.raises(ProfileError) as refused:
+            await keys.rotate(workspace, key.id, now=now)
+        assert (refused.value.code, refused.value.field) == (code, ("id",))
+    for hours in (-1, 721):
+        with pytest.raises(ProfileError, match="30 days"):
+            await keys.rotate(workspace, old.id, now=now, overlap=timedelta(hours=hours))
+
+
+async def test_a_key_with_an_end_is_followed_by_one_that_lives_as_long(workspace: UUID, now: datetime) -> None:
+    soon = now + timedelta(hours=2)
+    old, _ = await keys.create(workspace, name="a", kind=KeyKind.SECRET, scopes=["read"], expires_at=soon)
+    later = now + timedelta(hours=1)
+    new, replaced, _ = await keys.rotate(workspace, old.id, now=later)
+    assert new.expires_at == later + (soon - old.created_at)
+    assert replaced.expires_at == soon  # it was to end before the overlap does
+
+
+async def test_the_last_admin_is_not_revoked_by_mistake(workspace: UUID, other_workspace: UUID, now: datetime) -> None:
+    """Two who revoke each other's key at once: one of them is told."""
+    first, _ = await keys.create(workspace, name="a", kind=KeyKind.SECRET, scopes=["admin"])
+    second, _ = await keys.create(workspace, name="b", kind=KeyKind.SECRET, scopes=["admin"])
+    await keys.create(other_workspace, name="c", kind=KeyKind.SECRET, scopes=["admin"])
+    reader, _ = await keys.create(workspace, name="d", kind=KeyKind.SECRET, scopes=["read"])
+    both = [keys.revoke(workspace, one.id, now=now, may_be_last=False) for one in (first, second)]
+    refused = [one for one in await asyncio.gather(*both, return_exceptions=True) if isinstance(one, BaseException)]
+    assert [getattr(one, "code", one) for one in refused] == ["LAST_ADMIN"]
+    (left,) = [one for one in await keys.list_keys(workspace) if not one.revoked_at and "admin" in one.scopes]
+    # One that was rotated ends soon, and does not count.
+    new, _, _ = await keys.rotate(workspace, left.id, now=now)
+    with pytest.raises(ProfileError, match="last key"):
+        await keys.revoke(workspace, new.id, now=now, may_be_last=False)
+    await keys.revoke(workspace, left.id, now=now, may_be_last=False)
+    await keys.revoke(workspace, reader.id, now=now, may_be_last=False)
+    assert (await keys.revoke(workspace, new.id, now=now)).revoked_at == now

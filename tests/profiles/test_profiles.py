@@ -89,7 +89,6 @@ async def test_the_same_again_changes_nothing_and_uses_no_id(
     assert await people.touched(workspace) == [ann]
     [bob] = await people.put_named(workspace, "bob", hasher=hasher, now=now)
     assert bob == ann + 1
-    assert 0 < await profiles.id_share_used() < 1e-6
 
 
 async def test_inputs_about_one_person_are_applied_one_after_the_other(

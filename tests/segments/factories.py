@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from db.transactions import transaction
-from segments import cycles, evaluation, lifecycle, membership
+from segments import cycles, evaluation, lifecycle, membership, references
 from segments.engines.base import Engine
 from segments.engines.postgres import PostgresEngine
 from segments.lifecycle import SegmentInput
@@ -71,3 +71,9 @@ async def intervals_of(segment: Segment) -> list[tuple[int, bool, str, str | Non
 
 
 DAY = timedelta(days=1)
+
+
+async def uses(workspace_id: UUID, *segment_ids: UUID) -> dict[UUID, list[UUID]]:
+    """The segments that each of these names; those that name none are left out."""
+    found = await references.neighbours(workspace_id, segment_ids)
+    return {asked: [one.id for one in beside.uses] for asked, beside in found.items() if beside.uses}

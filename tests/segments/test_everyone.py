@@ -18,7 +18,8 @@ async def test_a_workspace_comes_with_its_everyone(database: object) -> None:
     """S3-03."""
     id = await everyone.create_workspace("acme", time_zone="Europe/Madrid", consent_default="OPT_IN")
     assert await workspaces.find_named("acme") == id
-    (segment,) = await listing.page(id, after=None, limit=9)
+    (listed,) = await listing.page(id, after=None, limit=9)
+    segment = listed.row
     assert (segment.type, segment.status) == (SegmentType.EVERYONE, SegmentStatus.ACTIVE)
     async with transaction(id) as connection:
         assert await everyone.segment_id(connection) == segment.id
@@ -47,5 +48,9 @@ async def test_everyone_is_all_who_live_anonymous_visitors_included(workspace: U
     async with transaction(workspace) as connection:
         assert set(await everyone.members(connection, None)) == {known, visitor}
         assert set(await everyone.members(connection, brand)) == {visitor}
+        for one in (None, brand):
+            living, winners = await everyone.members_and_winners(connection, one)
+            assert living == await everyone.members(connection, one)
+            assert winners == {merged: known}
         id = await everyone.segment_id(connection)
     assert (await listing.sizes(workspace, [id]))[id].size == 2

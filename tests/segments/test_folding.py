@@ -1,11 +1,13 @@
 """Columns of events against the oracle, without a database: every measure, exactly."""
 
+from collections.abc import Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from struct import pack
 from typing import Any
 
+import numpy as np
 import orjson
 import pytest
 from hypothesis import given, settings
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 from segments.engines import event_rows, folding, json_numbers
 from segments.engines.event_rows import Reading, Share
 from segments.engines.folding import Tally
-from segments.nodes import Aggregate, Amount, Event, Total
+from segments.nodes import Aggregate, Amount, Event, Time, Total
 from tests.segments import oracle, strategies
 from tests.segments.people import Happened
 from tests.segments.strategies import NOW
@@ -67,14 +69,21 @@ def as_sent(value: Any) -> bytes:
 def columns(reading: Reading, events: list[tuple[int, Happened]]) -> list[bytes | None]:
     """What PostgreSQL answers `reading` with, all flags set that `flags` gives."""
     if not events:
-        return [None] * (1 + reading.timed + reading.flagged + len(reading.properties))
+        return [None] * (1 + reading.timed + reading.flagged + len(reading.values))
     found = [b"".join(pack(">i", id) for id, _ in events)]
     if reading.timed:
         found.append(b"".join(pack(">q", folding.micros(one.at)) for _, one in events))
     if reading.flagged:
         found.append(b"".join(pack(">q", id % 4) for id, _ in events))
-    found += [b"".join(as_sent(one.properties.get(key)) for _, one in events) for key in reading.properties]
+    for values in reading.values:
+        sent = [one for _, one in events if not values.times or within(one.at, values.times)]
+        found.append(b"".join(as_sent(one.properties.get(values.property)) for one in sent))
     return list(found)
+
+
+def within(at: datetime, times: Sequence[Time]) -> bool:
+    """Whether PostgreSQL sends the value of an event of this time."""
+    return bool(folding.in_hull(np.array([folding.micros(at)]), times, NOW)[0])
 
 
 def meant(leaf: Event, events: list[tuple[int, Happened]]) -> set[int]:

@@ -10,7 +10,7 @@ from pyroaring import BitMap
 
 from campaigns.listing import names_using
 from db.transactions import transaction
-from segments import evaluation, everyone, lifecycle, listing, membership, references
+from segments import evaluation, everyone, lifecycle, listing, membership
 from segments.conditions import Limits
 from segments.errors import SegmentError, SegmentNotFound
 from segments.lifecycle import SegmentChanges, SegmentInput, SimpleConditions
@@ -422,7 +422,7 @@ async def test_a_duplicate_is_a_draft_with_the_same_members_or_conditions(worksp
         None,
     )
     assert (copy.mode, copy.live, copy.change_guard, copy.ranking) == (BuilderMode.SIMPLE, False, None, BY_VALUE)
-    assert await references.uses(workspace, [copy.id]) == {copy.id: [named.id]}
+    assert await factories.uses(workspace, copy.id) == {copy.id: [named.id]}
 
     curated = await factories.make_static(workspace, now=now, name="n" * 200)
     async with transaction(workspace) as connection:

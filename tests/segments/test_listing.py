@@ -1,13 +1,14 @@
 """Lists of segments."""
 
 from datetime import datetime
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 
 from segments import lifecycle, listing
 from segments.errors import SegmentError, SegmentNotFound
-from segments.listing import SizeRow
+from segments.listing import SegmentFilter, SizeRow
 from segments.models import SegmentStatus, SegmentType
 from tests.segments import factories
 from tests.segments.factories import DAY, ON_PREMIUM
@@ -20,10 +21,10 @@ async def test_segments_are_listed_newest_first_page_by_page(
     made = [await factories.make_static(workspace, now=now, name=str(n)) for n in range(3)]
     await factories.make_static(other_workspace, now=now)
     first = await listing.page(workspace, after=None, limit=2)
-    rest = await listing.page(workspace, after=first[-1].id, limit=9)
-    assert [one.id for one in (*first, *rest)][:3] == [one.id for one in made[::-1]]
-    assert [one.type for one in rest] == [SegmentType.STATIC, SegmentType.EVERYONE]
-    assert await listing.page(workspace, after=rest[-1].id, limit=9) == []
+    rest = await listing.page(workspace, after=first[-1].place, limit=9)
+    assert [one.row.id for one in (*first, *rest)][:3] == [one.id for one in made[::-1]]
+    assert [one.row.type for one in rest] == [SegmentType.STATIC, SegmentType.EVERYONE]
+    assert await listing.page(workspace, after=rest[-1].place, limit=9) == []
 
 
 async def test_a_list_can_be_of_one_status_type_or_name(workspace: UUID, now: datetime) -> None:
@@ -32,14 +33,12 @@ async def test_a_list_can_be_of_one_status_type_or_name(workspace: UUID, now: da
     await factories.make_static(workspace, now=now, name="autumn")
     premium = await factories.make_dynamic(workspace, now=now, name="premium")
 
-    async def named(
-        status: SegmentStatus | None = None, type_: SegmentType | None = None, name: str | None = None
-    ) -> list[str]:
-        found = await listing.page(workspace, after=None, limit=9, status=status, type_=type_, name=name)
-        return [one.name for one in found]
+    async def named(**wanted: Any) -> list[str]:
+        found = await listing.page(workspace, after=None, limit=9, only=SegmentFilter(**wanted))
+        return [one.row.name for one in found]
 
-    assert await named(status=SegmentStatus.ARCHIVED) == ["Spring 100% sale"]
-    assert await named(type_=SegmentType.DYNAMIC, status=SegmentStatus.ACTIVE) == [premium.name]
+    assert await named(statuses=(SegmentStatus.ARCHIVED, SegmentStatus.PAUSED)) == ["Spring 100% sale"]
+    assert await named(types=(SegmentType.DYNAMIC,), statuses=(SegmentStatus.ACTIVE,)) == [premium.name]
     assert await named(name="sPRING") == ["Spring 100% sale"]
     assert await named(name="0%") == ["Spring 100% sale"]
     assert await named(name="%a%") == []

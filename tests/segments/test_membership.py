@@ -213,9 +213,10 @@ async def test_a_profile_knows_its_segments_and_a_segment_its_profiles(workspace
     await apply(second, one, now=now + DAY)
     await apply(first, one, now=now)
 
-    assert await members.segments_of_profiles(workspace, [one, two, 2**31 - 1]) == {
-        one: {first.id: now, second.id: now + DAY}
-    }
+    entered = await members.segments_of_profiles(workspace, [one, two, 2**31 - 1])
+    assert {
+        profile_id: [(each.segment.name, each.entered_at) for each in of_one] for profile_id, of_one in entered.items()
+    } == {one: [("first", now), ("second", now + DAY)]}
     assert await members.is_member(workspace, first.id, external_id="one")
     assert not await members.is_member(workspace, first.id, external_id="two")
     with pytest.raises(SegmentNotFound):

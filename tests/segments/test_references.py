@@ -55,12 +55,16 @@ async def status_of(segment: Segment) -> tuple[EvaluationStatus, str | None]:
 async def test_what_a_segment_names_is_kept_and_follows_its_definition(workspace: UUID, now: datetime) -> None:
     first, second = [await draft(workspace, name, now=now) for name in ("first", "second")]
     one = await draft(workspace, "one", within(first, second), now=now)
-    assert await references.uses(workspace, [one.id, first.id]) == {one.id: [first.id, second.id]}
-    assert await references.used_by(workspace, [first.id, second.id]) == {first.id: [one.id], second.id: [one.id]}
+    assert await factories.uses(workspace, one.id, first.id) == {one.id: [first.id, second.id]}
+    beside = await references.neighbours(workspace, [first.id, second.id])
+    assert {asked: [each.id for each in found.used_by] for asked, found in beside.items()} == {
+        first.id: [one.id],
+        second.id: [one.id],
+    }
     await redefine(one, {"not": within(second)}, now=now)
-    assert await references.uses(workspace, [one.id]) == {one.id: [second.id]}
+    assert await factories.uses(workspace, one.id) == {one.id: [second.id]}
     await redefine(one, PREMIUM, now=now)
-    assert await references.uses(workspace, [one.id]) == {}
+    assert await factories.uses(workspace, one.id) == {}
     assert await references.names(workspace, [one.id, first.id]) == {one.id: "one", first.id: "first"}
 
 
@@ -115,7 +119,7 @@ async def test_a_circle_is_refused_and_named(workspace: UUID, now: datetime) -> 
     assert "'A' -> 'C' -> 'B' -> 'A'" in error.message
     error = await refusal(redefine(first, within(first), now=now))
     assert "'A' -> 'A'" in error.message
-    assert await references.uses(workspace, [first.id]) == {}
+    assert await factories.uses(workspace, first.id) == {}
     assert (await redefine(third, within(first, second), now=now)).definition_version == 2
 
 

@@ -9,7 +9,7 @@ from app.wakeups import Wakeups
 from campaigns import control, sending
 from campaigns.listing import get
 from campaigns.models import CampaignStatus
-from db.transactions import transaction
+from db.transactions import across_workspaces, transaction
 from profiles import retention
 from profiles.addresses import AddressHasher
 from segments import evaluation, lifecycle
@@ -283,10 +283,30 @@ async def test_a_workspace_that_fails_keeps_no_other_from_forgetting(
 ) -> None:
     forgotten: list[UUID] = []
 
-    async def forget(workspace_id: UUID, *, now: datetime) -> None:
+    async def forget(workspace_id: UUID, *, now: datetime, audit_kept: timedelta) -> None:
+        assert audit_kept == timedelta(days=365)
         forgotten.append(workspace_id)
         raise OSError
 
     monkeypatch.setattr(retention, "forget", forget)
-    await ticks.forget(now)
+    await ticks.forget(Worker().context, now)
     assert set(forgotten) == {workspace, other_workspace}
+
+
+async def test_old_months_of_banner_events_are_dropped(workspace: UUID, now: datetime) -> None:
+    """As many are kept as the settings say."""
+
+    async def months() -> list[str]:
+        async with across_workspaces() as connection:
+            rows = await connection.fetch(
+                "SELECT inhrelid::regclass::text AS name FROM pg_inherits WHERE inhparent = 'banner_event'::regclass"
+            )
+        return [row["name"] for row in rows]
+
+    async with across_workspaces() as connection:
+        for age in (timedelta(days=500), timedelta(days=300), timedelta(0)):
+            await connection.execute("SELECT ensure_month('banner_event', $1)", now - age)
+    before = sorted(await months())
+    await ticks.forget(Worker().context, now)
+    assert sorted(await months()) == before[1:]
+    assert len(before) == 3

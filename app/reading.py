@@ -1,0 +1,241 @@
+"""Reads documents: parses and validates them, keeps those used last, and lets nobody wait long for another's.
+
+Both are work of this process's one loop, tens of milliseconds for a document as large as may be. So documents that are
+not kept are read one after the other, in phases between which everything else has its turn, and after each the loop is
+left alone for as long as it took. Callers take turns too: one who sends a hundred at once waits for their own.
+"""
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Generator, Iterator
+from time import perf_counter
+from typing import Any, TypeAlias
+from weakref import WeakValueDictionary
+
+from graphql import (
+    ASTValidationRule,
+    DocumentNode,
+    GraphQLError,
+    GraphQLSchema,
+    NoSchemaIntrospectionCustomRule,
+    NoUndefinedVariablesRule,
+    NoUnusedVariablesRule,
+    NullValueNode,
+    ObjectValueNode,
+    OverlappingFieldsCanBeMergedRule,
+    VariablesInAllowedPositionRule,
+    parse,
+    specified_rules,
+    validate,
+)
+from graphql.validation import (
+    DeferStreamDirectiveLabel,
+    DeferStreamDirectiveOnRootField,
+    DeferStreamDirectiveOnValidOperationsRule,
+    StreamDirectiveOnListField,
+)
+from strawberry.extensions import SchemaExtension
+from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRule
+from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
+
+from app.limits import LONGEST_QUERY, MOST_TOKENS, TooMuch, check_document
+
+logger = logging.getLogger(__name__)
+
+MOST_ERRORS = 5
+"""Validation errors that are answered; the rest would say much the same."""
+CACHED_DOCUMENTS = 256
+CACHED_CHARACTERS = 200_000
+
+Prepared: TypeAlias = tuple[DocumentNode, list[GraphQLError]]
+"""A document that was parsed, and what is wrong with it."""
+
+
+class NullsInMaybe(MaybeNullValidationRule):
+    """strawberry's rule, without its look at all fields of an input's type when no field of an object is null."""
+
+    def enter_object_value(self, node: ObjectValueNode, *_: Any) -> None:
+        if any(isinstance(one.value, NullValueNode) for one in node.fields):
+            super().enter_object_value(node)
+
+
+NOT_OURS: tuple[type[ASTValidationRule], ...] = (
+    DeferStreamDirectiveLabel,
+    DeferStreamDirectiveOnRootField,
+    DeferStreamDirectiveOnValidOperationsRule,
+    StreamDirectiveOnListField,
+)
+"""Rules about directives that our schema does not have: KnownDirectives refuses those."""
+FAR: tuple[type[ASTValidationRule], ...] = (
+    NoUndefinedVariablesRule,
+    NoUnusedVariablesRule,
+    VariablesInAllowedPositionRule,
+    OverlappingFieldsCanBeMergedRule,
+)
+"""Rules that walk through a whole operation and its fragments at its beginning, whatever is wrong in it."""
+NEAR: tuple[type[ASTValidationRule], ...] = (
+    *(rule for rule in specified_rules if rule not in FAR + NOT_OURS),
+    NullsInMaybe,
+    OneOfInputValidationRule,
+)
+"""Rules that look at one place after the other, so that a few errors end the walk."""
+
+
+def phases(schema: GraphQLSchema, text: str, introspection: bool) -> Generator[None, None, Prepared]:
+    """Read one document; it pauses between phases that cost about the same.
+
+    Raises GraphQLError when it does not parse or is too large.
+    """
+    if len(text) > LONGEST_QUERY:
+        raise TooMuch(f"A query is at most {LONGEST_QUERY:,} characters long; put long values into variables.")
+    document = parse(text, max_tokens=MOST_TOKENS)
+    yield
+    check_document(document, text)
+    errors = found(schema, document, NEAR if introspection else (*NEAR, NoSchemaIntrospectionCustomRule))
+    if not errors:
+        yield
+        errors = found(schema, document, FAR if "$" in text else (OverlappingFieldsCanBeMergedRule,))
+    return document, errors
+
+
+def found(
+    schema: GraphQLSchema, document: DocumentNode, rules: Collection[type[ASTValidationRule]]
+) -> list[GraphQLError]:
+    """What is wrong with a document by `rules`, the first few."""
+    try:
+        return validate(schema, document, rules, max_errors=MOST_ERRORS)
+    except GraphQLError:
+        raise
+    except Exception as fault:
+        # A rule of the library that stumbles over a document (such as an undefined variable in a @oneOf input) is
+        # the document's fault for the client, and worth a line for us; no more, since anybody can have it written.
+        logger.warning("validation stumbled", extra={"fault": type(fault).__name__})
+        raise GraphQLError("This document could not be validated; check its fragments and variables.") from None
+
+
+def prepare(schema: GraphQLSchema, text: str, introspection: bool) -> Prepared:
+    """A document and what is wrong with it, read in one go; raises GraphQLError."""
+    reading = phases(schema, text, introspection)
+    while True:
+        try:
+            next(reading)
+        except StopIteration as end:
+            prepared: Prepared = end.value
+            return prepared
+
+
+class Documents:
+    """The documents used last, parsed and validated: a client sends the same few, and that costs ten times the rest.
+
+    At most so many, and so many characters of text: a parsed one takes 80 times its text, and nobody is to fill the
+    memory with documents of their own. Only those with which nothing is wrong.
+    """
+
+    def __init__(self) -> None:
+        self.kept: OrderedDict[tuple[GraphQLSchema, str, bool], Prepared] = OrderedDict()
+        self.characters = 0
+
+    def find(self, schema: GraphQLSchema, text: str, introspection: bool) -> Prepared | None:
+        """What is kept of a document; None if nothing is."""
+        key = (schema, text, introspection)
+        kept = self.kept.get(key)
+        if kept is not None:
+            self.kept.move_to_end(key)
+        return kept
+
+    def keep(self, schema: GraphQLSchema, text: str, introspection: bool, prepared: Prepared) -> None:
+        """Keep a document, if nothing is wrong with it."""
+        key = (schema, text, introspection)
+        if prepared[1] or key in self.kept:
+            return
+        self.kept[key] = prepared
+        self.characters += len(text)
+        while len(self.kept) > CACHED_DOCUMENTS or self.characters > CACHED_CHARACTERS:
+            (_, dropped, _), _ = self.kept.popitem(last=False)
+            self.characters -= len(dropped)
+
+
+DOCUMENTS = Documents()
+
+
+def prepared(schema: GraphQLSchema, text: str, introspection: bool) -> Prepared:
+    """A document and what is wrong with it, kept or read at once, for who holds up nobody; raises GraphQLError."""
+    kept = DOCUMENTS.find(schema, text, introspection)
+    if kept is None:
+        kept = prepare(schema, text, introspection)
+        DOCUMENTS.keep(schema, text, introspection, kept)
+    return kept
+
+
+class Reader:
+    """Reads the documents of one loop's callers."""
+
+    def __init__(self, documents: Documents = DOCUMENTS) -> None:
+        self.documents = documents
+        self.turn = asyncio.Lock()
+        self.turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        """Of those who wait, by who they are."""
+        self.free_at = 0.0
+
+    async def read(
+        self, schema: GraphQLSchema, text: str, introspection: bool, *, who: str, check: Callable[[str], None]
+    ) -> Prepared:
+        """The document and what is wrong with it; raises GraphQLError when it does not parse or is too large.
+
+        `check` raises what refuses `who`, who may have used up by the documents before this one what there is.
+        """
+        kept = self.documents.find(schema, text, introspection)
+        if kept is not None:
+            return kept
+        own = self.turns.setdefault(who, asyncio.Lock())
+        async with own, self.turn:
+            # Who waited may find that somebody else has sent the same.
+            kept = self.documents.find(schema, text, introspection)
+            if kept is None:
+                check(who)
+                kept = await self.read_anew(schema, text, introspection)
+                self.documents.keep(schema, text, introspection, kept)
+            return kept
+
+    async def read_anew(self, schema: GraphQLSchema, text: str, introspection: bool) -> Prepared:
+        """Read phase after phase; everything that waits for the loop has a turn in between."""
+        await asyncio.sleep(max(0.0, self.free_at - perf_counter()))
+        reading, took = phases(schema, text, introspection), 0.0
+        while True:
+            began = perf_counter()
+            try:
+                next(reading)
+            except StopIteration as end:
+                prepared: Prepared = end.value
+                return prepared
+            finally:
+                took += perf_counter() - began
+                self.free_at = perf_counter() + took
+            await asyncio.sleep(0)
+
+
+class Prepare(SchemaExtension):
+    """Parses and validates within the limits, in place of strawberry's own steps."""
+
+    introspection = True
+
+    def on_parse(self) -> Iterator[None]:
+        context = self.execution_context
+        read: Prepared | GraphQLError | None = getattr(context.context, "read", None)
+        if isinstance(read, GraphQLError):
+            raise read
+        schema: GraphQLSchema = context.schema._schema
+        read = read or prepare(schema, context.query or "", self.introspection)
+        context.graphql_document, self.errors = read
+        yield
+
+    def on_validate(self) -> Iterator[None]:
+        self.execution_context.pre_execution_errors = list(self.errors)
+        yield
+
+
+class PrepareWithoutIntrospection(Prepare):
+    """Like Prepare, for production: the schema is not told."""
+
+    introspection = False

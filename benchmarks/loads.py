@@ -1,0 +1,93 @@
+"""Servers on a core of their own, and what wrk makes of them from the other."""
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import sleep
+from urllib.request import Request, urlopen
+
+from app.processes import choose_port, end, launched
+from benchmarks.tools import tool
+
+SERVER, LOAD = "0", "1"
+"""Cores."""
+CONNECTIONS = 32
+WRK = "Install it: apt-get install wrk"
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What wrk saw."""
+
+    per_s: float
+    p50_ms: float
+    p99_ms: float
+    requests: int
+
+
+@contextmanager
+def serving(
+    folder: Path, name: str, command: list[str], environ: dict[str, str], path: str
+) -> Iterator[tuple[int, int]]:
+    """Process id and port of a server on its core; `{port}` in the command is where it listens."""
+    port = choose_port(folder / f"{name}_port")
+    pinned = [tool("taskset", "It is in Debian's package util-linux."), "-c", SERVER]
+    filled = [one.replace("{port}", str(port)) for one in command]
+    environ = environ | {"MUSTER_API_PORT": str(port)} if "MUSTER_TOKEN_KEY" in environ else environ
+    with (folder / f"{name}.log").open("wb") as log:
+        process = subprocess.Popen(launched([*pinned, *filled], ends_with_us=True), env=environ, stdout=log, stderr=log)
+    try:
+        wait_for(process, f"http://127.0.0.1:{port}{path}", folder / f"{name}.log")
+        yield process.pid, port
+    finally:
+        end(process, [])
+
+
+def wait_for(process: "subprocess.Popen[bytes]", url: str, log: Path) -> None:
+    """Return when something answers there. Raises RuntimeError with the log when the process ends instead."""
+    for _ in range(600):
+        if process.poll() is not None:
+            raise RuntimeError(log.read_text()[-2_000:])
+        try:
+            urlopen(Request(url), timeout=5).close()  # our own server
+        except OSError as fault:
+            if getattr(fault, "code", None) is not None:
+                return
+            sleep(0.1)
+        else:
+            return
+    raise RuntimeError(f"{url} does not answer")
+
+
+def load(folder: Path, name: str, port: int, seconds: int, *, per_s: float | None = None) -> Loaded:
+    """What wrk makes of the requests in a file: as many as it can, or about `per_s`, each connection with a pause of
+    its own before each. Raises RuntimeError when one was refused."""
+    command = ["taskset", "-c", LOAD, tool("wrk", WRK), "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "60s"]
+    pause = [] if per_s is None else [str(round(CONNECTIONS / per_s * 1000))]
+    script = str(Path(__file__).with_name("wrk.lua"))
+    answer = subprocess.run(
+        [*command, "-s", script, f"http://127.0.0.1:{port}", "--", str(folder / name), *pause],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    found = json.loads(answer.stdout.strip().splitlines()[-1])
+    if found["refused"] or found["broken"]:
+        raise RuntimeError(f"{name}: {found}")
+    return Loaded(found["requests"] / found["seconds"], found["p50_ms"], found["p99_ms"], found["requests"])
+
+
+def cpu_s(pid: int) -> float:
+    """The processor time that a process has had, of all its threads."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def memory_mb(pid: int) -> float:
+    """The most memory that a process has had."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))

@@ -1,0 +1,193 @@
+"""How many statements an operation runs: at most five, and no more for a page of fifty than for one of one (no N+1).
+
+A statement is a question about rows: not BEGIN, which takes the role and the workspace, nor COMMIT, nor settings of a
+transaction, nor what asyncpg asks once a connection. Who calls is known from before (a key is looked up every 5
+seconds).
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, cast
+
+import pytest
+from asyncpg import Connection
+from asyncpg.connection import LoggedQuery
+from graphql import OperationType, print_ast
+from tortoise.backends.asyncpg.client import AsyncpgDBClient
+from tortoise.connection import get_connections
+
+from app import auth
+from db.transactions import transaction
+from tests.app.caller import OPERATIONS, Caller
+from tests.app.test_api_banners import placement
+from tests.app.test_api_campaigns import make, people, work
+from tests.app.test_api_isolation import filled_in, published
+
+MOST = 5
+PAGE = 50
+NO_QUESTION = re.compile(
+    r"\s*(BEGIN|COMMIT|ROLLBACK|SAVEPOINT|RELEASE|SELECT[^;]*\bset_config\(|WITH RECURSIVE typeinfo)|.*\blast_used_at",
+    re.DOTALL,
+)
+"""The last is written by itself, now and then: when keys were used."""
+# Everything there is one of, so often that a page is full; names and ids apart, they are alike.
+COPIES = (
+    "INSERT INTO brand (workspace_id, name) SELECT $1, 'brand ' || n FROM generate_series(1, 50) n",
+    """INSERT INTO profile_brand (workspace_id, brand_id, profile_id)
+    SELECT $1, b.id, p.id FROM brand b CROSS JOIN profile p WHERE b.workspace_id = $1 AND p.workspace_id = $1
+      AND right(b.name, 1) = right(p.external_id, 1)""",
+    """INSERT INTO segment (workspace_id, name, type, status, definition, brand_id)
+    SELECT $1, 'copy ' || n, type, status, definition, (SELECT id FROM brand WHERE name = 'brand ' || n)
+    FROM segment CROSS JOIN generate_series(1, 50) n WHERE workspace_id = $1 AND name = 'nested'""",
+    """INSERT INTO segment_reference (workspace_id, segment_id, uses_id)
+    SELECT $1, c.id, r.uses_id FROM segment c CROSS JOIN segment_reference r
+    WHERE c.workspace_id = $1 AND c.name LIKE 'copy %' AND r.workspace_id = $1 AND r.segment_id = $2""",
+    """INSERT INTO evaluation (workspace_id, segment_id, definition_version, status, cause)
+    SELECT $1, s.id, n, 'SUCCEEDED', 'REQUEST' FROM segment s CROSS JOIN generate_series(1, 50) n
+    WHERE s.workspace_id = $1 AND s.id = $2 OR s.name = 'copy 1'""",
+    """INSERT INTO campaign (workspace_id, name, channel, status, content, sender_id, started_at, brand_id)
+    SELECT $1, 'copy ' || n, channel, status, content, sender_id, started_at,
+      (SELECT id FROM brand WHERE name = 'brand ' || n)
+    FROM campaign CROSS JOIN generate_series(1, 50) n WHERE workspace_id = $1 AND id = $3""",
+    """INSERT INTO campaign_segment (workspace_id, campaign_id, segment_id, excluded)
+    SELECT $1, c.id, s.segment_id, s.excluded FROM campaign c CROSS JOIN campaign_segment s
+    WHERE c.workspace_id = $1 AND c.name LIKE 'copy %' AND s.workspace_id = $1 AND s.campaign_id = $3""",
+    """INSERT INTO dispatch (workspace_id, campaign_id, kind, content, content_version, audience, audience_size,
+      planned_at, finished_at)
+    SELECT $1, c.id, d.kind, d.content, d.content_version, d.audience, d.audience_size, d.planned_at, d.finished_at
+    FROM campaign c CROSS JOIN dispatch d
+    WHERE c.workspace_id = $1 AND c.name LIKE 'copy %' AND d.workspace_id = $1 AND d.campaign_id = $3""",
+    "INSERT INTO placement (workspace_id, key, name) SELECT $1, 'place-' || n, 'P' FROM generate_series(1, 50) n",
+    """INSERT INTO saved_query (workspace_id, name, sql)
+    SELECT $1, 'query ' || n, 'SELECT profile_id FROM profiles' FROM generate_series(1, 50) n""",
+    """INSERT INTO sender (workspace_id, from_name, from_address, postal_address)
+    SELECT $1, 'sender ' || n, 'a@example.com', 'here' FROM generate_series(1, 50) n""",
+)
+
+
+@contextmanager
+def statements() -> Iterator[list[str]]:
+    """What is run meanwhile, on whatever connection of the pool."""
+    pool: Any = cast(AsyncpgDBClient, get_connections().get("default"))._pool
+    found: list[str] = []
+
+    def note(logged: LoggedQuery) -> None:
+        if not NO_QUESTION.match(logged.query):
+            found.append(" ".join(logged.query.split()))
+
+    async def prepare(connection: Connection) -> None:
+        await before(connection)
+        connection.add_query_logger(note)
+
+    before, pool._init = pool._init, prepare
+    held = [holder._con for holder in pool._holders if holder._con is not None]
+    for connection in held:
+        connection.add_query_logger(note)
+    try:
+        yield found
+    finally:
+        pool._init = before
+        for connection in held:
+            connection.remove_query_logger(note)
+
+
+@pytest.fixture
+async def house(console: Caller) -> dict[str, str]:
+    """Ids of what a workspace has, in which every list has 50 rows and more, by kind."""
+    await people(console, *(f"p{number}" for number in range(60)))
+    static = (await console.data("SegmentCreate", input={"name": "S", "type": "STATIC"}))["segment"]["id"]
+    await console.data("SegmentActivate", input={"id": static})
+    await console.data("SegmentMembersAdd", input={"id": static, "externalIds": [f"p{n}" for n in range(60)]})
+    other = (await console.data("SegmentCreate", input={"name": "O", "type": "STATIC"}))["segment"]["id"]
+    await console.data("SegmentActivate", input={"id": other})
+    campaign = await make(console)
+    await console.data("CampaignSend", input={"id": campaign})
+    await work(console, campaign)
+    nested = {"all": [{"inSegment": static}, {"campaign": {"campaignId": campaign, "did": "OPENED"}}]}
+    wanted = {"name": "nested", "type": "DYNAMIC", "definition": nested}
+    dynamic = await console.data("SegmentCreate", input=wanted)
+    async with transaction(console.workspace_id) as connection:
+        for statement in COPIES:
+            given = statement.replace("$1", f"'{console.workspace_id}'::uuid")
+            given = given.replace("$2", f"'{dynamic['segment']['id'].removeprefix('seg_')}'::uuid")
+            await connection.execute(given.replace("$3", f"'{campaign.removeprefix('cmp_')}'::uuid"))
+    evaluations = (await console.data("SegmentEvaluations", id=dynamic["segment"]["id"]))["evaluations"]["edges"]
+    return {
+        "static": static,
+        "other": other,
+        "dynamic": dynamic["segment"]["id"],
+        "campaign": campaign,
+        "placement": await placement(console),
+        "profile": (await console.data("Profile", externalId="p1"))["id"],
+        "query": (await console.data("SavedQueries"))["edges"][0]["node"]["id"],
+        "evaluation": evaluations[0]["node"]["id"],
+    }
+
+
+def reads() -> dict[str, bool]:
+    """The queries that the console sends, and whether each is a page of as many as it is asked for."""
+    console = {path.stem for path in (OPERATIONS / "console").glob("*.graphql")}
+    return {
+        name: any(
+            one.variable.name.value == "first" and print_ast(one.type) == "Int!"
+            for one in operation.variable_definitions or ()
+        )
+        for name, operation in sorted(published().items())
+        if operation.operation is OperationType.QUERY and name in console
+    }
+
+
+async def run(console: Caller, operation: str, house: dict[str, str], **more: Any) -> int:
+    """How many statements an operation runs, whose answer has no errors."""
+    with statements() as found:
+        answer = await console.ask(operation, **filled_in(GIVEN.get(operation, {}), {}, house), **more)
+    assert "errors" not in answer, (operation, answer["errors"])
+    assert next(iter(answer["data"].values())) is not None, operation
+    return len(found)
+
+
+async def test_an_operation_runs_five_statements_at_most_and_no_more_for_a_longer_page(
+    console: Caller, house: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every query that the console sends."""
+    monkeypatch.setattr(auth, "REMEMBERED", timedelta(hours=1))
+    await console.data("Workspace")
+    beyond = {}
+    for operation, is_page in reads().items():
+        if is_page:
+            few = await run(console, operation, house, first=1)
+            many = await run(console, operation, house, first=PAGE)
+            assert many <= few, operation
+        else:
+            many = await run(console, operation, house)
+        if many > MOST:
+            beyond[operation] = many
+    assert beyond == BEYOND
+
+
+BEYOND = {"SegmentExplain": 12}
+"""Each source of conditions is asked twice, who matches and with which values, each time in a transaction of its own
+with its own limits: that it evaluates as an evaluation does is what makes an explanation true."""
+GIVEN: dict[str, dict[str, Any]] = {
+    **{name: {"id": "#campaign"} for name in ("Campaign", "CampaignDryRun", "CampaignResponses", "Node")},
+    "CampaignBannerCounts": {"id": "#campaign", "first": "2026-01-01", "last": "2026-01-31"},
+    **{name: {"id": "#dynamic"} for name in ("Segment", "SegmentChanges", "SegmentEvaluations")},
+    "SegmentMembers": {"id": "#static"},
+    "AreMembers": {"segmentId": "#static", "externalIds": ["p1", "p2"]},
+    "IsMember": {"segmentId": "#static", "externalId": "p1"},
+    "MemberOf": {"externalId": "p1", "segmentIds": ["#static"]},
+    "Deliveries": {"campaignId": "#campaign"},
+    "Evaluation": {"id": "#evaluation"},
+    "Nodes": {"ids": ["#campaign", "#static", "#profile", "#placement"]},
+    "Placement": {"id": "#placement"},
+    "Profile": {"id": "#profile"},
+    "SavedQuery": {"id": "#query"},
+    "SavedQueryPreview": {"sql": "SELECT profile_id FROM profiles"},
+    "SegmentEstimate": {"input": {"definition": {"identified": True}}},
+    "SegmentExplain": {"segmentId": "#dynamic", "externalId": "p1"},
+    "SegmentOverlap": {"ids": ["#static", "#other"]},
+    "CampaignPreview": {"input": {"campaignId": "#campaign", "recipient": {"profileId": "#profile"}}},
+    "CampaignPushPreview": {"input": {"content": {"title": "a", "body": "b"}, "recipient": {"sample": {}}}},
+}
