@@ -200,7 +200,8 @@ async def ingest(
     external_ids, anonymous_ids = names_of(batch)
     known, visitors = MET.recall(workspace_id, external_ids), VISITORS.recall(workspace_id, anonymous_ids)
     # Both before anything is waited for, so that nobody waits for who comes later.
-    mine, my_visitors = claim.take(external_ids - known.keys()), visits.take(anonymous_ids - visitors.keys())
+    mine = claim.take(external_ids - known.keys(), known)
+    my_visitors = visits.take(anonymous_ids - visitors.keys(), visitors)
     met = Identities(
         {**await meet(connection, MEET_BY_EXTERNAL_ID, about(mine, batch.external_ids, batch, instants, now))},
         {**await meet(connection, MEET_BY_ANONYMOUS_ID, about(my_visitors, batch.anonymous_ids, batch, instants, now))},

@@ -5,7 +5,7 @@ they still live, as profiles/seen.py does; if not, all is rolled back, forgotten
 """
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from uuid import UUID
 
@@ -14,8 +14,11 @@ from db.transactions import connections_made
 MOST = 50_000
 """Names kept a generation, of which there are two: some 15 MB together."""
 
-LONGEST_TURN_S = 1.0
-"""Seconds that a batch waits for those before it; then PostgreSQL's locks decide, as they do between processes."""
+LONGEST_TURN_S = 5.0
+"""Seconds that a batch waits for those before it; then PostgreSQL's locks decide, as they do between processes.
+
+Several times as long as PostgreSQL takes to find a deadlock (deadlock_timeout, 1 s): else whoever waits for a batch
+that stands in one gives up its turn and stands in the next, and so on for as long as batches come."""
 
 
 class Recent:
@@ -69,10 +72,11 @@ class Recent:
 
 
 class Claim:
-    """Which names a batch was the first to come with, of those that are under way in this process.
+    """Which names a batch has come with, while it is under way in this process.
 
-    It locks these people in the middle of its transaction. Others who want them wait in here, before they lock anybody
-    else at the end of theirs: in PostgreSQL they would hold meanwhile what the first one wants at the end.
+    It locks those of them that nobody else under way has come with, if it must, in the middle of its transaction, and
+    all others at its end, when those who came before have ended. So nobody holds in PostgreSQL what an earlier one
+    wants at its end, and nobody waits there for who waits in here.
     """
 
     def __init__(self, claimed: dict[str, "Claim"]) -> None:
@@ -81,14 +85,16 @@ class Claim:
         self._before: set[Claim] = set()
         self._ended = asyncio.Event()
 
-    def take(self, names: set[str]) -> set[str]:
-        """Those of `names` that nobody else has; now they are this batch's."""
-        taken = self._claimed.keys() & names
+    def take(self, names: set[str], others: Collection[str] = ()) -> set[str]:
+        """Those of `names` that nobody else under way has come with. Whoever comes with one of them, or of `others`,
+        from now on waits for this batch."""
+        wanted = names.union(others)
+        taken = self._claimed.keys() & wanted
         self._before.update(self._claimed[name] for name in taken)
-        free = names - taken
-        self._claimed.update(dict.fromkeys(free, self))
-        self._mine |= free
-        return free
+        self._before.discard(self)
+        self._claimed.update(dict.fromkeys(wanted, self))
+        self._mine |= wanted
+        return names - taken
 
     async def turn(self) -> None:
         """Return when all have ended who had taken names before that this one wanted too, or after a while.
@@ -104,7 +110,9 @@ class Claim:
     def release(self) -> None:
         """Let go of the names, and of the claims before, which whoever waits for this one would keep with it."""
         for name in self._mine:
-            del self._claimed[name]
+            # Who came later waits for this one, and is whom the next one waits for.
+            if self._claimed.get(name) is self:
+                del self._claimed[name]
         self._mine.clear()
         self._before.clear()
         self._ended.set()

@@ -139,6 +139,16 @@ async def test_of_batches_under_way_with_the_same_strangers_the_later_waits_for_
         assert claim.take({"ann", "bob", "cid"}) == {"ann", "bob", "cid"}
 
 
+async def test_whom_an_earlier_batch_knows_and_locks_last_no_later_one_locks_before(workspace: UUID) -> None:
+    """Else the earlier one waits for the later one in PostgreSQL, which waits for the earlier one in here."""
+    recent = Recent()
+    with recent.claim(workspace) as earlier, recent.claim(workspace) as later, recent.claim(workspace) as last:
+        assert earlier.take({"bob"}, {"ann"}) == {"bob"}
+        assert later.take({"ann", "bob", "cid"}) == {"cid"}
+        earlier.release()
+        assert last.take({"ann", "dan"}, {"cid"}) == {"dan"}
+
+
 async def test_who_is_waited_for_too_long_is_not_waited_for(workspace: UUID, monkeypatch: pytest.MonkeyPatch) -> None:
     """By another name of somebody the earlier batch may itself wait for the later one, which PostgreSQL finds out."""
     monkeypatch.setattr(recent_names, "LONGEST_TURN_S", 0)
