@@ -80,3 +80,10 @@ class Hands:
     away: set[Held] = field(default_factory=set)
     answered: dict[Held, Result] = field(default_factory=dict)
     written: set[Held] = field(default_factory=set)
+
+    def stays(self, reason: str, messages: set[Held]) -> None:
+        """Not one byte of these has left, so that the worker may have them again at once."""
+        for id, fence in messages:
+            self.answered.setdefault(
+                (id, fence), Result(id, 0, fence, DeliveryState.DEFERRED, reason, retry_in=NOW, counts=False)
+            )

@@ -64,7 +64,9 @@ class LedgerMachine(RuleBasedStateMachine):
         self.perhaps_arrived: set[int] = set()
         """Given to the provider, and the ledger holds no word of its not having been accepted."""
         self.accepted: list[tuple[int, int]] = []
-        """Profile, and how often a person had said before that it is to be tried again."""
+        """By the provider: profile, and how often a person had said before that it is to be tried again."""
+        self.said_sent: set[int] = set()
+        """On a person's word, who may have spoken before the provider did."""
         self.retried: Counter[int] = Counter()
         self.round_of: dict[Held, tuple[int, int]] = {}
         """What an acceptance of a message under this fence is counted as."""
@@ -105,7 +107,7 @@ class LedgerMachine(RuleBasedStateMachine):
         assert len(self.accepted) == len(set(self.accepted))
 
     def believed_sent(self) -> set[int]:
-        return {id for id, _ in self.accepted}
+        return self.said_sent | {id for id, _ in self.accepted}
 
     @invariant()
     def the_dispatch_keeps_the_rules(self) -> None:
@@ -307,11 +309,7 @@ class LedgerMachine(RuleBasedStateMachine):
             hands.leaving |= {(id, self.before[id].fence + 1) for id, _ in found.leaving}
             return
         # Whatever became of the intents, not one byte has left.
-        for id, fence in for_the_first_time:
-            hands.answered.setdefault(
-                (id, fence + 1),
-                Result(id, 0, fence + 1, DeliveryState.DEFERRED, "NOT_BEGUN", retry_in=NOW, counts=False),
-            )
+        hands.stays("NOT_BEGUN", {(id, fence + 1) for id, fence in for_the_first_time})
 
     def is_waiting(self, intent: Intent) -> bool:
         row = self.before[intent.profile_id]
@@ -419,13 +417,17 @@ class LedgerMachine(RuleBasedStateMachine):
     @precondition(lambda self: True in self.stage.claims.values())
     @rule(first=st.booleans())
     def a_lease_ends(self, first: bool) -> None:
-        """Before that the sweeper takes nothing."""
+        """Before that the sweeper takes nothing; from now on its worker hands nothing over (R5)."""
         self.remember()
         alive = sorted(id for id, runs in self.stage.claims.items() if runs)
         claim_id = alive[0 if first else -1]
         assert not self.stage.commit(lambda c: sweeping.release(self.world.workspace_id, claim_id))
         self.must_have_become({})
         self.stage.change("UPDATE claim SET lease_until = now() - interval '1 s' WHERE id = $1", claim_id)
+        for hands in self.hands:
+            if hands.claim_id == claim_id:
+                hands.stays("LEASE_ENDED", hands.leaving)
+                hands.leaving = set()
 
     @precondition(lambda self: False in self.stage.claims.values())
     @rule(ending=endings)
@@ -526,7 +528,7 @@ class LedgerMachine(RuleBasedStateMachine):
             self.perhaps_arrived -= set(doubts)
             self.retried.update(doubts)
         else:
-            self.accepted += [(id, self.retried[id]) for id in doubts if (id, self.retried[id]) not in self.accepted]
+            self.said_sent |= set(doubts)
 
     # --- the end -------------------------------------------------------------------------------------------------
 
