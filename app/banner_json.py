@@ -256,12 +256,12 @@ def banner_writer(selections: Sequence[Selection]) -> Write[Here]:
         return found
 
     def write(out: Out, served: Served, asked: Asked, here: Here) -> None:
-        cut = pieces(served, here.banner)
-        if len(cut) > 1:
-            token = served.impression_token(here.place, here.window, here.banner, here.kind)
-            out.append(f'"{token}"'.encode().join(cut))
-        else:
-            out.append(cut[0])
+        first, *others = pieces(served, here.banner)
+        out.append(first)
+        if others:
+            token = b'"%b"' % served.impression_token(here.place, here.window, here.banner, here.kind).encode()
+            for one in others:
+                out += token, one
 
     return write
 

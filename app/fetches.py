@@ -37,7 +37,8 @@ MOST_ANSWERS = 4
 """Kept of each."""
 MOST_BYTES = 48_000_000
 """Of all answers that are kept and the headers by which they are found: anybody may ask for much, as many visitors."""
-LONGEST_AGE_S = LONGEST_AGE.total_seconds()
+LONGEST_AGE_S = int(LONGEST_AGE.total_seconds())
+LONGEST_AGE_WRITTEN = b"%d" % LONGEST_AGE_S
 
 AUTHORIZATION, CLIENT_TOKEN, VIEWER = b"authorization", b"x-muster-client-token", b"x-muster-viewer"
 LANGUAGE = b"accept-language"
@@ -82,17 +83,29 @@ class Question:
 class Answer:
     """What was answered to somebody, for as long as it is true."""
 
-    pieces: list[bytes]
-    """Cut where the age belongs."""
+    parts: tuple[bytes, ...]
+    """With AGE where its age belongs."""
     etag: bytes
     good_until: datetime
+    oldest_until: datetime
+    """Until when it holds for LONGEST_AGE and more: then its age need not be worked out."""
     made_at: int
     """The number of the board's last change."""
 
     @property
     def size(self) -> int:
-        """Bytes."""
-        return sum(map(len, self.pieces))
+        """Bytes; what several answers share is counted in each."""
+        return sum(map(len, self.parts))
+
+    def body(self, age: bytes) -> bytes:
+        """What is sent."""
+        return b"".join(self.parts).replace(AGE, age)
+
+    def age(self, now: datetime) -> bytes:
+        """How many whole seconds it holds at most."""
+        if now <= self.oldest_until:
+            return LONGEST_AGE_WRITTEN
+        return b"%d" % max(0, (self.good_until - now).total_seconds())
 
 
 @dataclass(slots=True)
@@ -107,9 +120,11 @@ class Session:
     """Until when the viewer token names this viewer."""
     answers: "dict[Question, Answer]" = field(default_factory=dict)
 
-    def holds(self, answer: Answer) -> bool:
+    def holds(self, answer: Answer, now: datetime) -> bool:
         """Whether an answer would still be the same."""
-        return self.kept.holds(answer.made_at, self.viewer.profile_id)
+        if now >= answer.good_until or now >= self.seen_until:
+            return False
+        return answer.made_at == self.kept.number or self.kept.holds(answer.made_at, self.viewer.profile_id)
 
 
 HeaderValues = dict[bytes, bytes]
@@ -127,27 +142,36 @@ class Fetches:
         self.size = 0
         """Bytes of what is kept."""
 
-    async def answer(self, headers: HeaderValues, question: Question, *, now: datetime) -> tuple[Answer, bool]:
-        """The answer to a question, and whether it brings a new viewer token. Raises MusterError."""
-        key = (
-            headers.get(AUTHORIZATION),
-            headers.get(CLIENT_TOKEN),
-            headers.get(VIEWER),
-            headers.get(LANGUAGE),
-        )
+    def find(self, headers: HeaderValues, question: Question, *, now: datetime) -> Answer | None:
+        """What the same caller was answered, if it would be the same now and nobody need be proven again."""
+        key = key_of(headers)
         session = self.sessions.find(key)
-        caller = None
-        if session is not None and not now < min(session.proven_until, self.keys.find(key[0]) or NEVER):
+        if session is None or not self.is_proven(key, session, now=now):
+            return None
+        answer = session.answers.get(question)
+        if answer is None or not session.holds(answer, now) or not self.services.boards.is_current(session.kept):
+            return None
+        return answer
+
+    def is_proven(self, key: SessionKey, session: Session, *, now: datetime) -> bool:
+        """Whether a caller and their key were proven a moment ago."""
+        return now < session.proven_until and now < self.keys.kept.get(key[0], NEVER)
+
+    async def answer(self, headers: HeaderValues, question: Question, *, now: datetime) -> tuple[Answer, bool]:
+        """The answer to a question for which `find` has none, and whether it brings a new viewer token. Raises
+        MusterError."""
+        key = key_of(headers)
+        session = self.sessions.find(key)
+        if session is not None and self.is_proven(key, session, now=now):
+            caller = session.caller
+        else:
             caller = await self.prove(headers, now=now)
-            if caller == session.caller:
+            if session is not None and caller == session.caller:
                 session.proven_until = proven_until(caller, now)
+                if (found := self.find(headers, question, now=now)) is not None:
+                    return found, False
             else:
                 session = None
-        if session is not None and now < session.seen_until and self.services.boards.is_current(session.kept):
-            answer = session.answers.get(question)
-            if answer is not None and now < answer.good_until and session.holds(answer):
-                return answer, False
-        caller = caller or (session.caller if session else await self.prove(headers, now=now))
         served = await serve(
             self.services,
             caller,
@@ -199,15 +223,22 @@ class Fetches:
             self.size -= size_of(*self.sessions.kept.popitem(last=False))
 
 
+def key_of(headers: HeaderValues) -> SessionKey:
+    """By what a caller is found again."""
+    get = headers.get
+    return get(AUTHORIZATION), get(CLIENT_TOKEN), get(VIEWER), get(LANGUAGE)
+
+
 def answered(served: Served, question: Question) -> Answer:
     """What is answered, written."""
-    pieces = question.plan.answer(served, question.asked)
-    digest = blake2b(AGE.join(pieces), digest_size=12, key=served.viewer.key.encode("utf-8", "replace")[:64])
+    parts = question.plan.answer(served, question.asked)
+    digest = blake2b(b"".join(parts), digest_size=12, key=served.viewer.key.encode("utf-8", "replace")[:64])
     return Answer(
-        pieces=pieces,
+        parts=parts,
         # Weak: the age in it is another one each second (RFC 9110 8.8.1).
         etag=b'W/"' + digest.hexdigest().encode() + b'"',
         good_until=served.good_until,
+        oldest_until=served.good_until - LONGEST_AGE,
         made_at=served.kept.number,
     )
 
@@ -220,12 +251,6 @@ def size_of(key: SessionKey, session: Session) -> int:
 def proven_until(caller: Caller, now: datetime) -> datetime:
     """Until when a caller need not be proven again."""
     return min(now + TOKEN_REMEMBERED, caller.expires_at or FOREVER)
-
-
-def age_of(answer: Answer, now: datetime) -> bytes:
-    """How many whole seconds an answer holds at most."""
-    left = (answer.good_until - now).total_seconds()
-    return b"%d" % max(0, min(LONGEST_AGE_S, left))
 
 
 def text_of(value: bytes | None) -> str | None:

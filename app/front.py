@@ -17,9 +17,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app import banner_events
 from app.checks import Checks
 from app.endpoint import GRAPHQL_JSON, JSON, media_type
-from app.fetches import AUTHORIZATION, Answer, Fetches, HeaderValues, Latest, Question, age_of
+from app.fetches import AUTHORIZATION, Answer, Fetches, HeaderValues, Latest, Question
 from app.ingest import answer as refused
-from app.metrics import BY_GRAPHQL, BY_REST, REFUSED_EARLY
+from app.metrics import FETCHES, REFUSED_EARLY
 from app.origins import PRIVATE, Pages
 from app.plans import REST, REST_OFFLINE, plan_of
 from app.problems import ApiError, log_fault, problem
@@ -33,7 +33,8 @@ from db.errors import MusterError
 MOST_QUESTIONS = 1_024
 LONGEST_QUESTION = 8_192
 """Bytes of a query string or body that is kept."""
-VARY = b"Authorization, X-Muster-Client-Token, X-Muster-Viewer, Accept-Language"
+VARY = (b"vary", b"Authorization, X-Muster-Client-Token, X-Muster-Viewer, Accept-Language")
+IS_JSON = (b"content-type", JSON.encode())
 TIMING = HEADER.encode()
 COUNTED = ("/graphql", "/v1/")
 """Paths of which the requests of a second are counted: those that take a key."""
@@ -52,21 +53,30 @@ class Front:
     async def __call__(self, scope: Scope, receive: Receive, send: Send, application: ASGIApp) -> None:
         """Answer, or hand on to the application."""
         path, method = scope["path"], scope["method"]
-        if path == "/v1/banners" and method in ("GET", "HEAD") and not has_body(scope):
-            await self.get(scope, receive, send)
+        if path == "/v1/banners" and method in ("GET", "HEAD"):
+            headers = headers_of(scope)
+            if has_body(headers):
+                await application(scope, receive, send)
+            else:
+                await self.get.answer(headers, scope, receive, send)
         elif path == "/graphql" and method == "POST":
             await self.post(scope, receive, send, application)
         elif path.startswith(COUNTED) and not self.rates.admits(*counted(scope)):
             await too_many(self.pages, scope, receive, send)
         elif path == banner_events.PATH and method == "POST":
             await self.tell(scope, receive, send)
-        elif not (method == "GET" and not has_body(scope) and await self.checks.answer(scope, send)):
+        elif not (method == "GET" and not has_body(headers_of(scope)) and await self.checks.answer(scope, send)):
             await application(scope, receive, send)
 
 
 def counted(scope: Scope) -> tuple[bytes | None, Scope]:
     """By what a request is counted."""
-    return dict(scope["headers"][::-1]).get(AUTHORIZATION), scope
+    return headers_of(scope).get(AUTHORIZATION), scope
+
+
+def headers_of(scope: Scope) -> HeaderValues:
+    """A request's headers; of one that is there twice the first counts, as everywhere."""
+    return dict(scope["headers"][::-1])
 
 
 async def too_many(pages: Pages, scope: Scope, receive: Receive, send: Send) -> None:
@@ -79,12 +89,14 @@ async def too_many(pages: Pages, scope: Scope, receive: Receive, send: Send) -> 
     await response(scope, receive, send)
 
 
-def has_body(scope: Scope) -> bool:
+def has_body(headers: HeaderValues) -> bool:
     """Whether a request announces one."""
-    return any(
-        (name == b"content-length" and value != b"0") or name == b"transfer-encoding"
-        for name, value in scope["headers"]
-    )
+    return headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
+
+
+def took(began: float) -> tuple[bytes, bytes]:
+    """The header that says how long it took, as app/timing.py has it."""
+    return TIMING, b"app;dur=%.2f" % ((perf_counter() - began) * 1000)
 
 
 class GetBanners:
@@ -95,9 +107,11 @@ class GetBanners:
         self.queries: Latest[bytes, Question] = Latest(MOST_QUESTIONS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.answer(headers_of(scope), scope, receive, send)
+
+    async def answer(self, headers: HeaderValues, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request with these headers."""
         began = scope.setdefault(BEGAN, perf_counter())
-        # Of a header that is there twice the first counts, as everywhere.
-        headers = dict(scope["headers"][::-1])
         if not self.rates.admits(headers.get(AUTHORIZATION), scope):
             await too_many(self.pages, scope, receive, send)
             return
@@ -105,7 +119,9 @@ class GetBanners:
         now = self.fetches.services.clock()
         try:
             question = self.queries.find(scope["query_string"]) or self.read_query(scope["query_string"])
-            answer, is_new = await self.fetches.answer(headers, question, now=now)
+            answer, is_new = self.fetches.find(headers, question, now=now), False
+            if answer is None:
+                answer, is_new = await self.fetches.answer(headers, question, now=now)
         except MusterError as refusal:
             response = refused(refusal)
             response.raw_headers.extend((*for_page, *PRIVATE, (TIMING, timing(scope).encode())))
@@ -118,14 +134,14 @@ class GetBanners:
             response.raw_headers.extend((*for_page, *PRIVATE))
             await response(scope, receive, send)
             return
-        BY_REST.inc()
-        age = age_of(answer, now)
+        FETCHES.rest += 1
+        age = answer.age(now)
         common = [
             (b"cache-control", b"private, max-age=" + age),
             (b"etag", answer.etag),
-            (b"vary", VARY),
+            VARY,
             *for_page,
-            (TIMING, f"app;dur={(perf_counter() - began) * 1000:.2f}".encode()),
+            took(began),
         ]
         wanted = headers.get(b"if-none-match")
         # A new viewer token must arrive.
@@ -133,14 +149,9 @@ class GetBanners:
             await send({"type": "http.response.start", "status": 304, "headers": common})
             await send({"type": "http.response.body", "body": b""})
             return
-        body = age.join(answer.pieces)
-        length = (b"content-length", str(len(body)).encode())
-        start = {
-            "type": "http.response.start",
-            "status": 200,
-            "headers": [(b"content-type", JSON.encode()), length, *common],
-        }
-        await send(start)
+        body = answer.body(age)
+        length = (b"content-length", b"%d" % len(body))
+        await send({"type": "http.response.start", "status": 200, "headers": [IS_JSON, length, *common]})
         await send({"type": "http.response.body", "body": body})
 
     def read_query(self, text: bytes) -> Question:
@@ -177,14 +188,14 @@ class PostBanners:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, application: ASGIApp) -> None:
         began = perf_counter()
-        headers = dict(scope["headers"][::-1])
+        headers = headers_of(scope)
         if not self.rates.admits(headers.get(AUTHORIZATION), scope):
             await too_many(self.pages, scope, receive, send)
             return
         answer = None
         messages: list[Message] = []
         now = self.fetches.services.clock()
-        if media_type(headers.get(b"content-type", b"").decode("latin-1")) == JSON:
+        if is_json(headers.get(b"content-type", b"")):
             asked = await begun(messages, receive)
             # What does not say `banners` has no plan.
             if asked is not None and b"banners" in asked:
@@ -197,17 +208,17 @@ class PostBanners:
         if answer is None:
             await application(scope, again(messages, receive), send)
             return
-        BY_GRAPHQL.inc()
-        body = age_of(answer, now).join(answer.pieces)
+        FETCHES.graphql += 1
+        body = answer.body(answer.age(now))
         start = {
             "type": "http.response.start",
             "status": 200,
             "headers": [
-                (b"content-length", str(len(body)).encode()),
+                (b"content-length", b"%d" % len(body)),
                 (b"content-type", content_type(headers.get(b"accept", b""))),
                 *self.pages.headers(headers.get(b"origin")),
                 *PRIVATE,
-                (TIMING, f"app;dur={(perf_counter() - began) * 1000:.2f}".encode()),
+                took(began),
             ],
         }
         await send(start)
@@ -216,6 +227,8 @@ class PostBanners:
     async def find_answer(self, headers: HeaderValues, body: bytes, *, now: datetime) -> Answer | None:
         """The answer to a body; None when it has to be executed. Raises MusterError for what may be refused."""
         question = self.bodies.find(body)
+        if question is not None and (answer := self.fetches.find(headers, question, now=now)) is not None:
+            return answer
         if question is None:
             # Nobody has a document read for whom nothing would be executed.
             await self.fetches.prove(headers, now=now)
@@ -254,6 +267,12 @@ def matches(wanted: bytes, etag: bytes) -> bool:
     """Whether If-None-Match names `etag`, compared weakly (RFC 9110 13.1.2)."""
     named = (one.strip().removeprefix(b"W/") for one in wanted.split(b","))
     return wanted in (etag, b"*") or etag[2:] in named
+
+
+@lru_cache(maxsize=256)
+def is_json(content_type: bytes) -> bool:
+    """Whether a body is said to be JSON."""
+    return media_type(content_type.decode("latin-1")) == JSON
 
 
 @lru_cache(maxsize=256)

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 from graphql import (
     DocumentNode,
     FieldNode,
@@ -36,8 +35,8 @@ LARGEST_EVENTS_BODY = 1_000_000
 LARGEST_FORM_BODY = 4_096
 LONGEST_QUERY = 20_000
 """Characters of the query text alone: long values belong in variables."""
-MOST_TOKENS = 600
-"""Parsing and validating costs up to 60 us a token; the longest published operation has two thirds of these."""
+MOST_TOKENS = 520
+"""Parsing and validating costs up to 45 us a token; the longest published operation has three quarters of these."""
 MOST_OPERATIONS = 10
 MOST_DEPTH = 16
 MOST_ALIASES = 30
@@ -50,9 +49,9 @@ MOST_PAIRS = 1_000
 MOST_VALUES = 12_000
 """Items of lists in the variables, of which an object counts as ten: coercion costs 4 us a text and 25 an object."""
 OBJECT_COUNTS = 10
-MOST_MARKS = 80_000
+MOST_MARKS = 60_000
 """Values of a body, told by its commas outside of texts: to read one costs up to 0.5 us, most for names that are all
-different. A thousand events or profiles may have 70 each."""
+different. A thousand events or profiles may have 50 each."""
 OPENING_COUNTS = 3
 """As so many values a list or an object counts."""
 MOST_ENTRIES = 256
@@ -186,6 +185,9 @@ def holds_too_much(body: bytes) -> bool:
     counted = body.count(b",") + OPENING_COUNTS * (body.count(b"{") + body.count(b"["))
     if counted <= MOST_MARKS:
         return False
+    # Imported by the first that needs it: it is 10 MB, and most processes never see such a body.
+    import numpy as np
+
     # A table or a page has marks in its text: what follows an odd number of quotes is none. Whatever the body, that is
     # 20 ms for 2 MB, where cutting it at its quotes took 40 ms for a hundred thousand texts.
     plain = np.frombuffer(body.replace(b"\\\\", b"").replace(b'\\"', b""), np.uint8)

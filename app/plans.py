@@ -9,6 +9,7 @@ operation that asks for everything.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import groupby
 from typing import Any
 
 import orjson
@@ -32,9 +33,12 @@ from graphql import (
     parse,
 )
 
-from app.banner_json import AGE, TYPES, Selection, Write, decision_writer
+from app.banner_json import TYPES, Selection, Write, decision_writer
 from app.reading import CACHED_DOCUMENTS, prepared
 from app.serving import Asked, Served
+
+LONG = 100
+"""Bytes from which on a part of an answer is worth being shared by several; one object more costs half of it."""
 
 ARGUMENTS = {"placements", "externalId", "locale", "offline"}
 
@@ -70,12 +74,25 @@ class Plan:
             return None
         return Asked(tuple(placements), external_id=texts[0], locale=texts[1], offline=offline)
 
-    def answer(self, served: Served, asked: Asked) -> list[bytes]:
-        """The answer, cut where its age belongs."""
+    def answer(self, served: Served, asked: Asked) -> tuple[bytes, ...]:
+        """The answer in parts, with AGE for its age. Those of banners are the same objects in all answers."""
         out: list[bytes] = [self.begin]
         self.write(out, served, asked, None)
         out.append(self.end)
-        return b"".join(out).split(AGE)
+        return tuple(fewer(out))
+
+
+def fewer(parts: Sequence[bytes]) -> Iterator[bytes]:
+    """The same bytes in fewer parts: the short ones between two long ones become one."""
+    for long, run in groupby(parts, key=is_long):
+        if long:
+            yield from run
+        else:
+            yield b"".join(run)
+
+
+def is_long(part: bytes) -> bool:
+    return len(part) >= LONG
 
 
 # --- from text to a plan ------------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """FCM and APNs as this process reaches them: channels out of credentials, at the addresses of the settings."""
 
 import asyncio
-from dataclasses import dataclass
+import ssl
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, assert_never
 from uuid import uuid4
@@ -30,6 +31,7 @@ class Providers:
 
     def __init__(self, hosts: PushHosts) -> None:
         self._hosts = hosts
+        self._tls: ssl.SSLContext | None = None
 
     def facts(self, secret: Secret) -> dict[str, Any]:
         match secret:
@@ -48,13 +50,17 @@ class Providers:
                 assert_never(secret)
 
     def channel(self, secret: Secret, *, timeout: timedelta) -> FcmChannel | ApnsChannel:
-        """A channel of its own, with connections of its own; whoever asks closes it."""
+        """A channel of its own, with connections of its own; whoever asks closes it. It takes a while: ask in a
+        thread."""
+        if self._tls is None:  # the system's authorities are read once, in some 50 ms
+            self._tls = ssl.create_default_context()
         match secret:
             case FcmSecret():
                 account = ServiceAccount(secret.service_account)
-                return FcmChannel(FcmSettings(account, self._hosts.fcm, self._hosts.fcm_tokens, timeout))
+                hosts = self._hosts
+                return FcmChannel(FcmSettings(account, hosts.fcm, hosts.fcm_tokens, timeout, tls=self._tls))
             case ApnsSecret():
-                return ApnsChannel(self._apns(secret, timeout))
+                return ApnsChannel(replace(self._apns(secret, timeout), tls=self._tls))
             case _:
                 assert_never(secret)
 

@@ -16,14 +16,24 @@ from weakref import WeakValueDictionary
 from graphql import (
     ASTValidationRule,
     DocumentNode,
+    FragmentsOnCompositeTypesRule,
     GraphQLError,
     GraphQLSchema,
+    KnownDirectivesRule,
+    KnownFragmentNamesRule,
+    NoFragmentCyclesRule,
     NoSchemaIntrospectionCustomRule,
     NoUndefinedVariablesRule,
+    NoUnusedFragmentsRule,
     NoUnusedVariablesRule,
     NullValueNode,
     ObjectValueNode,
     OverlappingFieldsCanBeMergedRule,
+    PossibleFragmentSpreadsRule,
+    UniqueDirectivesPerLocationRule,
+    UniqueFragmentNamesRule,
+    UniqueVariableNamesRule,
+    VariablesAreInputTypesRule,
     VariablesInAllowedPositionRule,
     parse,
     specified_rules,
@@ -60,6 +70,22 @@ class NullsInMaybe(MaybeNullValidationRule):
             super().enter_object_value(node)
 
 
+WHERE_WRITTEN: dict[type[ASTValidationRule], str] = {
+    KnownDirectivesRule: "@",
+    UniqueDirectivesPerLocationRule: "@",
+    UniqueVariableNamesRule: "$",
+    VariablesAreInputTypesRule: "$",
+    NoUndefinedVariablesRule: "$",
+    NoUnusedVariablesRule: "$",
+    VariablesInAllowedPositionRule: "$",
+    KnownFragmentNamesRule: "...",
+    PossibleFragmentSpreadsRule: "...",
+    FragmentsOnCompositeTypesRule: "on",
+    NoFragmentCyclesRule: "fragment",
+    NoUnusedFragmentsRule: "fragment",
+    UniqueFragmentNamesRule: "fragment",
+}
+"""Rules that have nothing to say of a document without this text: each costs a look at every node."""
 NOT_OURS: tuple[type[ASTValidationRule], ...] = (
     DeferStreamDirectiveLabel,
     DeferStreamDirectiveOnRootField,
@@ -92,11 +118,17 @@ def phases(schema: GraphQLSchema, text: str, introspection: bool) -> Generator[N
     document = parse(text, max_tokens=MOST_TOKENS)
     yield
     check_document(document, text)
-    errors = found(schema, document, NEAR if introspection else (*NEAR, NoSchemaIntrospectionCustomRule))
+    near = NEAR if introspection else (*NEAR, NoSchemaIntrospectionCustomRule)
+    errors = found(schema, document, about(near, text))
     if not errors:
         yield
-        errors = found(schema, document, FAR if "$" in text else (OverlappingFieldsCanBeMergedRule,))
+        errors = found(schema, document, about(FAR, text))
     return document, errors
+
+
+def about(rules: Collection[type[ASTValidationRule]], text: str) -> list[type[ASTValidationRule]]:
+    """Those of `rules` that may have something to say of a document of this text."""
+    return [rule for rule in rules if WHERE_WRITTEN.get(rule, "") in text]
 
 
 def found(

@@ -39,6 +39,7 @@ from app.api.senders import SenderMutations, SenderQueries
 from app.api.static_mutations import StaticMutations
 from app.api.subscriptions import Subscriptions
 from app.api.workspaces import WorkspaceMutations, WorkspaceQueries
+from app.execution import Execution, shorten
 from app.reading import Prepare, PrepareWithoutIntrospection
 
 
@@ -101,14 +102,17 @@ class Schema(strawberry.Schema):
 @cache
 def build_schema(*, introspection: bool) -> Schema:
     """The schema; with introspection it is told to whoever asks, and mistyped names get suggestions."""
-    return Schema(
+    schema = Schema(
         query=Query,
         mutation=Mutation,
         subscription=Subscription,
         types=CONTENT_TYPES,
+        execution_context_class=Execution,
         config=StrawberryConfig(scalar_map=SCALARS, disable_field_suggestions=not introspection),
         extensions=[Prepare if introspection else PrepareWithoutIntrospection],
     )
+    shorten(schema._schema)
+    return schema
 
 
 def export() -> str:

@@ -9,8 +9,9 @@ Viewers are drawn from the million: some thousands who come again and again, as 
 `first_of_raw`, others who were never seen before. Each fetches the two placements of one of ten screens.
 
 How long an answer takes is measured twice. With connections that never pause (`saturated_p99_ms`) it is the length of
-the queue that they make by themselves: 32 divided by the answers of a second. `p99_ms` is of 32 connections that ask
-half as often as the slowest of the servers compared can answer, and is to be seen beside the plain app's.
+the queue that they make by themselves: 32 divided by the answers of a second. `p99_ms` is of requests that arrive as
+those of people do (benchmarks/arrivals.py): at random instants, over 32 connections, half as many a second as the
+slowest of the servers compared can answer, each timed from when it was to be sent. The plain app's is beside it.
 
 Events are told in requests of several sizes, of different people each: `track_per_s` is that of EVENTS_A_REQUEST, as an
 app sends that gathers what its viewers did. Prints a table and, last, one JSON line: rest_of_raw, graphql_of_raw,
@@ -34,7 +35,7 @@ import orjson
 from benchmarks import node
 from benchmarks.banner_house import BANNERS, PLACEMENTS, PROFILES, SEGMENTS, House, house
 from benchmarks.banner_requests import ROOT, ask, events, get, post, write
-from benchmarks.loads import CONNECTIONS, WRK, Loaded, cpu_s, load, memory_mb, serving
+from benchmarks.loads import CONNECTIONS, WRK, Loaded, arrivals, cpu_s, load, memory_mb, serving
 from benchmarks.tools import Missing, tool
 
 RETURNING = 10_000
@@ -118,7 +119,8 @@ class Others:
 def answered(folder: Path, place: House, port: int, asked: Sequence[tuple[tuple[str, str], int]]) -> Others:
     """Answers of ours for the others to give."""
     fields, body = ask(port, get(place, *asked[0]))
-    kept = [f"{name}: {value}" for name, value in fields if name.lower() != "date"]
+    # Not what the server adds by itself: `ask` has it close the connection.
+    kept = [f"{name}: {value}" for name, value in fields if name.lower() not in ("date", "connection")]
     (folder / "answer").write_bytes("\n".join(kept).encode() + b"\n\n" + body)
     bodies = [orjson.loads(ask(port, post(place, *one))[1]) for one in asked[:100]]
     (folder / "answers").write_bytes(orjson.dumps([one["data"]["banners"] for one in bodies]))
@@ -166,10 +168,12 @@ PACED = ("raw", "rest", "raw_post", "graphql")
 
 
 def paced(folder: Path, ports: dict[str, int], seconds: int, *, per_s: float) -> dict[str, float]:
-    """How long answers take when about `per_s` are asked for, of ours and of plain ASGI in turns."""
+    """How long answers take when `per_s` requests arrive, of ours and of plain ASGI in turns."""
     rounds: list[dict[str, Loaded]] = []
     for _ in range(ROUNDS):
-        rounds.append({name: load(folder, FILES.get(name, name), ports[name], seconds, per_s=per_s) for name in PACED})
+        rounds.append(
+            {name: arrivals(folder, FILES.get(name, name), ports[name], seconds, per_s=per_s) for name in PACED}
+        )
         told = (f"{name} p50 {one.p50_ms:.1f} p99 {one.p99_ms:.1f} ms" for name, one in rounds[-1].items())
         say(f"  paced: {', '.join(told)}")
     return {
@@ -215,7 +219,7 @@ LINES = (
     ("of_yoga", "times as fast", ""),
     ("mercurius_per_s", "mercurius with JIT", ""),
     ("of_mercurius", "times as fast", ""),
-    ("paced_per_s", f"{CONNECTIONS} connections that pause: answers a second", ""),
+    ("paced_per_s", f"arriving by themselves over {CONNECTIONS} connections: a second", ""),
     ("p99_ms", "p99 of both then, ms", "at most 5"),
     ("raw_p99_ms", "of plain ASGI, ms", ""),
     ("p50_ms", "p50 of both, ms", ""),

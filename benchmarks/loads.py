@@ -1,8 +1,9 @@
-"""Servers on a core of their own, and what wrk makes of them from the other."""
+"""Servers on a core of their own, and loads from the other: as much as wrk can, or a stated rate."""
 
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ WRK = "Install it: apt-get install wrk"
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What wrk saw."""
+    """What whoever asked saw."""
 
     per_s: float
     p50_ms: float
@@ -63,22 +64,36 @@ def wait_for(process: "subprocess.Popen[bytes]", url: str, log: Path) -> None:
     raise RuntimeError(f"{url} does not answer")
 
 
-def load(folder: Path, name: str, port: int, seconds: int, *, per_s: float | None = None) -> Loaded:
-    """What wrk makes of the requests in a file: as many as it can, or about `per_s`, each connection with a pause of
-    its own before each. Raises RuntimeError when one was refused."""
-    command = ["taskset", "-c", LOAD, tool("wrk", WRK), "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "60s"]
-    pause = [] if per_s is None else [str(round(CONNECTIONS / per_s * 1000))]
+def load(folder: Path, name: str, port: int, seconds: int) -> Loaded:
+    """What wrk makes of the requests in a file: as many as it can, each connection asking again when it is answered.
+    Raises RuntimeError when one was refused."""
+    command = [tool("wrk", WRK), "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "60s"]
     script = str(Path(__file__).with_name("wrk.lua"))
-    answer = subprocess.run(
-        [*command, "-s", script, f"http://127.0.0.1:{port}", "--", str(folder / name), *pause],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    found = json.loads(answer.stdout.strip().splitlines()[-1])
+    found = run([*command, "-s", script, f"http://127.0.0.1:{port}", "--", str(folder / name)])
     if found["refused"] or found["broken"]:
         raise RuntimeError(f"{name}: {found}")
-    return Loaded(found["requests"] / found["seconds"], found["p50_ms"], found["p99_ms"], found["requests"])
+    return loaded(found)
+
+
+def arrivals(folder: Path, name: str, port: int, seconds: int, *, per_s: float) -> Loaded:
+    """How the requests in a file are answered that arrive by themselves, `per_s` a second on average
+    (benchmarks/arrivals.py). Raises RuntimeError when one was refused."""
+    asked = map(str, (port, folder / name, per_s, seconds, CONNECTIONS))
+    return loaded(run([sys.executable, "-m", "benchmarks.arrivals", *asked]))
+
+
+def run(command: list[str]) -> dict[str, float]:
+    """The JSON line with which a load on its core ends."""
+    command = ["taskset", "-c", LOAD, *command]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed")
+    found: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
+    return found
+
+
+def loaded(found: dict[str, float]) -> Loaded:
+    return Loaded(found["requests"] / found["seconds"], found["p50_ms"], found["p99_ms"], int(found["requests"]))
 
 
 def cpu_s(pid: int) -> float:

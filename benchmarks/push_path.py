@@ -32,6 +32,16 @@ INSERT INTO device (workspace_id, profile_id, provider, token, platform)
 SELECT $1, id, $2, lpad(to_hex(id), 64, '0'), $3 FROM profile WHERE workspace_id = $1 AND merged_into IS NULL
 """
 NOW = "SELECT now()"
+# Seconds after its start at which the newest campaign's ledger was written, its first message and its last were
+# answered, and it was SENT; by the server's clock. Answers are written by groups.
+PHASES = """
+SELECT extract(epoch FROM d.planned_at - c.started_at) AS planned, extract(epoch FROM v.first - c.started_at) AS first,
+  extract(epoch FROM v.last - c.started_at) AS last, extract(epoch FROM d.finished_at - c.started_at) AS finished
+FROM campaign c JOIN dispatch d ON d.workspace_id = c.workspace_id AND d.campaign_id = c.id
+CROSS JOIN LATERAL (
+  SELECT min(sent_at) AS first, max(sent_at) AS last FROM delivery WHERE dispatch_id = d.id) AS v
+WHERE c.workspace_id = $1 ORDER BY c.started_at DESC LIMIT 1
+"""
 
 
 async def whole_path(folder: Path, port: int, *, providers: Sequence[PushProvider], people: int) -> list[Blast]:
@@ -75,6 +85,8 @@ async def blast(one: House, provider: PushProvider) -> Blast:
     done = await one.blast(now=await one.owner.fetchval(NOW), content=CONTENT)
     ledger_us = await one.ledger_us(done.recipients)
     sys.stderr.write(f"  {provider}: {done.per_s:,.0f}/s, {ledger_us:.0f} us of the ledger a message\n")
+    phases = await one.owner.fetchrow(PHASES, one.workspace_id)
+    sys.stderr.write("    " + ", ".join(f"{name} {seconds:.1f} s" for name, seconds in phases.items()) + "\n")
     for row in await one.dearest(6):
         sys.stderr.write(f"    {row['ms']:>8.0f} ms {row['calls']:>7} x {row['query']}\n")
     return done

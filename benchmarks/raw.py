@@ -27,4 +27,12 @@ async def answer(scope: Any, receive: Any, send: Any) -> None:
 
 
 if __name__ == "__main__":
-    uvicorn.run(answer, host="127.0.0.1", port=int(sys.argv[1]), log_config=None, access_log=False, server_header=False)
+    uvicorn.run(
+        answer,
+        host="127.0.0.1",
+        port=int(sys.argv[1]),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+    )

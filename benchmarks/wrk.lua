@@ -1,5 +1,4 @@
--- Sends the requests of a file in turn: wrk -s wrk.lua URL -- FILE [PAUSE]. Requests end with a zero byte. PAUSE: the
--- milliseconds that each connection waits on average before a request. Prints one JSON line.
+-- Sends the requests of a file in turn: wrk -s wrk.lua URL -- FILE. Requests end with a zero byte. Prints one JSON line.
 local requests, at = {}, 0
 
 function init(arguments)
@@ -8,13 +7,6 @@ function init(arguments)
     requests[#requests + 1] = one
   end
   file:close()
-  local pause = tonumber(arguments[2])
-  if pause then
-    -- wrk asks whether there is such a function once this is done.
-    function delay()
-      return math.random(0, 2 * pause)
-    end
-  end
 end
 
 function request()

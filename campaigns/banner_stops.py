@@ -5,7 +5,7 @@ clicked is stopped while the rules say so, whoever reached a limit of 3 while th
 here; strangers are stopped by their own device.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from enum import StrEnum
@@ -37,7 +37,8 @@ ON CONFLICT DO NOTHING
 READ = """
 SELECT s.subject_id, s.reason, s.reached, nullif(s.until, 'infinity') AS until, max(s.seq) AS last,
   string_agg(int4send(s.profile_id), ''::bytea) AS ids
-FROM banner_stop s WHERE s.workspace_id = $1 AND s.subject_id = ANY($2::uuid[]) AND s.seq > $3 AND s.until > $4
+FROM unnest($2::uuid[], $3::bigint[]) AS known (subject_id, after)
+JOIN banner_stop s ON s.workspace_id = $1 AND s.subject_id = known.subject_id AND s.seq > known.after AND s.until > $4
 GROUP BY s.subject_id, s.reason, s.reached, s.until
 """
 INHERIT = """
@@ -124,13 +125,13 @@ async def write(connection: Connection, workspace_id: UUID, stops: Collection[tu
 
 
 async def read(
-    connection: Connection, workspace_id: UUID, subject_ids: Collection[UUID], *, after: int, now: datetime
+    connection: Connection, workspace_id: UUID, after: Mapping[UUID, int], *, now: datetime
 ) -> tuple[dict[Stop, BitMap], int]:
-    """Whom the stops of these campaigns and placements stop that were written after the seq `after` (0: all) and may
-    hold at `now`; and the seq after which to go on."""
+    """Whom the stops of some campaigns and placements stop that may hold at `now`, of each those that were written
+    after a seq (0: all); and the seq after which to go on with all of them."""
     people: dict[Stop, BitMap] = {}
-    last = after
-    for row in await connection.fetch(READ, workspace_id, list(subject_ids), after, now):
+    last = max(after.values(), default=0)
+    for row in await connection.fetch(READ, workspace_id, list(after), list(after.values()), now):
         stop = Stop(row["subject_id"], StopReason(row["reason"]), row["reached"], row["until"] or FOREVER)
         people[stop] = unpack(row["ids"])
         last = max(last, row["last"])

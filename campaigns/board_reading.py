@@ -33,13 +33,13 @@ COMMITTED_WITHIN = timedelta(minutes=1)
 SHARE_FOR_BRANDS = 50
 """Brands keep no bitmaps: reading one's members again waits for so many times what it took the last time."""
 
-ONE_INSTANT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
 # What is shown, will be, or is tried out; the condition is that of the index campaign_shown. A draft without testers
 # is nobody's.
 SHOWN = """
 SELECT c.id, c.brand_id, c.status, c.placement_id, c.weight, c.content_version, c.scheduled_at, c.maximum_lateness_s,
-  c.expires_at, c.rules, c.test_segment_id, t.included, t.excluded
-FROM campaign c CROSS JOIN LATERAL (
+  c.expires_at, c.rules, c.test_segment_id, t.included, t.excluded,
+  p.key, p.rotation_window_s, p.slots, p.limits
+FROM campaign c JOIN placement p ON p.workspace_id = $1 AND p.id = c.placement_id CROSS JOIN LATERAL (
   SELECT array_agg(s.segment_id ORDER BY s.segment_id) FILTER (WHERE NOT s.excluded) AS included,
     array_agg(s.segment_id ORDER BY s.segment_id) FILTER (WHERE s.excluded) AS excluded
   FROM campaign_segment s WHERE s.workspace_id = $1 AND s.campaign_id = c.id) AS t
@@ -48,13 +48,15 @@ WHERE c.workspace_id = $1 AND c.channel = 'BANNER' AND c.status IN ('DRAFT', 'PE
 ORDER BY c.id
 """
 CONTENTS = "SELECT id, content_version, content FROM campaign WHERE workspace_id = $1 AND id = ANY($2)"
-PLACES = """
-SELECT id, key, rotation_window_s, slots, limits FROM placement WHERE workspace_id = $1 AND id = ANY($2) ORDER BY id
-"""
-SEGMENTS = """
-SELECT s.id, s.type, s.status, m.version, m.base_version
+# The last row tells who was merged since: a question of its own would be one more way to the database and back.
+SEGMENTS_AND_MERGED = """
+SELECT s.id, s.type, s.status, m.version, m.base_version, NULL::bytea AS merged
 FROM segment s LEFT JOIN segment_membership m ON m.workspace_id = $1 AND m.segment_id = s.id
-WHERE s.workspace_id = $1 AND s.id = ANY($2) ORDER BY s.id
+WHERE s.workspace_id = $1 AND s.id = ANY($2)
+UNION ALL SELECT NULL, NULL, NULL, NULL, NULL, (
+  SELECT string_agg(int4send(id), ''::bytea) FROM profile
+  WHERE workspace_id = $1 AND merged_into IS NOT NULL AND updated_at > $3)
+ORDER BY 1
 """
 # A base that is known is not even fetched from where PostgreSQL keeps what is large.
 MEMBERS = """
@@ -62,10 +64,6 @@ SELECT m.segment_id, m.version, m.base_version, m.added, m.removed,
   CASE WHEN m.base_version IS DISTINCT FROM known.base_version THEN m.base END AS base
 FROM unnest($2::uuid[], $3::bigint[]) AS known (segment_id, base_version)
 JOIN segment_membership m ON m.workspace_id = $1 AND m.segment_id = known.segment_id
-"""
-MERGED = """
-SELECT string_agg(int4send(id), ''::bytea) FROM profile
-WHERE workspace_id = $1 AND merged_into IS NOT NULL AND updated_at > $2
 """
 
 
@@ -107,7 +105,6 @@ class BoardReader:
     merged: BitMap = field(default_factory=BitMap)
     """Profiles that were merged into others lately."""
     shown: list[Record] = field(default_factory=list)
-    places: list[Record] = field(default_factory=list)
     states: list[tuple[UUID, str, str, bool]] = field(default_factory=list)
     contents: dict[tuple[UUID, int], BannerContent] = field(default_factory=dict)
     segments: dict[UUID, Known] = field(default_factory=dict)
@@ -123,23 +120,25 @@ class BoardReader:
 
     async def refresh(self, *, now: datetime) -> Refreshed:
         """The board as it is. Raises what the database raises, and then the last board still stands."""
-        async with transaction(self.workspace_id) as connection:
-            # One instant: a content or placement that changes between two statements would not fit its campaign.
-            await connection.execute(ONE_INSTANT)
+        # One instant: a content that changes between two statements would not fit its campaign. Most readings are three
+        # statements in it; what has changed is asked for beside them.
+        async with transaction(self.workspace_id, at_one_instant=True) as connection:
             shown = await connection.fetch(SHOWN, self.workspace_id)
-            named = sorted({row["placement_id"] for row in shown})
-            places = await connection.fetch(PLACES, self.workspace_id, named)
+            since = now - MERGES_COUNT_FOR if self.merged_at is None else self.merged_at - COMMITTED_WITHIN
+            *rows, last_row = await connection.fetch(
+                SEGMENTS_AND_MERGED, self.workspace_id, list(segments_of(shown)), since
+            )
             contents = await self.read_contents(connection, shown)
-            segments, states, moved = await self.read_segments(connection, shown)
+            segments, states, moved = await self.read_segments(connection, rows)
             brands, joined = await self.read_brands(connection, shown, now=now)
-            stops, stopped, last = await self.read_stops(connection, shown, places, now=now)
-            merged = await self.read_merged(connection, now=now)
+            stops, stopped, last = await self.read_stops(connection, shown, now=now)
         # Nothing awaits from here on: a refresh that was cut short has changed nothing.
-        replaced = (shown, places, states) != (self.shown, self.places, self.states)
+        merged = unpack(last_row["merged"]) - self.merged
+        replaced = (shown, states) != (self.shown, self.states)
         different = replaced or moved or joined or stopped or stops.keys() != self.stops.keys()
-        self.shown, self.places, self.states, self.contents = shown, places, states, contents
+        self.shown, self.states, self.contents = shown, states, contents
         self.segments, self.brands, self.stops, self.last_stop = segments, brands, stops, last
-        self.stops_of = subjects_of(shown, places)
+        self.stops_of = subjects_of(shown)
         self.merged |= merged
         self.merged_at = now
         if different:
@@ -158,20 +157,18 @@ class BoardReader:
         return found
 
     async def read_segments(
-        self, connection: Connection, shown: Sequence[Record]
+        self, connection: Connection, rows: Sequence[Record]
     ) -> tuple[dict[UUID, Known], list[tuple[UUID, str, str, bool]], BitMap]:
         """Members of what is named, the segments' types and states, and who entered or left."""
-        named = {one for row in shown for one in (*(row["included"] or ()), *(row["excluded"] or ()))}
-        named |= {row["test_segment_id"] for row in shown if row["test_segment_id"]}
-        rows = await connection.fetch(SEGMENTS, self.workspace_id, list(named))
         states = [(row["id"], row["type"], row["status"], row["version"] is not None) for row in rows]
+        named = {row["id"] for row in rows}
         found = {one: known for one, known in self.segments.items() if one in named}
         moved = BitMap()
         stale = [
             row["id"]
             for row in rows
             if row["version"] is not None
-            and ((known := found.get(row["id"])) is None or (known.version, known.base_version) != tuple(row)[3:])
+            and ((known := found.get(row["id"])) is None or (known.version, known.base_version) != tuple(row)[3:5])
         ]
         if stale:
             bases = [found[one].base_version if one in found else None for one in stale]
@@ -203,24 +200,19 @@ class BoardReader:
         return found, joined
 
     async def read_stops(
-        self, connection: Connection, shown: Sequence[Record], places: Sequence[Record], *, now: datetime
+        self, connection: Connection, shown: Sequence[Record], *, now: datetime
     ) -> tuple[dict[Stop, BitMap], BitMap, int]:
         """Stops of what is shown and where, who was stopped since, and the seq to go on after."""
-        wanted = subjects_of(shown, places)
+        wanted = subjects_of(shown)
         found = {stop: people for stop, people in self.stops.items() if stop.subject_id in wanted and now < stop.until}
-        before, new = wanted & self.stops_of, wanted - self.stops_of
-        first, last_of_new = await banner_stops.read(connection, self.workspace_id, new, after=0, now=now)
-        more, last = await banner_stops.read(connection, self.workspace_id, before, after=self.last_stop, now=now)
+        after = {one: self.last_stop if one in self.stops_of else 0 for one in wanted}
+        more, last = await banner_stops.read(connection, self.workspace_id, after, now=now)
         stopped = BitMap()
         for stop, people in more.items():
             found[stop] = found.get(stop, NOBODY) | people
-            stopped |= people
-        return found | first, stopped, max(last, last_of_new)
-
-    async def read_merged(self, connection: Connection, *, now: datetime) -> BitMap:
-        """Who was merged since the last look."""
-        since = now - MERGES_COUNT_FOR if self.merged_at is None else self.merged_at - COMMITTED_WITHIN
-        return unpack(await connection.fetchval(MERGED, self.workspace_id, since)) - self.merged
+            if stop.subject_id in self.stops_of:
+                stopped |= people
+        return found, stopped, max(last, self.last_stop)
 
     def put_together(self, *, now: datetime) -> Board:
         """The board of what is known."""
@@ -228,29 +220,28 @@ class BoardReader:
         stops: dict[UUID, list[tuple[Stop, BitMap]]] = defaultdict(list)
         for stop, people in self.stops.items():
             stops[stop.subject_id].append((stop, people))
-        keys = {row["id"]: row["key"] for row in self.places}
+        rows: dict[UUID, Record] = {}
         banners: dict[UUID, list[Banner]] = defaultdict(list)
         for row in self.shown:
-            place = row["placement_id"]
-            banners[place] += self.banners_of(row, keys[place], active, stops[row["id"]], now=now)
+            rows[row["placement_id"]] = row
+            banners[row["placement_id"]] += self.banners_of(row, active, stops[row["id"]], now=now)
         places = {}
-        for row in self.places:
+        for placement_id, row in rows.items():
             limits = Limits.from_json(row["limits"])
             places[row["key"]] = Place.of(
-                banners[row["id"]],
-                id=row["id"],
+                banners[placement_id],
+                id=placement_id,
                 key=row["key"],
                 window_s=row["rotation_window_s"],
                 slots=row["slots"],
                 limits=limits,
-                stops=stops_of(stops[row["id"]], limits, now=now),
+                stops=stops_of(stops[placement_id], limits, now=now),
             )
         return Board(self.workspace_id, places)
 
     def banners_of(
         self,
         row: Record,
-        placement: str,
         active: Mapping[UUID, SegmentType],
         stops: Sequence[tuple[Stop, BitMap]],
         *,
@@ -261,7 +252,7 @@ class BoardReader:
         banner = Banner(
             campaign_id=row["id"],
             id=row["id"].hex,
-            placement=placement,
+            placement=row["key"],
             content=self.contents[row["id"], row["content_version"]],
             content_version=row["content_version"],
             weight=row["weight"],
@@ -315,9 +306,15 @@ class BoardReader:
         return Audience(everybody, tuple(included), tuple(excluded))
 
 
-def subjects_of(shown: Iterable[Record], places: Iterable[Record]) -> frozenset[UUID]:
-    """What something can stop of."""
-    return frozenset(row["id"] for rows in (shown, places) for row in rows)
+def segments_of(shown: Iterable[Record]) -> set[UUID]:
+    """The segments that say who sees something."""
+    asked = ((*(row["included"] or ()), *(row["excluded"] or ()), row["test_segment_id"]) for row in shown)
+    return {one for named in asked for one in named if one is not None}
+
+
+def subjects_of(shown: Iterable[Record]) -> frozenset[UUID]:
+    """What something can stop of: campaigns and their placements."""
+    return frozenset(row[name] for row in shown for name in ("id", "placement_id"))
 
 
 def members_of(row: Record, before: Known | None) -> Members:

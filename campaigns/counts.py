@@ -46,19 +46,28 @@ JOIN campaign c ON c.workspace_id = $1 AND c.id = d.campaign_id ORDER BY d.id DE
 """
 # A lock of its own, not the row's: heartbeats, paces and plans must not wait for half a second of counting.
 WAIT_TO_COUNT = "SELECT pg_advisory_xact_lock(hashtextextended('count ' || $1::uuid::text, 0))"
-# All that is to be known of the dispatches that nobody else is counting, in one look; of all of them with $4. `newest`
-# is an example for each reason. What was sent before a pause says nothing of the speed after it.
-COUNT = """
+# The dispatches that nobody else is counting, all of them with $4, and since when what was sent says how fast they are:
+# what was sent before a pause says nothing of the speed after it. What is counted next comes in a few rows, where the
+# planner expects ten thousands, too dear for parallel workers to send: 300,000 messages would take twice as long. And
+# how much it is differs each time.
+OURS = """
 WITH ours AS MATERIALIZED (
   SELECT u.id FROM unnest($2::uuid[]) AS u (id)
   WHERE $4 OR pg_try_advisory_xact_lock(hashtextextended('count ' || u.id::text, 0)))
-SELECT r.id AS dispatch_id, d.state, d.reason, count(d.state) AS messages, max(d.updated_at) AS changed_at,
-  count(*) FILTER (WHERE d.sent_at > greatest(now() - $3::interval, r.resumed_at)) AS lately,
+SELECT r.id, greatest(now() - $3::interval, r.resumed_at) AS since, set_config('parallel_tuple_cost', '0', true),
+  set_config('plan_cache_mode', 'force_custom_plan', true)
+FROM ours JOIN dispatch r ON r.workspace_id = $1 AND r.id = ours.id
+"""
+# All that is to be known of them, in one look. `newest` is an example for each reason. No join: one dispatch after the
+# other would be read by one process.
+COUNT = """
+SELECT d.dispatch_id, d.state, d.reason, count(*) AS messages, max(d.updated_at) AS changed_at,
+  count(*) FILTER (WHERE d.sent_at > ($3::timestamptz[])[
+    array_position($2, d.dispatch_id)]) AS lately,
   min(d.not_before) AS next_at,
   max((d.updated_at, d.profile_id, d.device_id)) FILTER (WHERE d.reason IS NOT NULL) AS newest
-FROM ours JOIN dispatch r ON r.workspace_id = $1 AND r.id = ours.id
-LEFT JOIN delivery d ON d.workspace_id = $1 AND d.dispatch_id = r.id AND d.dispatch_id = ANY($2::uuid[])
-GROUP BY r.id, d.state, d.reason
+FROM delivery d WHERE d.workspace_id = $1 AND d.dispatch_id = ANY($2::uuid[])
+GROUP BY d.dispatch_id, d.state, d.reason
 """
 # A count that began before its dispatch was finished comes too late to be kept, unless there is none: it was finished
 # before counts were kept. What is answered is when that was, which is now.
@@ -363,14 +372,13 @@ async def count(
     """Count dispatches and keep the results, as their final counts too with `final`. Without, those that somebody else
     is counting are left out."""
     began = monotonic()
-    rows: dict[UUID, list[asyncpg.Record]] = {}
-    for row in await connection.fetch(COUNT, workspace_id, list(dispatch_ids), LATELY, final):
-        rows.setdefault(row["dispatch_id"], [])
-        if row["state"] is not None:
-            rows[row["dispatch_id"]].append(row)
-    took = monotonic() - began
-    if not rows:
+    ours = await connection.fetch(OURS, workspace_id, list(dispatch_ids), LATELY, final)
+    if not ours:
         return {}
+    rows: dict[UUID, list[asyncpg.Record]] = {row["id"]: [] for row in ours}
+    for row in await connection.fetch(COUNT, workspace_id, list(rows), [row["since"] for row in ours]):
+        rows[row["dispatch_id"]].append(row)
+    took = monotonic() - began
     tallies = {dispatch_id: Tally.of(found) for dispatch_id, found in rows.items()}
     sizes = [sum(tally.states.values()) for tally in tallies.values()]
     at: datetime = await connection.fetchval(

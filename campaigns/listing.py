@@ -32,6 +32,7 @@ AMONG = "SELECT id FROM campaign WHERE workspace_id = $1 AND id = ANY($2)"
 
 # As in segments/listing.py, which says why: what is left is sorted, and the first of them read whole.
 PAGE = """
+SELECT page.key AS "page.key", c.* FROM (
 SELECT c.id, ({key})::text AS key FROM campaign c
 WHERE c.workspace_id = $1 AND ($2::text[] IS NULL OR c.status = ANY($2))
   AND ($3::text[] IS NULL OR c.channel = ANY($3))
@@ -40,7 +41,9 @@ WHERE c.workspace_id = $1 AND ($2::text[] IS NULL OR c.status = ANY($2))
   AND ($8::timestamptz IS NULL OR c.updated_at >= $8) AND ($9::timestamptz IS NULL OR c.updated_at < $9)
   AND ($10::timestamptz IS NULL OR c.scheduled_at >= $10) AND ($11::timestamptz IS NULL OR c.scheduled_at < $11)
   AND ($12::text IS NULL OR ({key}, c.id) {beyond} ($12::text::{type}, $13::uuid))
-ORDER BY {key} {direction}, c.id {direction} LIMIT $14
+ORDER BY {key} {direction}, c.id {direction} LIMIT $14) AS page
+JOIN campaign c ON c.workspace_id = $1 AND c.id = page.id
+ORDER BY {key} {direction}, c.id {direction}
 """
 
 NAMES = """
@@ -176,6 +179,4 @@ async def page(
             after and after.id,
             min(limit, MOST + 1),
         )
-        ids = [row["id"] for row in rows]
-        found = {one.id: one for one in await Campaign.filter(workspace_id=workspace_id, id__in=ids)} if ids else {}
-    return [Listed(found[row["id"]], Place(row["key"], row["id"])) for row in rows if row["id"] in found]
+    return [Listed(to_model(Campaign, row), Place(row["page.key"], row["id"])) for row in rows]

@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import css_inline
 from jinja2 import TemplateSyntaxError
 
 from campaigns.errors import CampaignError
@@ -132,6 +131,8 @@ def inline_css(source: str, *, field: tuple[str, ...]) -> str:
     """
     if not re.search("<style", source, re.IGNORECASE):
         return source
+    import css_inline
+
     masked = mask(source)
     # A tag before the first element of a fragment would else end up before <html>, its end inside the body.
     fragment = "" if re.search("<html|<body", source, re.IGNORECASE) else "<body>"

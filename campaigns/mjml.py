@@ -7,8 +7,6 @@ of an unknown name, an end tag without its start. What it lets through is refuse
 import re
 from collections.abc import Iterator
 
-import mrml
-
 from campaigns.errors import CampaignError
 from campaigns.markup import CLOSE, MARK, OPEN, Masked, end_of_tag, markup_spans, mask
 
@@ -17,14 +15,14 @@ MOST_NESTING = 100
 VOID = frozenset({"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"})
 TAG_NAME = re.compile(r"</?\s*([a-zA-Z][^\s/>]*)")
 POSITION = re.compile(r"\s*(?:in root template)?\s*(?:at position (\d+):(\d+))?$")
-OPTIONS = mrml.ParserOptions(include_loader=mrml.noop_loader())
-STYLE = mrml.RenderOptions(fonts={})
-"""No font is fetched from anywhere unless <mj-font> names it; upstream would link Google's."""
 
 
 def to_html(source: str, *, field: tuple[str, ...], limit: int) -> str:
     """The HTML template of an MJML template. Raises CampaignError with `field`, saying what is wrong and where, or that
     it becomes more than `limit` bytes."""
+    # Here as in markup.py and plaintext.py: processes that make no mail need not have the libraries that read it.
+    import mrml
+
     masked = mask(source)
     check_tags(masked, field)
     # mrml writes private-use characters in attributes as \\u{e000}, so a mark is a word here: one the text has not.
@@ -32,7 +30,10 @@ def to_html(source: str, *, field: tuple[str, ...], limit: int) -> str:
     commented = masked.commented()
     text = MARK.sub(lambda found: f"{word}{found[1]}z", commented)
     try:
-        html: str = mrml.to_html(text, OPTIONS, STYLE).content
+        # No file is included, and no font is fetched from anywhere unless <mj-font> names it; upstream would link
+        # Google's.
+        options = mrml.ParserOptions(include_loader=mrml.noop_loader())
+        html: str = mrml.to_html(text, options, mrml.RenderOptions(fonts={})).content
     except OSError as error:
         raise CampaignError("MJML_NOT_READABLE", explained(str(error), text, masked, word), field=field) from error
     if (size := len(html.encode())) > limit:

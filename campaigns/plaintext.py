@@ -1,11 +1,13 @@
 """The plain text of a mail, out of its HTML."""
 
 import re
-
-from selectolax.lexbor import LexborHTMLParser, LexborNode
+from typing import TYPE_CHECKING
 
 from campaigns.errors import CampaignError
 from campaigns.markup import CLOSE, MARK, OPEN, Masked, mask
+
+if TYPE_CHECKING:
+    from selectolax.lexbor import LexborNode
 
 MOST_NESTING = 200
 """Of HTML elements; mail has some 20, and we walk it recursively."""
@@ -17,6 +19,8 @@ def visible_text(source: str, *, field: tuple[str, ...]) -> str:
     Template tags keep their places and conditions. What is hidden (display: none, comments, head) is left out, so
     what is not in here is not visible either. Raises CampaignError with `field` for HTML that nests too deeply.
     """
+    from selectolax.lexbor import LexborHTMLParser
+
     masked = mask(source)
     # A tag before the first element would else stand before <html>, outside of the body.
     body = LexborHTMLParser("<body>" + masked.commented()).body
@@ -99,7 +103,7 @@ class TextWriter:
         if word in ("elif", "else", "endif"):
             self.breaks = max(self.breaks, waited)
 
-    def children(self, node: LexborNode, depth: int) -> None:
+    def children(self, node: "LexborNode", depth: int) -> None:
         if depth > MOST_NESTING:
             message = "The HTML nests too deeply; use fewer elements inside each other."
             raise CampaignError("TEMPLATE_TOO_LARGE", message, field=self.field)
@@ -108,7 +112,7 @@ class TextWriter:
             self.element(child, depth + 1)
             child = child.next
 
-    def element(self, node: LexborNode, depth: int) -> None:
+    def element(self, node: "LexborNode", depth: int) -> None:
         tag = node.tag or ""
         if tag == "-text":
             self.text(node.text_content or "")
@@ -124,7 +128,7 @@ class TextWriter:
         elif tag not in UNSEEN and not hidden(node):
             self.block(node, tag, depth) if tag in BLOCKS else self.inline(node, tag, depth)
 
-    def block(self, node: LexborNode, tag: str, depth: int) -> None:
+    def block(self, node: "LexborNode", tag: str, depth: int) -> None:
         if tag in ("td", "th"):  # cells of a row stand beside each other
             self.space = not self.breaks
             self.children(node, depth)
@@ -137,7 +141,7 @@ class TextWriter:
         self.children(node, depth)
         self.line_break(2 if tag in PARAGRAPHS else 1)
 
-    def inline(self, node: LexborNode, tag: str, depth: int) -> None:
+    def inline(self, node: "LexborNode", tag: str, depth: int) -> None:
         before = len(self.parts)
         self.children(node, depth)
         address = (node.attributes.get("href") or "").strip() if tag == "a" else ""
@@ -146,7 +150,7 @@ class TextWriter:
             self.say(f"{' ' if self.parts[-1][-1:] not in (' ', chr(10)) else ''}({address})")
 
 
-def item_mark(node: LexborNode) -> str:
+def item_mark(node: "LexborNode") -> str:
     """What stands before an item: its number in an ordered list, unless a template tag decides what comes before."""
     number, before = 1, node.prev
     while before is not None:
@@ -158,7 +162,7 @@ def item_mark(node: LexborNode) -> str:
     return f"{number}. " if parent is not None and parent.tag == "ol" else "- "
 
 
-def hidden(node: LexborNode) -> bool:
+def hidden(node: "LexborNode") -> bool:
     """Whether an element is not shown."""
     attributes = node.attributes
     return "hidden" in attributes or bool(HIDDEN_STYLE.search(attributes.get("style") or ""))

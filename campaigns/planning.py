@@ -20,7 +20,8 @@ AHEAD = 8
 """Chunks that may be written at the same time."""
 
 # Everyone of $2 who has an address, with the reason why they get nothing, if there is one. $3: the topic, $4: consent
-# matters. In the order of ids, so that neighbours in the ledger are neighbours in its pages.
+# matters. In the order of ids, so that neighbours in the ledger are neighbours in its pages. OFFSET 0: the reason is
+# worked out once, and not kept in between.
 GATED = (
     """
 WITH person AS MATERIALIZED (
@@ -35,12 +36,12 @@ WITH person AS MATERIALIZED (
         topic="$3",
     )
     + """,
-gated AS MATERIALIZED (
+gated AS (
   SELECT id, email_hash, CASE"""
     + gates(person="person", matters="$4")
     + """
   END AS reason
-  FROM person)
+  FROM person OFFSET 0)
 """
 )
 # Nothing can be in the way: rows and progress are one transaction, under the lock of the chunk.

@@ -30,7 +30,8 @@ from campaigns.errors import CampaignError, RenderError
 from campaigns.markup import check_places
 from campaigns.mime import HTML_BODY, LONGEST_SUBJECT, TEXT_BODY, SenderInfo, one_line
 from campaigns.program import MISSING, PLAIN, Encoding, Frame, Program, Read, Value, plain
-from campaigns.templates import CONTEXT, compile_template
+from campaigns.templates import compile_template
+from campaigns.variables import CONTEXT
 
 if TYPE_CHECKING:  # campaigns/push_proofs.py builds on this module
     from campaigns.push_content import PushContent

@@ -13,7 +13,8 @@ from jinja2 import nodes
 from campaigns.program import FILTER_LIMIT, ITEM_LIMIT, MISSING, PLAIN, Encoding, Value
 from campaigns.push_json import IN_JSON_TEXT, escaped
 from campaigns.syntax import parse
-from campaigns.templates import PROFILE_FIELDS, Compiler, one_name
+from campaigns.templates import Compiler
+from campaigns.variables import PROFILE_FIELDS, one_name
 
 LONGEST_NUMBER, LONGEST_DATE, LONGEST_BOOLEAN = 64, 300, 5
 """Bytes that the filters `number` and `date` write at most, and True or False."""

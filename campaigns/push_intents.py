@@ -7,7 +7,7 @@ still there, and still the same person's.
 from campaigns.gates import push_gated, push_gates, token_gate, token_gated
 from campaigns.intents import LastLook
 
-# As for mail; each row is looked up by its whole key and changed by its place, as in ledger.RECORD_SENT. A device that
+# As for mail. A device that
 # belongs to the very profile of its row is nobody's who was merged or erased: merging moves devices, erasing deletes
 # them.
 INTEND = (
@@ -24,18 +24,17 @@ there AS MATERIALIZED (
     + """
 UPDATE delivery d SET state = 'sending', claim_id = $3, fence = d.fence + 1, attempt = d.attempt + 1, not_before = NULL,
   first_attempt_at = person.first_attempt_at, updated_at = now()
-FROM run, (SELECT * FROM unnest($4::int[], $5::bigint[], $6::int[], $9::timestamptz[], $10::bytea[])
-  AS r (id, device_id, fence, first_attempt_at, token_hash) LIMIT cardinality($4)) AS person
-CROSS JOIN LATERAL (
-  SELECT t.ctid AS place FROM delivery t
-  WHERE t.dispatch_id = $2 AND t.profile_id = person.id AND t.device_id = person.device_id LIMIT 1) AS found
-WHERE d.dispatch_id = $2 AND d.ctid = found.place AND d.fence = person.fence AND d.state = ANY($11::text[])
-  AND (person.device_id, person.id) IN (SELECT id, profile_id FROM there)
-  AND CASE"""
+FROM (
+  SELECT $4[n] AS id, $5[n] AS device_id, ($6::int[])[n] AS fence, ($9::timestamptz[])[n] AS first_attempt_at,
+    $10[n] AS token_hash
+  FROM generate_subscripts($4, 1) AS n OFFSET 0) AS person
+WHERE d.dispatch_id = $2 AND d.profile_id = ANY($4) AND d.profile_id = person.id AND d.device_id = person.device_id
+  AND d.fence = person.fence AND d.state = ANY($11::text[]) AND EXISTS (SELECT FROM run)
+  AND CASE WHEN (person.device_id, person.id) IN (SELECT id, profile_id FROM there) THEN CASE"""
     + token_gate(token_hash="person.token_hash")
     + push_gates(person="person", matters="$7")
     + """
-  END IS NULL
+  END IS NULL ELSE false END
 RETURNING d.profile_id, d.device_id
 """
 )

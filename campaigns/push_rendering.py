@@ -32,7 +32,8 @@ from campaigns.push_payloads import (
     push_type,
     target_of,
 )
-from campaigns.templates import CONTEXT, compile_template
+from campaigns.templates import compile_template
+from campaigns.variables import CONTEXT
 from channels.base import PushMessage, PushProvider, PushType
 
 PAYLOAD_LIMIT = 4_096

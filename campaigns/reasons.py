@@ -39,6 +39,13 @@ class PauseReason(StrEnum):
     APPROVAL_MISSING = "APPROVAL_MISSING"
 
 
+class PrepareReason(StrEnum):
+    """What a campaign in PREPARING waits for before its audience is frozen."""
+
+    AWAITS_EVALUATION = "AWAITS_EVALUATION"
+    EVALUATION_HELD = "EVALUATION_HELD"
+
+
 RESOLVED_BY_HAND = "RESOLVED_BY_HAND"
 RECONCILED = "RECONCILED"
 
@@ -117,6 +124,11 @@ PAUSED: Mapping[str, str] = {
     PauseReason.APPROVAL_MISSING: "It goes to more people than may be without a second person's approval.",
     PauseReason.TOKENS_GONE: "Half of the devices or more are none of the app's, as it seems: its credential is of"
     " another app, or of another environment.",
+}
+PREPARING: Mapping[str, str] = {
+    PrepareReason.AWAITS_EVALUATION: "It waits until its dynamic segments are evaluated.",
+    PrepareReason.EVALUATION_HELD: "An evaluation that it waits for is held by the segment's change guard; approve it"
+    " with segmentEvaluationApprove, or mend the conditions.",
 }
 OF_MESSAGES: Mapping[str, str] = {**SKIPPED, **UNMADE, **REFUSED, **NOT_YET, **DOUBTS}
 """By the `reason` of a delivery."""

@@ -1,6 +1,7 @@
 """A dispatch made ready to be sent: its frozen content compiled, its links written, once a process."""
 
 import asyncio
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -100,6 +101,13 @@ async def open_lane(run: Run, *, carrier: Carrier) -> Lane:
         message = "No app has a push credential any more; set one with pushCredentialSet, then resume."
         raise CampaignError("PUSH_CREDENTIAL_MISSING", message)
     return PushLane(run, carrier.push, routes)
+
+
+async def make_ready(workspace_id: UUID, dispatch_id: UUID, *, carrier: Carrier) -> None:
+    """Do ahead what takes a process long when it sends of a dispatch for the first time: content is compiled, channels
+    are made. What stands in the way of it is told when it is to be sent."""
+    with suppress(CampaignError):
+        await open_lane(await prepare(workspace_id, dispatch_id, carrier=carrier), carrier=carrier)
 
 
 async def watch(connection: Connection, run: Run, *, carrier: Carrier) -> Breaker:

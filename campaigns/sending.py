@@ -1,6 +1,6 @@
 """Sends campaigns: `start` says yes or no at once, `deliver` does the work in bounded turns until it is done."""
 
-import logging
+import asyncio
 from datetime import datetime, timedelta
 from time import monotonic
 from uuid import UUID
@@ -12,7 +12,7 @@ from campaigns import (
     audience,
     content,
     counts,
-    ledger,
+    ending,
     lifecycle,
     placements,
     planning,
@@ -38,10 +38,8 @@ from profiles.models import Workspace
 from segments import evaluation
 from segments.models import EvaluationCause, EvaluationStatus, Segment, SegmentType
 
-logger = logging.getLogger(__name__)
 S = CampaignStatus
 
-CLOSE_BATCH = 10_000
 STARTABLE = (S.DRAFT, S.SCHEDULED, S.PENDING_APPROVAL)
 """A paused campaign is resumed, a cancelled banner reactivated: never started a second time."""
 
@@ -69,7 +67,6 @@ PREPARING = """
 SELECT d.id FROM dispatch d JOIN campaign c ON c.workspace_id = d.workspace_id AND c.id = d.campaign_id
 WHERE d.workspace_id = $1 AND d.campaign_id = $2 AND d.kind = 'SEND' AND c.status = 'PREPARING'
 """
-NOW = "SELECT now()"
 AUDIENCE = "SELECT audience FROM dispatch WHERE workspace_id = $1 AND id = $2"
 # A sign of life, unless there was none for so long ($3) that a person has to say that it goes on. Whoever has the
 # dispatch locked is one, and is not waited for: to find the twins of a ledger takes seconds.
@@ -80,8 +77,6 @@ WITH free AS (
 alive AS (UPDATE dispatch d SET heartbeat_at = now() FROM free WHERE d.workspace_id = $1 AND d.id = free.id)
 SELECT EXISTS (SELECT 1 FROM dispatch WHERE workspace_id = $1 AND id = $2 AND heartbeat_at > now() - $3::interval)
 """
-# One that was cancelled before all was written stays unplanned: its rows are not everybody.
-FINISH_DISPATCH = "UPDATE dispatch SET finished_at = $3 WHERE workspace_id = $1 AND id = $2"
 
 
 # --- starting -----------------------------------------------------------------------------------------------------
@@ -230,7 +225,14 @@ async def prepare(workspace_id: UUID, campaign_id: UUID, *, carrier: Carrier, no
     expected = dispatch_id is not None and await is_expected(
         workspace_id, campaign_id, dispatch_id, silent_after=carrier.silent_after, now=now
     )
-    if not expected or not await plan(workspace_id, dispatch_id, carrier=carrier, until=until):
+    if not expected:
+        return False
+    ahead = asyncio.create_task(runs.make_ready(workspace_id, dispatch_id, carrier=carrier))
+    try:
+        planned = await plan(workspace_id, dispatch_id, carrier=carrier, until=until)
+    finally:
+        await asyncio.gather(ahead, return_exceptions=True)
+    if not planned:
         return False
     try:
         run = await runs.prepare(workspace_id, dispatch_id, carrier=carrier)
@@ -275,8 +277,8 @@ async def work_on(
     except CampaignError as refusal:
         # Frozen content that this version refuses to compile, or the mail server to take: a person has to look, nobody
         # has failed. One that was cancelled or has expired ends all the same.
-        await close_rest(workspace_id, campaign_id, dispatch_id, now=now, until=until)
-        if not await finish(workspace_id, campaign_id, dispatch_id):
+        await ending.close_rest(workspace_id, campaign_id, dispatch_id, now=now, until=until)
+        if not await ending.finish(workspace_id, campaign_id, dispatch_id):
             await hold(workspace_id, campaign_id, reason=refusal.code, detail=refusal.message, now=now)
         return True
     async with transaction(workspace_id) as connection:
@@ -292,8 +294,8 @@ async def work_on(
             await hold(workspace_id, campaign_id, reason=sent.halted.code, detail=sent.halted.detail, now=now)
         elif monotonic() >= until or carrier.stopping.is_set():
             return False
-    await close_rest(workspace_id, campaign_id, dispatch_id, now=now, until=until)
-    await finish(workspace_id, campaign_id, dispatch_id)
+    await ending.close_rest(workspace_id, campaign_id, dispatch_id, now=now, until=until)
+    await ending.finish(workspace_id, campaign_id, dispatch_id)
     return True
 
 
@@ -306,32 +308,22 @@ async def work_on_test(
     if not await plan(workspace_id, dispatch_id, carrier=carrier, until=until):
         return False
     if not expected:
-        return await give_up(workspace_id, campaign_id, dispatch_id, reason=SkipReason.SILENT)
+        return await ending.give_up(workspace_id, campaign_id, dispatch_id, reason=SkipReason.SILENT)
     try:
         run = await runs.prepare(workspace_id, dispatch_id, carrier=carrier)
     except CampaignError:
-        return await give_up(workspace_id, campaign_id, dispatch_id, reason=SkipReason.CONTENT_REFUSED)
+        return await ending.give_up(workspace_id, campaign_id, dispatch_id, reason=SkipReason.CONTENT_REFUSED)
     try:
         lane = await runs.open_lane(run, carrier=carrier)
     except CampaignError:
-        return await give_up(workspace_id, campaign_id, dispatch_id, reason=SkipReason.NO_CREDENTIAL)
+        return await ending.give_up(workspace_id, campaign_id, dispatch_id, reason=SkipReason.NO_CREDENTIAL)
     async with transaction(workspace_id) as connection:
         breaker = await runs.watch(connection, run, carrier=carrier)
     if not lane.gate.is_shut():
         await transmit(lane, carrier, breaker=breaker, error_threshold=None, until=until)
         if monotonic() >= until or carrier.stopping.is_set():
             return False
-    await finish(workspace_id, campaign_id, dispatch_id)
-    return True
-
-
-async def give_up(workspace_id: UUID, campaign_id: UUID, dispatch_id: UUID, *, reason: SkipReason) -> bool:
-    """Settle all that has not left of a test send, at most 100 messages, and finish it; True."""
-    async with transaction(workspace_id) as connection:
-        await ledger.close_pending(
-            connection, workspace_id=workspace_id, dispatch_id=dispatch_id, reason=reason, limit=CLOSE_BATCH
-        )
-    await finish(workspace_id, campaign_id, dispatch_id)
+    await ending.finish(workspace_id, campaign_id, dispatch_id)
     return True
 
 
@@ -402,42 +394,3 @@ async def hold(workspace_id: UUID, campaign_id: UUID, *, reason: str, detail: st
         campaign = await lifecycle.find_locked(workspace_id, campaign_id)
         if campaign is not None and campaign.status in (S.PREPARING, S.SENDING):
             await lifecycle.move(connection, campaign, S.PAUSED, now=now, reason=reason, detail=detail)
-
-
-async def close_rest(workspace_id: UUID, campaign_id: UUID, dispatch_id: UUID, *, now: datetime, until: float) -> None:
-    """Settle what will not be sent any more because the campaign was cancelled or has expired."""
-    while monotonic() < until:
-        async with transaction(workspace_id) as connection:
-            campaign = await Campaign.get(workspace_id=workspace_id, id=campaign_id)
-            if campaign.status is S.CANCELLED:
-                reason = SkipReason.CANCELLED
-            elif campaign.expires_at and campaign.expires_at <= now and campaign.status is not S.PAUSED:
-                reason = SkipReason.EXPIRED
-            else:
-                return
-            closed = await ledger.close_pending(
-                connection, workspace_id=workspace_id, dispatch_id=dispatch_id, reason=reason, limit=CLOSE_BATCH
-            )
-            if closed == 0:
-                return
-
-
-async def finish(workspace_id: UUID, campaign_id: UUID, dispatch_id: UUID) -> bool:
-    """Close a dispatch that has no open row, store its counts, and its campaign is SENT (R6). False when some are."""
-    async with transaction(workspace_id) as connection:
-        campaign = await lifecycle.get_locked(workspace_id, campaign_id)
-        dispatch = await Dispatch.filter(workspace_id=workspace_id, id=dispatch_id).select_for_update().first()
-        if dispatch is None or dispatch.finished_at is not None:
-            return dispatch is not None
-        if dispatch.kind is DispatchKind.SEND and campaign.status not in (S.SENDING, S.CANCELLED):
-            return False  # paused: its last row may be settled, but whether it goes on is a person's to say
-        if dispatch.planned_at is None and campaign.status is not S.CANCELLED:
-            return False
-        if await ledger.has_open(connection, workspace_id=workspace_id, dispatch_id=dispatch_id):
-            return False
-        await counts.count(connection, workspace_id, [dispatch_id], final=True)
-        now: datetime = await connection.fetchval(NOW)  # a turn may be long: its end is not its beginning
-        await connection.execute(FINISH_DISPATCH, workspace_id, dispatch_id, now)
-        if dispatch.kind is DispatchKind.SEND and campaign.status is S.SENDING:
-            await lifecycle.move(connection, campaign, S.SENT, now=now)
-        return True

@@ -37,35 +37,9 @@ from campaigns.program import (
     to_text,
 )
 from campaigns.syntax import MOST_DEPTH, MOST_OF_OURS, MOST_TOKENS, described, parse, tag_name, unchanged
+from campaigns.variables import CONTEXT, LONGEST_NAME, TRACKED_URLS, loop_fields, one_name, unnameable
 
 MOST_LOOPS = 2
-
-CONTEXT: dict[str, frozenset[str] | None] = {
-    "profile": None,
-    "traits": None,
-    "campaign": frozenset({"name"}),
-    "sender": frozenset({"name", "address", "reply_to", "postal_address"}),
-    "unsubscribe_url": frozenset(),
-    "now": frozenset(),
-}
-"""The names a template may begin with, and their fields; None: any (a profile's traits), empty: it is a value itself.
-`profile` has external_id, email, locale, time_zone, country, city, and every trait under its own name; a trait named
-like one of these is reached by `traits`."""
-KNOWN_AS = {
-    "profile": "profile.<trait>",
-    "traits": "traits.<trait>",
-    "campaign": "campaign.name",
-    "sender": "sender.name",
-    "unsubscribe_url": "unsubscribe_url",
-    "now": "now",
-}
-PROFILE_FIELDS = frozenset({"external_id", "email", "locale", "time_zone", "country", "city"})
-"""What is a profile's own; every other field of `profile` is the trait of that name."""
-LONGEST_NAME = 200
-TRACKED_URLS = "tracked_urls"
-"""What campaigns/tracking.py calls a recipient's addresses in HTML. Users' templates know no such name, and none of
-their loops may use it."""
-LOOP_FIELDS = frozenset({"index", "index0", "first", "last", "length"})
 
 
 def compile_template(
@@ -109,11 +83,6 @@ def declared_name(name: str, *, field: tuple[str, ...]) -> str:
         message = "Name a trait or a field of the profile, such as profile.first_name or traits.address.city."
         raise CampaignError("NOT_A_VARIABLE", message, field=field)
     return one_name(root, keys)
-
-
-def one_name(root: str, keys: Sequence[str | int]) -> str:
-    """A path dotted; a trait always begins with `traits`."""
-    return dotted("traits" if root == "profile" and keys[0] not in PROFILE_FIELDS else root, keys)
 
 
 class Compiler:
@@ -299,7 +268,9 @@ class Compiler:
     def lookup(self, node: nodes.Node) -> Expression:
         """What a name stands for: in the context, or what is declared for those who lack it."""
         root, keys = self.way(node)
-        self.check_name(node, root, keys)
+        wrong = unnameable(root, keys, context=self.context, loops=self.loops)
+        if wrong:
+            raise self.refuse(node, wrong)
         found = path(root, keys)
         if root not in self.context:
             return found
@@ -326,22 +297,6 @@ class Compiler:
             raise self.refuse(node, "this has too many dots.")
         keys.reverse()
         return inner.name, keys
-
-    def check_name(self, node: nodes.Node, root: str, keys: list[str | int]) -> None:
-        """Refuse a name that no recipient could have."""
-        if root in self.loops:
-            return
-        fields = LOOP_FIELDS if root == "loop" and self.loops else self.context.get(root, frozenset())
-        if root not in self.context and not (root == "loop" and self.loops):
-            known = ", ".join(KNOWN_AS[name] for name in self.context)
-            raise self.refuse(node, f"{root} is not known; there are {known} and loop variables.")
-        if fields is None:
-            if not keys:
-                raise self.refuse(node, f"{root} is not a text; name one of its fields, as in {root}.first_name.")
-        elif not fields and keys:
-            raise self.refuse(node, f"{root} has no fields; write {{{{ {root} }}}}.")
-        elif fields and (len(keys) != 1 or keys[0] not in fields):
-            raise self.refuse(node, f"{root} has {', '.join(sorted(fields))}; write one, as in {root}.{min(fields)}.")
 
     def filtered(self, node: nodes.Filter, depth: int) -> Expression:
         known = FILTERS.get(node.name)
@@ -409,9 +364,3 @@ class Compiler:
         if isinstance(node, nodes.And):
             return lambda frame: right(frame) if truth(one := left(frame)) else one
         return lambda frame: one if truth(one := left(frame)) else right(frame)
-
-
-def loop_fields(index: int, length: int) -> dict[str, Value]:
-    """What `loop` is in round `index` (from 0) of `length`."""
-    last = index == length - 1
-    return {"index": index + 1, "index0": index, "first": index == 0, "last": last, "length": length}

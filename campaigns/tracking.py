@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from campaigns.markup import ATTRIBUTE, CLOSE, OPEN, end_of_tag, markup_spans, mask
-from campaigns.templates import TRACKED_URLS
+from campaigns.variables import TRACKED_URLS
 
 MOST_LINKS = 200
 """Different addresses of one mail, at a few microseconds each; further ones stay as they are."""

@@ -13,14 +13,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
 
-import asyncpg
-
 from campaigns import claims, ledger
 from campaigns.answers import Answer, Ready, not_begun, settle
 from campaigns.breaker import Breaker, Pause
 from campaigns.carrier import Carrier
 from campaigns.intents import Intended
 from campaigns.lanes import Lane
+from campaigns.leases import open_lease
 from campaigns.pacing import Pace
 from channels.base import Outcome, OutcomeKind, OutcomeScope
 from db.outages import is_passing
@@ -97,25 +96,13 @@ class Turn:
         """Of what runs beside the loop, when trying again cannot help."""
         self.halted: Outcome | None = None
         self.handed_over = 0
-        self.lease_ends = 0.0
         self.busy_at = 0.0
         """When something was under way last, or could be."""
-        self.claim_id = 0
         self.patience_s = FIRST_PATIENCE_S
 
     async def go(self) -> Transmitted:
-        run, carrier = self.run, self.carrier
-        began = monotonic()
-        async with transaction(run.workspace_id, generic_plans=True) as connection:
-            self.claim_id = await claims.open_claim(
-                connection,
-                workspace_id=run.workspace_id,
-                dispatch_id=run.dispatch_id,
-                owner=carrier.owner,
-                lease=carrier.lease,
-            )
-        self.lease_ends = began + carrier.lease.total_seconds()
-        heart = asyncio.create_task(self.keep_lease())
+        self.lease = await open_lease(self.run, self.carrier)
+        heart = asyncio.create_task(self.lease.keep())
         try:
             with self.lane.slots.heard_by(self.stirred):
                 await self.send_all()
@@ -126,7 +113,7 @@ class Turn:
 
     def may_go_on(self) -> bool:
         stopped = self.halted or self.breaker.pause or self.carrier.stopping.is_set()
-        return monotonic() < min(self.until, self.lease_ends) and not stopped
+        return monotonic() < min(self.until, self.lease.ends) and not stopped
 
     # The loop
 
@@ -265,13 +252,13 @@ class Turn:
         async with transaction(run.workspace_id, generic_plans=True) as connection:
             if self.unheard:
                 # Else its rows would be seen as they were before, and what is known of them be written nowhere.
-                await claims.wait_for_intents(connection, workspace_id=run.workspace_id, claim_id=self.claim_id)
+                await claims.wait_for_intents(connection, workspace_id=run.workspace_id, claim_id=self.lease.claim_id)
             if answers:
                 await ledger.record(
                     connection,
                     workspace_id=run.workspace_id,
                     dispatch_id=run.dispatch_id,
-                    claim_id=self.claim_id,
+                    claim_id=self.lease.claim_id,
                     results=[answer.result for answer in answers],
                 )
             if bad:
@@ -282,7 +269,7 @@ class Turn:
                     reason=consent.SuppressionReason.HARD_BOUNCE,
                 )
             if group:
-                intended = await self.lane.intend(connection, group, claim_id=self.claim_id)
+                intended = await self.lane.intend(connection, group, claim_id=self.lease.claim_id)
         self.unheard = False
         self.leave_behind(profile_id for profile_id, _ in intended.waiting)
         return [one for one in group if (one.intent.profile_id, one.intent.device_id) in intended.leaving]
@@ -317,7 +304,7 @@ class Turn:
                 taken = await claims.take(
                     connection,
                     **ids,
-                    claim_id=self.claim_id,
+                    claim_id=self.lease.claim_id,
                     lease=self.carrier.lease,
                     limit=self.pace.takeable(BATCH),
                 )
@@ -357,7 +344,7 @@ class Turn:
     async def send(self, ready: Ready) -> None:
         """Hand one message to the channel, unless the lease has ended: a process that was stopped and goes on."""
         one, outcome = ready.taken, None
-        if monotonic() >= self.lease_ends:
+        if self.lease.is_over():
             self.answer(Answer(not_begun(ready, "LEASE_ENDED")))
             return
         self.handed_over += 1
@@ -380,28 +367,6 @@ class Turn:
         if len(self.answers) == 1 or self.is_worth_writing():
             self.stirred.set()
 
-    async def keep_lease(self) -> None:
-        """Prolong the lease four times in its length. The local end is counted from before the question was put, so
-        that this process never believes in a lease longer than the database does (R5)."""
-        length = self.carrier.lease.total_seconds()
-        while True:
-            await asyncio.sleep(length / 4)
-            asked = monotonic()
-            try:
-                async with transaction(self.run.workspace_id, generic_plans=True) as connection:
-                    alive = await claims.extend_claim(
-                        connection,
-                        workspace_id=self.run.workspace_id,
-                        claim_id=self.claim_id,
-                        lease=self.carrier.lease,
-                    )
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-                logger.warning("lease not prolonged", extra={"dispatch_id": self.run.dispatch_id}, exc_info=True)
-                continue
-            self.lease_ends = asked + length if alive else 0.0
-            if not alive:
-                return
-
     async def wind_down(self, heart: "asyncio.Task[None]") -> None:
         """Wait for answers, write them, leave what was taken and not begun to others."""
         beside = list(self.beside.values())
@@ -412,11 +377,4 @@ class Turn:
         heart.cancel()
         await asyncio.gather(heart, return_exceptions=True)
         await self.lane.end(self.breaker)
-        async with transaction(self.run.workspace_id, generic_plans=True) as connection:
-            await claims.close_claim(
-                connection,
-                workspace_id=self.run.workspace_id,
-                dispatch_id=self.run.dispatch_id,
-                claim_id=self.claim_id,
-                settled=self.settled,
-            )
+        await self.lease.close(settled=self.settled)

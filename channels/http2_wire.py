@@ -340,7 +340,9 @@ class Connection(asyncio.Protocol):
         """Streams became free."""
         if self.draining and not self._jobs:
             self._flush()
-            self._transport.close()
+            # Not at once: where the server's end came with its GOAWAY, uvloop meets it inside of this very call, and
+            # stumbles.
+            self._loop.call_soon(self._transport.close)
         self._on_room()
 
     def _fail(self, loss: Loss) -> None:

@@ -43,6 +43,8 @@ BY_KEY = (
     "; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_seqscan = off"
     "; SET LOCAL idle_in_transaction_session_timeout = '10s'"
 )
+# Goes first: after a query it would be too late.
+AT_ONE_INSTANT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY; "
 SET_ALSO = "SELECT count(set_config(u.name, u.value, true)) FROM unnest($1::text[], $2::text[]) AS u (name, value)"
 
 made = 0
@@ -54,14 +56,17 @@ for a second one, none would ever come back."""
 
 @asynccontextmanager
 async def transaction(
-    workspace_id: UUID, *, role: Role = Role.APP, generic_plans: bool = False
+    workspace_id: UUID, *, role: Role = Role.APP, generic_plans: bool = False, at_one_instant: bool = False
 ) -> AsyncIterator[Connection]:
     """A transaction that sees and writes one workspace's rows only, as `role`.
+
+    `at_one_instant` only reads, and all its statements see what the first one sees; not within another transaction.
 
     `generic_plans` plans each statement once a connection, for statements run very often that find rows by their keys
     and need no statistics.
     """
-    async with begun(entry(role, workspace_id, generic_plans=generic_plans)) as client:
+    statements = entry(role, workspace_id, generic_plans=generic_plans)
+    async with begun(AT_ONE_INSTANT + statements if at_one_instant else statements) as client:
         yield raw_connection(client)
 
 

@@ -7,7 +7,7 @@ comes with them: other batches of this process treat them as remembered meanwhil
 who have to be made, or followed to whom they were merged into, count as remembered from then on.
 """
 
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,9 +20,9 @@ import asyncpg
 from db.transactions import Connection, across_workspaces, transaction
 from profiles.contention import Overtaken, retried
 from profiles.identities import FIND, Identities, resolve
-from profiles.packing import pack, pack_numbers, seconds_of
+from profiles.packing import pack, pack_numbers, pick, seconds_of
 from profiles.recent import Claim, Recent
-from profiles.seen import MEET_BY_ANONYMOUS_ID, MEET_BY_EXTERNAL_ID, K, Sighting, meet, write_seen
+from profiles.seen import MEET_BY_ANONYMOUS_ID, MEET_BY_EXTERNAL_ID, K, Sightings, meet, write_seen
 
 ENSURE_MONTHS = "SELECT ensure_month('event', u.at) FROM unnest($1::timestamptz[]) AS u (at)"
 MONTH_OF = attrgetter("year", "month")
@@ -103,7 +103,7 @@ class Batch(NamedTuple):
 
     def take(self, places: Sequence[int]) -> "Batch":
         """The events at `places`."""
-        columns: Iterable[Sequence[Any]] = ([column[place] for place in places] for column in self)
+        columns: Iterable[Sequence[Any]] = (pick(column, places) for column in self)
         return Batch(*columns)
 
 
@@ -196,15 +196,16 @@ async def ingest(
     """Write events whose keys are written; also whom they are about. Raises Overtaken."""
     if not batch.message_ids:
         return Written(), Identities()
-    instants = seconds_of(batch.times)
+    instants: Sequence[float] = seconds_of(batch.times)
+    seen_at = until(now, instants)
     external_ids, anonymous_ids = names_of(batch)
     known, visitors = MET.recall(workspace_id, external_ids), VISITORS.recall(workspace_id, anonymous_ids)
     # Both before anything is waited for, so that nobody waits for who comes later.
     mine = claim.take(external_ids - known.keys(), known)
-    my_visitors = visits.take(anonymous_ids - visitors.keys(), visitors)
+    visiting = visits.take(anonymous_ids - visitors.keys(), visitors)
     met = Identities(
-        {**await meet(connection, MEET_BY_EXTERNAL_ID, about(mine, batch.external_ids, batch, instants, now))},
-        {**await meet(connection, MEET_BY_ANONYMOUS_ID, about(my_visitors, batch.anonymous_ids, batch, instants, now))},
+        {**await meet(connection, MEET_BY_EXTERNAL_ID, about(mine, batch.external_ids, batch, seen_at))},
+        {**await meet(connection, MEET_BY_ANONYMOUS_ID, about(visiting, batch.anonymous_ids, batch, seen_at))},
     )
     unmet = await resolve(
         connection,
@@ -218,10 +219,11 @@ async def ingest(
         {**known, **met.by_external_id, **unmet.by_external_id},
         {**visitors, **met.by_anonymous_id, **unmet.by_anonymous_id},
     )
-    found = [
-        people.by_external_id[external_id] if external_id is not None else people.by_anonymous_id[anonymous_id or ""]
-        for external_id, anonymous_id in zip(batch.external_ids, batch.anonymous_ids, strict=True)
-    ]
+    # Each has one of the two names, and no id is 0.
+    by_external_id: Mapping[Any, int | None] = people.by_external_id
+    by_anonymous_id: Mapping[Any, int | None] = people.by_anonymous_id
+    ids = zip(map(by_external_id.get, batch.external_ids), map(by_anonymous_id.get, batch.anonymous_ids), strict=True)
+    found = [known or visitor for known, visitor in ids]
     erased: frozenset[str] = frozenset()
     if None in found:
         erased = frozenset(one for one, id in zip(batch.message_ids, found, strict=True) if id is None)
@@ -229,46 +231,47 @@ async def ingest(
         kept = [place for place, id in enumerate(found) if id is not None]
         if not kept:
             return Written(erased=erased), people
-        batch, instants = batch.take(kept), [instants[place] for place in kept]
+        batch, instants, seen_at = batch.take(kept), pick(instants, kept), pick(seen_at, kept)
     profile_ids = [id for id in found if id is not None]
     message_ids, _, _, names, _, *texts = batch
     numbers = (pack_numbers(profile_ids), pack_numbers(instants), pack_numbers(sorted(set(profile_ids))))
     await connection.execute(INSERT_EVENTS, workspace_id, now, *numbers, *pack(message_ids, names, *texts))
     # Those met above are left out, by the name they were met by: under another one they have told something else.
-    others = [
-        None if external_id in met.by_external_id or anonymous_id in met.by_anonymous_id else id
-        for id, external_id, anonymous_id in zip(profile_ids, batch.external_ids, batch.anonymous_ids, strict=True)
-    ]
+    called = enumerate(zip(batch.external_ids, batch.anonymous_ids, strict=True))
+    others = [at for at, (one, other) in called if one not in met.by_external_id and other not in met.by_anonymous_id]
     await claim.turn()
     await visits.turn()
-    await write_seen(connection, workspace_id, about(set(others), others, batch, instants, now))
+    await write_seen(connection, workspace_id, sightings(others, profile_ids, batch, seen_at))
     return Written(len(message_ids), erased), people
 
 
 def about(
-    people: Container[K | None], named: Sequence[K | None], batch: Batch, instants: Sequence[float], now: datetime
-) -> list[Sighting[K]]:
+    people: Container[K | None], named: Sequence[K | None], batch: Batch, instants: Sequence[float]
+) -> Sightings[K]:
     """What the events tell that are about `people`; `named` says whom each is about."""
-    columns = (batch.device_types, batch.browsers, batch.countries, batch.cities)
-    return [
-        (who, at, device_type, browser, country, city)
-        for who, at, device_type, browser, country, city in zip(named, until(now, instants), *columns, strict=True)
-        if who is not None and who in people
-    ]
+    return sightings([place for place, who in enumerate(named) if who in people], named, batch, instants)
 
 
-def until(now: datetime, instants: Sequence[float]) -> list[float]:
+def sightings(
+    places: Sequence[int], named: Sequence[K | None], batch: Batch, instants: Sequence[float]
+) -> Sightings[K]:
+    """What the events at `places` tell of those whom `named` names there."""
+    columns: Iterable[Sequence[Any]] = (
+        named, instants, batch.device_types, batch.browsers, batch.countries, batch.cities
+    )  # fmt: skip
+    return Sightings(*(pick(column, places) for column in columns))
+
+
+def until(now: datetime, instants: Sequence[float]) -> Sequence[float]:
     """The instants, none past `now`: the clocks of phones may be ahead."""
     latest = now.timestamp()
-    return [at if at < latest else latest for at in instants]
+    return instants if max(instants, default=latest) <= latest else [at if at < latest else latest for at in instants]
 
 
 def names_of(batch: Batch) -> tuple[set[str], set[str]]:
     """External and anonymous ids."""
-    return (
-        {name for name in batch.external_ids if name is not None},
-        {name for name in batch.anonymous_ids if name is not None},
-    )
+    external_ids, anonymous_ids = set[Any](batch.external_ids), set[Any](batch.anonymous_ids)
+    return external_ids - {None}, anonymous_ids - {None}
 
 
 def remember(workspace_id: UUID, people: Identities) -> None:

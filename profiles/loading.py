@@ -27,7 +27,7 @@ from profiles.identities import FIND, resolve, write_touched
 from profiles.ingestion import DELETE_KEYS, INSERT_KEYS, INSERT_NEW_KEYS, until
 from profiles.packing import pack, seconds_of
 from profiles.patches import ColumnValue, Patch
-from profiles.seen import COLUMNS, write_seen
+from profiles.seen import COLUMNS, Sightings, write_seen
 from profiles.storing import store
 
 T = TypeVar("T")
@@ -380,7 +380,7 @@ async def load_events(
     nothing = [None] * len(profile_ids)
     seen = (events.texts.get(name, nothing) for name in COLUMNS)
     instants = until(now, seconds_of(events.times))
-    await write_seen(connection, workspace_id, list(zip(profile_ids, instants, *seen, strict=True)))
+    await write_seen(connection, workspace_id, Sightings(profile_ids, instants, *seen))
     return LoadedEvents(len(events.message_ids), erased)
 
 

@@ -33,7 +33,7 @@ class Recent:
         self._old: dict[UUID, dict[str, int]] = {}
         self._names = 0
         self._connections = 0
-        self._claimed: dict[UUID, dict[str, Claim]] = {}
+        self._under_way: dict[UUID, list[Claim]] = {}
 
     def recall(self, workspace_id: UUID, names: Iterable[str]) -> dict[str, int]:
         """Those of `names` that are known, with whom they meant. Asked inside of the transaction that builds on it."""
@@ -42,12 +42,16 @@ class Recent:
             self._connections = connections_made()
             self._young, self._old, self._names = {}, {}, 0
         young, old = self._young.get(workspace_id, {}), self._old.get(workspace_id, {})
-        return {name: id for name in names if (id := young.get(name) or old.get(name))}
+        # Sets are compared without a step of Python a name.
+        wanted = set(names)
+        recalled = {name: old[name] for name in old.keys() & wanted} if old else {}
+        recalled.update([(name, young[name]) for name in young.keys() & wanted])
+        return recalled
 
     @contextmanager
     def claim(self, workspace_id: UUID) -> Iterator["Claim"]:
         """A batch's claim, good until the block ends, which is when its transaction has ended."""
-        claim = Claim(self._claimed.setdefault(workspace_id, {}))
+        claim = Claim(self._under_way.setdefault(workspace_id, []))
         try:
             yield claim
         finally:
@@ -79,22 +83,23 @@ class Claim:
     wants at its end, and nobody waits there for who waits in here.
     """
 
-    def __init__(self, claimed: dict[str, "Claim"]) -> None:
-        self._claimed = claimed
-        self._mine: set[str] = set()
-        self._before: set[Claim] = set()
+    def __init__(self, under_way: list["Claim"]) -> None:
+        self._under_way = under_way
+        self._names: set[str] = set()
+        self._before: list[Claim] = []
         self._ended = asyncio.Event()
+        under_way.append(self)
 
     def take(self, names: set[str], others: Collection[str] = ()) -> set[str]:
-        """Those of `names` that nobody else under way has come with. Whoever comes with one of them, or of `others`,
-        from now on waits for this batch."""
-        wanted = names.union(others)
-        taken = self._claimed.keys() & wanted
-        self._before.update(self._claimed[name] for name in taken)
-        self._before.discard(self)
-        self._claimed.update(dict.fromkeys(wanted, self))
-        self._mine |= wanted
-        return names - taken
+        """Those of `names` that nobody else under way has come with; once a claim. Whoever comes with one of them, or
+        of `others`, from now on waits for this batch."""
+        free, wanted = set(names), names.union(others)
+        for other in self._under_way:
+            if other is not self and not wanted.isdisjoint(other._names):
+                self._before.append(other)
+                free -= other._names
+        self._names = wanted
+        return free
 
     async def turn(self) -> None:
         """Return when all have ended who had taken names before that this one wanted too, or after a while.
@@ -109,10 +114,8 @@ class Claim:
 
     def release(self) -> None:
         """Let go of the names, and of the claims before, which whoever waits for this one would keep with it."""
-        for name in self._mine:
-            # Who came later waits for this one, and is whom the next one waits for.
-            if self._claimed.get(name) is self:
-                del self._claimed[name]
-        self._mine.clear()
+        if self in self._under_way:
+            self._under_way.remove(self)
+        self._names = set()
         self._before.clear()
         self._ended.set()

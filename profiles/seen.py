@@ -1,20 +1,34 @@
 """When people were first and last seen, and with what and where last: moved along as their events come in."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
-from operator import itemgetter
-from typing import TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 from uuid import UUID
 
 from db.transactions import Connection
 from profiles.contention import Overtaken
-from profiles.packing import pack, pack_numbers
+from profiles.packing import pack, pack_numbers, pick
 
 K = TypeVar("K", int, str)
 
-Sighting = tuple[K, float, str | None, str | None, str | None, str | None]
-"""What one event tells of its person: profile id or name, seconds since 1970 and never past now, device type, browser,
-country, city."""
+
+class Sightings(NamedTuple, Generic[K]):
+    """What events tell of their people, as columns of one length."""
+
+    who: Sequence[K]
+    """Profile ids or names."""
+    instants: Sequence[float]
+    """Seconds since 1970, none past now."""
+    device_types: Sequence[str | None]
+    browsers: Sequence[str | None]
+    countries: Sequence[str | None]
+    cities: Sequence[str | None]
+
+    def take(self, places: Sequence[int]) -> "Sightings[K]":
+        """Those at `places`."""
+        columns: Iterable[Sequence[Any]] = (pick(column, places) for column in self)
+        return Sightings(*columns)
+
 
 SEEN_TO = timedelta(minutes=1)
 """So much later than a person's last time an event must be to move it, when it tells nothing else: a page view every
@@ -84,54 +98,64 @@ SELECT EXISTS (SELECT FROM written WHERE was IS NULL OR merged_into IS NOT NULL 
 """
 
 
-async def meet(connection: Connection, statement: str, sightings: Sequence[Sighting[str]]) -> dict[str, int]:
+async def meet(connection: Connection, statement: str, sightings: Sightings[str]) -> dict[str, int]:
     """Profile ids by name, of those people who are known by these names and live; their times are moved as by
     `write_seen`, only that each is moved.
 
     `statement` says what kind of name it is. Of two names of one person perhaps only one is answered. Locks the people
     until the transaction ends.
     """
-    if not sightings:
+    if not sightings.who:
         return {}
     return dict(await connection.fetch(statement, *packed(sightings)))
 
 
-async def write_seen(connection: Connection, workspace_id: UUID, sightings: Sequence[Sighting[int]]) -> None:
+async def write_seen(connection: Connection, workspace_id: UUID, sightings: Sightings[int]) -> None:
     """Move each person's first and last time apart as far as these reach, the last one if that is `SEEN_TO` or more,
     and take over with what and where they were seen last.
 
     Of what and where, the value of a batch counts as later than the one before if the batch reaches as far as anything
     before. Locks the people until the transaction ends. Raises Overtaken if one of them is merged, erased or nobody.
     """
-    if not sightings:
+    if not sightings.who:
         return
     if await connection.fetchval(WRITE_SEEN, *packed(sightings), workspace_id):
         raise Overtaken
 
 
-def packed(sightings: Sequence[Sighting[K]]) -> list[str]:
+def packed(sightings: Sightings[K]) -> list[str]:
     """$1 to $8 of the statements above: whom these are about, each once, and what they tell of each.
 
     In one order: a second batch about the same people waits for the first, never each for the other.
     """
-    if len({sighting[0] for sighting in sightings}) == len(sightings):
-        people, instants, *columns = zip(*sorted(sightings, key=itemgetter(0)), strict=True)
-        separator, who, *texts = pack(list(map(str, people)), *columns)
-        times = pack_numbers(instants)
+    everybody, instants = sightings.who, sightings.instants
+    columns: tuple[Sequence[str | None], ...] = sightings[2:]
+    if len(set(everybody)) == len(everybody):
+        order = sorted(range(len(everybody)), key=everybody.__getitem__)
+        separator, who, *texts = pack(*(pick(column, order) for column in (list(map(str, everybody)), *columns)))
+        times = pack_numbers(pick(instants, order))
         return [separator, who, times, times, *texts]
     # In the order of time, so that what comes later stands.
-    people, instants, *columns = zip(*sorted(sightings, key=itemgetter(1)), strict=True)
-    latest: dict[K, float] = dict(zip(people, instants, strict=True))
-    earliest: dict[K, float] = dict(zip(reversed(people), reversed(instants), strict=True))
-    each = sorted(latest)
+    order = sorted(range(len(everybody)), key=instants.__getitem__)
+    people = pick(everybody, order)
+    last = dict(zip(people, order, strict=True))
+    first = dict(zip(reversed(people), reversed(order), strict=True))
+    each = sorted(last)
+    lasts = [last[one] for one in each]
+    earliest, latest = pick(instants, [first[one] for one in each]), pick(instants, lasts)
     separator, who, *texts = pack(
-        list(map(str, each)), *(list(map(last(people, column).get, each)) for column in columns)
+        list(map(str, each)), *(told_last(column, each, lasts, people, order) for column in columns)
     )
-    firsts, lasts = ([at[one] for one in each] for at in (earliest, latest))
-    return [separator, who, pack_numbers(firsts), pack_numbers(lasts), *texts]
+    return [separator, who, pack_numbers(earliest), pack_numbers(latest), *texts]
 
 
-def last(people: Sequence[K], column: Sequence[str | None]) -> dict[K, str | None]:
-    """The last text of each person's, where there is one."""
-    pairs = zip(people, column, strict=True)
-    return {one: text for one, text in pairs if text is not None} if None in column else dict(pairs)
+def told_last(
+    column: Sequence[str | None], each: Sequence[K], lasts: Sequence[int], people: Sequence[K], order: Sequence[int]
+) -> Sequence[str | None]:
+    """The last text of each person's, where there is one. `lasts` is where each was seen last, `order` the places in
+    the order of time and `people` who is there."""
+    texts = pick(column, lasts)
+    if None not in texts:
+        return texts
+    pairs = zip(people, pick(column, order), strict=True)
+    return list(map({one: text for one, text in pairs if text is not None}.get, each))

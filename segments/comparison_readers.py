@@ -13,7 +13,6 @@ from segments.json_values import (
     kind_of,
     list_of,
     number_of,
-    object_of,
     refusal,
     scalar_of,
     storable,
@@ -177,11 +176,10 @@ def bounds(json: object, path: Path) -> tuple[Number, Number]:
 
 def span(json: object, path: Path, *, what: str) -> tuple[int, Unit]:
     """How many of which unit; `what` it is of is named in refusals, such as "A window"."""
-    spans = object_of(json, path)
-    if len(spans) != 1 or not spans.keys() <= set(Unit):
+    if not isinstance(json, dict) or len(json) != 1 or not json.keys() <= set(Unit):
         message = f'{what} is one of {", ".join(Unit)} and how many, such as {{"days": 30}}.'
         raise refusal("INVALID_WINDOW", message, path)
-    ((unit, number),) = spans.items()
+    ((unit, number),) = json.items()
     value = number_of(number, (*path, unit))
     if isinstance(value, float) or value < 1 or value > LONGEST_WINDOW / timedelta(**{unit: 1}):
         message = f"{what} is a whole number from 1 up, and at most {LONGEST_WINDOW.days} days long."

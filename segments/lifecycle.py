@@ -284,9 +284,10 @@ async def move(
     connection: Connection, segment: Segment, to: SegmentStatus, *, next_run_at: datetime | None, now: datetime
 ) -> Segment:
     """Change the status of a locked segment; leaving ACTIVE ends its open evaluation. Raises IllegalMove."""
+    if segment.status is to:
+        raise IllegalMove(f"The segment is {to} already; nothing is left to do.")
     if to not in MOVES[segment.status]:
-        allowed = ", ".join(sorted(MOVES[segment.status]))
-        raise IllegalMove(f"A segment that is {segment.status} can become {allowed}; not {to}.")
+        raise IllegalMove(f"A segment that is {segment.status} cannot become {to}; unpublish it first.")
     await connection.execute(MOVE, segment.workspace_id, segment.id, to.value, next_run_at, now)
     if segment.status is S.ACTIVE:
         message = f"The segment became {to} before it was evaluated; activate it to evaluate it."

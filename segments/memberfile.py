@@ -38,7 +38,7 @@ def read_rows(text: str, column: str) -> Iterator[Row | Reject]:
     try:
         header = [name.strip() for name in next(reader, [])]
         if column not in header:
-            message = f"The first line must name the columns, one of them {column!r}."
+            message = f"The first line must name the columns, parted by commas, one of them {column!r}."
             raise SegmentError("INVALID_CSV", message, field=("text",))
         at = header.index(column)
         found = 0
@@ -65,6 +65,5 @@ def row_at(line: int, row: list[str], at: int) -> Row | Reject:
 
 
 def unknown_at(row: Row) -> Reject:
-    return Reject(
-        row.line, row.value, "UNKNOWN_PROFILE", "Nobody of the segment's brand has this external id; upsert it first."
-    )
+    reason = "Nobody has this external id, or nobody of the segment's brand; upsert the profile first."
+    return Reject(row.line, row.value, "UNKNOWN_PROFILE", reason)

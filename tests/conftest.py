@@ -10,7 +10,9 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
-import redis.asyncio
+import redis
+from hypothesis.internal.conjecture import engine
+from tortoise.apps import Apps
 
 from app.embedded import Server, start_postgres, start_valkey
 from app.tables import MODEL_MODULES
@@ -26,6 +28,49 @@ SERVER = {
     # All of them are looked through for each database that is copied or dropped: 23 ms of processor time, not 38.
     "shared_buffers": "32MB",
 }
+
+# Tests of ten seconds and more, by what they take.
+LONG = (
+    "tests/segments/test_oracle.py",
+    "tests/campaigns/test_ledger_machine.py",
+    "tests/app/test_api_isolation.py",
+    "tests/app/test_api_fuzzing.py",
+    "tests/app/test_cli.py",
+    "tests/campaigns/test_fuzzed_templates.py",
+    "tests/app/test_api_server.py",
+    "tests/app/test_api_subscriptions.py::test_both_ways_work_on_a_real_server",
+)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def short_shrinking() -> Iterator[None]:
+    """Whoever waits for a failure of an example on a database waits a minute for its smallest form, not five."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "MAX_SHRINKING_SECONDS", 60)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def models_built_once() -> Iterator[None]:
+    """Tortoise builds its models' filters and queries at each start. They are the same for every database, and take
+    longer than all else of opening one (10 ms, 1,400 times)."""
+    build, built = Apps._build_initial_querysets, set[type]()
+
+    def build_new(apps: Apps) -> None:
+        models = set(apps.get_models_iterable())
+        if not models <= built:
+            build(apps)
+            built.update(models)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Apps, "_build_initial_querysets", build_new)
+        yield
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long tests first: one that begins last keeps the suite waiting with a single process at work. Groups of several
+    tests come before all others anyway (pytest-xdist, LoadScopeScheduling.schedule)."""
+    items.sort(key=lambda item: next((place for place, name in enumerate(LONG) if name in item.nodeid), len(LONG)))
 
 
 def pytest_collection_finish() -> None:
@@ -95,14 +140,19 @@ def databases(servers: Servers) -> Iterator[Databases]:
         yield made
 
 
+@pytest.fixture(scope="session")
+def valkey(servers: Servers) -> Iterator[redis.Redis]:
+    """A connection that is kept from test to test."""
+    with redis.Redis.from_url(servers.valkey.url) as client:
+        yield client
+
+
 @pytest.fixture
-async def database(servers: Servers, databases: Databases) -> AsyncIterator[Database]:
+async def database(servers: Servers, databases: Databases, valkey: redis.Redis) -> AsyncIterator[Database]:
     """A copy of the migrated template, dropped after the test."""
     name = databases.take()
     url = database_url(servers.postgres.url, name, login="muster")
-    flush = redis.asyncio.from_url(servers.valkey.url)
-    await flush.flushall()
-    await flush.aclose()
+    valkey.flushall()
     await open_database(url, model_modules=MODEL_MODULES)
     try:
         yield Database(url, database_url(servers.postgres.url, name), servers.valkey.url)

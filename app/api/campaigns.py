@@ -52,6 +52,7 @@ from campaigns.banner_counts import BannerCounts as CountsRow
 from campaigns.banner_rules import BannerRules as RulesRow
 from campaigns.models import Campaign as CampaignRow
 from campaigns.resolving import Resolved
+from campaigns.statuses import Standing
 from profiles.keys import Scope
 
 
@@ -114,11 +115,6 @@ class Campaign(Node):
     name: str = about("Its name.")
     channel: CampaignChannel = about("How it reaches people; follows from its content.")
     status: CampaignStatus = about("How far it is.")
-    status_reason: str | None = about(
-        "Why it is so, for programs: of a paused one BY_HAND, MISSED, SILENT, ERROR_THRESHOLD, RENDER_FAILURES or a"
-        " code of the mail server's; null when there is nothing to say."
-    )
-    status_detail: str | None = about("Why it is so, for people.")
     topic: str = about("What recipients unsubscribe from, such as newsletter.")
     class_: CampaignClass = about("What kind of message it is by law.", name="class")
     content_version: int = about("Grows with every change of the content.")
@@ -148,8 +144,6 @@ class Campaign(Node):
             name=row.name,
             channel=row.channel,
             status=row.status,
-            status_reason=row.status_reason,
-            status_detail=row.status_detail,
             topic=row.topic,
             class_=row.class_,
             content_version=row.content_version,
@@ -168,6 +162,23 @@ class Campaign(Node):
             started_at=row.started_at,
             finished_at=row.finished_at,
         )
+
+    @resolved
+    async def status_reason(self, info: Info) -> str | None:
+        """Why it is so, for programs: of a paused one BY_HAND, MISSED, SILENT, ERROR_THRESHOLD, RENDER_FAILURES or a
+        code of the mail server's; of one that is prepared AWAITS_EVALUATION or EVALUATION_HELD; null when there is
+        nothing to say."""
+        return (await self.standing(info)).reason
+
+    @resolved
+    async def status_detail(self, info: Info) -> str | None:
+        """Why it is so, for people."""
+        return (await self.standing(info)).detail
+
+    async def standing(self, info: Info) -> Standing:
+        """How it stands, and if it is prepared, what it waits for: that is looked up."""
+        found = await info.context.loaders.standings.load(self.key) if self.status is CampaignStatus.PREPARING else None
+        return found or Standing(self.row.status, self.row.status_reason, self.row.status_detail)
 
     @resolved
     def content(self) -> CampaignContent:

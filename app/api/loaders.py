@@ -8,7 +8,7 @@ from uuid import UUID
 
 from strawberry.dataloader import DataLoader
 
-from campaigns import banner_counts, counts, deliveries, placements, responses, senders
+from campaigns import banner_counts, counts, deliveries, placements, responses, senders, statuses
 from campaigns import listing as campaign_listing
 from campaigns.models import Campaign
 from profiles import brands, consent, devices, keys, profiles
@@ -54,6 +54,7 @@ class Loaders:
         self.placements = gathered(placements.load, workspace_id)
         self.rotations = gathered(partial(placements.rotations, now=now), workspace_id)
         self.campaigns = DataLoader(load_fn=partial(self.load_campaigns, workspace_id), max_batch_size=MOST_AT_ONCE)
+        self.standings = gathered(statuses.of_campaigns, workspace_id)
         self.targets = gathered(campaign_listing.load_targets, workspace_id)
         self.runs = gathered(counts.runs, workspace_id)
         self.responses = gathered(responses.of_campaigns, workspace_id)

@@ -5,16 +5,18 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pyroaring import BitMap
 
 from db.idsets import unpack
-from segments.engines import folding
 from segments.engines.event_rows import Reading
-from segments.engines.folding import Tally
 from segments.engines.queries import Part
 from segments.engines.scans import Scan
+
+if TYPE_CHECKING:
+    # Brings numpy, 10 MB that a process without answers to fold need not have: imported in the threads that fold.
+    from segments.engines.folding import Tally
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +58,20 @@ class Gathering:
             if self.missing[piece.whole]:
                 self.tallies[piece.whole] = tallies
             else:
-                self.note(piece, await asyncio.to_thread(folding.who_meets, reading, tallies, self.now))
+                self.note(piece, await asyncio.to_thread(who_meets, reading, tallies, self.now))
 
     def note(self, piece: Piece, answers: Iterable[BitMap]) -> None:
         for place, ids in zip(piece.scan.places, answers, strict=True):
             self.found[place] |= ids
 
 
-def fold_more(reading: Reading, known: list[Tally], row: Sequence[Any], now: datetime) -> list[Tally]:
+def fold_more(reading: Reading, known: "list[Tally]", row: Sequence[Any], now: datetime) -> "list[Tally]":
+    from segments.engines import folding
+
     return folding.merged(reading, known, folding.fold(reading, row, now))
+
+
+def who_meets(reading: Reading, tallies: "list[Tally]", now: datetime) -> list[BitMap]:
+    from segments.engines import folding
+
+    return folding.who_meets(reading, tallies, now)

@@ -8,11 +8,8 @@ from typing import Any
 
 from app.api.scalars import write_instant
 from app.resources import segment_sources
-from segments import cycles
+from segments import cycles, pulse
 from tests.app.caller import Caller
-
-VISITOR = "visitor"
-"""How a member without an external id is called."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +28,6 @@ class Somebody:
     traits: Mapping[str, Any] = field(default_factory=dict)
     events: Sequence[Did] = ()
     profile: Mapping[str, Any] = field(default_factory=dict)
-    anonymous: bool = False
 
 
 MESSAGES = count(1)
@@ -39,15 +35,14 @@ MESSAGES = count(1)
 
 async def make_people(console: Caller, people: Mapping[str, Somebody], *, now: datetime) -> None:
     """Make these people, by external id, and let them do what they did."""
-    named = {name: one for name, one in people.items() if not one.anonymous}
-    if named:
+    if people:
         await console.data(
             "ProfilesUpsert",
             input={
                 "profiles": [
                     {"externalId": name, "traits": {key: dated(value, now) for key, value in one.traits.items()}}
                     | dict(one.profile)
-                    for name, one in named.items()
+                    for name, one in people.items()
                 ]
             },
         )
@@ -55,7 +50,7 @@ async def make_people(console: Caller, people: Mapping[str, Somebody], *, now: d
         {
             "messageId": f"message {next(MESSAGES)}",
             "name": event.name,
-            ("anonymousId" if one.anonymous else "externalId"): name,
+            "externalId": name,
             "occurredAt": write_instant(now - event.ago),
         }
         | dict(event.more)
@@ -89,8 +84,14 @@ async def evaluate(console: Caller) -> None:
         continue
 
 
+async def follow(console: Caller) -> None:
+    """What a worker does every second."""
+    while (done := await pulse.beat(console.workspace_id, sources=segment_sources())) is not None and done.more:
+        continue
+
+
 async def members(console: Caller, segment_id: str) -> set[str]:
-    """External ids of the members, as the API lists them."""
+    """External ids of the members, who all have one, as the API lists them."""
     page = (await console.data("SegmentMembers", id=segment_id, first=100))["members"]
     assert not page["pageInfo"]["hasNextPage"]
-    return {edge["node"]["externalId"] or VISITOR for edge in page["edges"]}
+    return {edge["node"]["externalId"] for edge in page["edges"]}

@@ -33,7 +33,7 @@ DOCUMENTS: dict[str, Hostile] = {
     "1000 aliases": Hostile("{ " + " ".join(f"a{n}: workspace {{ id }}" for n in range(1000)) + " }", TOO_COMPLEX),
     "60 aliases": Hostile("{ " + " ".join(f"a{n}: workspace {{ id }}" for n in range(60)) + " }", TOO_COMPLEX),
     "the same field 10000 times": Hostile("{ " + "workspace { id } " * 10_000 + "}", TOO_COMPLEX),
-    "the same field 140 times": Hostile("{ " + "workspace { id } " * 140 + "}", TOO_COMPLEX),
+    "the same field 120 times": Hostile("{ " + "workspace { id } " * 120 + "}", TOO_COMPLEX),
     "5000 directives": Hostile("{ workspace " + "@include(if: true) " * 5000 + "{ id } }", TOO_COMPLEX),
     "100 unknown directives": Hostile("{ workspace " + "@x " * 100 + "{ id } }", TOO_COMPLEX),
     "circular fragments": Hostile(
@@ -41,21 +41,21 @@ DOCUMENTS: dict[str, Hostile] = {
     ),
     "circular fragments that each spread all": Hostile(
         "{ workspace { ...F0 } }"
-        + "".join(f" fragment F{n} on Workspace {{ {' '.join(f'...F{m}' for m in range(15))} }}" for n in range(15)),
+        + "".join(f" fragment F{n} on Workspace {{ {' '.join(f'...F{m}' for m in range(14))} }}" for n in range(14)),
         TOO_COMPLEX,
     ),
     **{f"fragments that double {n} times": Hostile(doubling(n), TOO_COMPLEX) for n in (10, 14, 16, 18, 20, 22, 40)},
     "fragments that double to nothing": Hostile(doubling(40, "...Nope"), TOO_COMPLEX),
-    "fragments that all ask for the same": Hostile(fragments(55, "id name"), TOO_COMPLEX),
-    "fragments that each ask for something else": Hostile(fragments(55, "xN"), TOO_COMPLEX),
+    "fragments that all ask for the same": Hostile(fragments(48, "id name"), TOO_COMPLEX),
+    "fragments that each ask for something else": Hostile(fragments(48, "xN"), TOO_COMPLEX),
     "60 levels": Hostile("{ segments { edges " * 30 + "{ cursor }" + " } }" * 30, TOO_COMPLEX),
-    "inline fragments 110 deep": Hostile(
-        "{ workspace { " + "... on Workspace { " * 110 + "id" + " }" * 110 + " } }", TOO_COMPLEX
+    "inline fragments 90 deep": Hostile(
+        "{ workspace { " + "... on Workspace { " * 90 + "id" + " }" * 90 + " } }", TOO_COMPLEX
     ),
     "fields that overlap 150 times": Hostile(
         "{ " + " ".join(f"workspace {{ name c{n}: id }}" for n in range(150)) + " }"
     ),
-    "70 operations": Hostile(" ".join(f"query Q{n} {{ workspace {{ id }} }}" for n in range(70)), TOO_COMPLEX),
+    "60 operations": Hostile(" ".join(f"query Q{n} {{ workspace {{ id }} }}" for n in range(60)), TOO_COMPLEX),
     "operations that share a chain of fragments": Hostile(
         " ".join(f"query Q{n} {{ workspace {{ ...F0 }} }}" for n in range(12))
         + "".join(f" fragment F{n} on Workspace {{ ...F{n + 1} }}" for n in range(40))

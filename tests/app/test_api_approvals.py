@@ -217,7 +217,7 @@ async def test_a_schedule_whose_audience_grew_waits_for_a_second_person(
     )
     assert "It was approved for 2." in (await console.data("Campaign", id=large))["statusDetail"]
     # It waits for its segment; nobody knows yet.
-    assert await state(console, unknown) == ("PREPARING", None, False)
+    assert await state(console, unknown) == ("PREPARING", "AWAITS_EVALUATION", False)
     assert (await work(console, small)).recipients == []
     for one in (small, large):
         assert await console.refusal("CampaignResume", input={"id": one}) == ("APPROVAL_MISSING", ["input", "id"])

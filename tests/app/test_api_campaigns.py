@@ -134,7 +134,7 @@ async def test_a_test_without_recipients_is_refused(console: Caller) -> None:
 
 
 async def test_a_schedule_is_made_changed_and_taken_back(console: Caller) -> None:
-    """S3-24, S3-25."""
+    """S3-24."""
     one = await make(console, expiresAt=instant(days=2))
     first = await console.data("CampaignSchedule", input={"id": one, "at": instant(hours=1), "timeZone": "Asia/Tokyo"})
     assert (first["campaign"]["status"], first["campaign"]["timeZone"]) == ("SCHEDULED", "Asia/Tokyo")

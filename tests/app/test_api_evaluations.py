@@ -7,15 +7,16 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from app.resources import segment_sources
-from segments import pulse
 from tests.app.caller import Caller
-from tests.app.filling import members
+from tests.app.filling import follow, members
+from tests.app.test_api_campaigns import sender
+from tests.app.test_api_campaigns import work as sent_by_workers
 from tests.workers.worker import Worker
 from workers import jobs
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 PREMIUM = {"trait": {"key": "plan", "operator": "EQUALS", "value": "premium"}}
+EMAIL = {"email": {"subject": "Hello", "html": "<p>Hi</p>"}}
 
 
 def plan(name: str) -> dict[str, Any]:
@@ -44,12 +45,6 @@ async def activate(console: Caller, segment_id: str) -> dict[str, Any]:
     await work(console)
     found: dict[str, Any] = await console.data("Segment", id=segment_id)
     return found
-
-
-async def follow(console: Caller) -> None:
-    """What a worker does every second."""
-    while (done := await pulse.beat(console.workspace_id, sources=segment_sources())) is not None and done.more:
-        continue
 
 
 def instant(text: str) -> datetime:
@@ -232,6 +227,22 @@ async def test_segments_that_name_others_are_evaluated_after_them_and_follow(con
     assert await members(console, second) == {"bob", "eve"}
 
 
+async def test_a_merge_takes_the_place_of_the_one_who_is_gone_in_every_segment(console: Caller) -> None:
+    await people(console, "ada", plan="premium")
+    await people(console, "guest", "eve")
+    rule = await make(console)
+    await activate(console, rule)
+    made = await console.data("SegmentCreate", input={"name": "Guests", "type": "STATIC"})
+    curated: str = made["segment"]["id"]
+    await console.data("SegmentMembersAdd", input={"id": curated, "externalIds": ["guest", "eve"]})
+    ids = {name: (await console.data("Profile", externalId=name))["id"] for name in ("ada", "guest")}
+    await console.data("ProfileMerge", input={"loserId": ids["guest"], "winnerId": ids["ada"]})
+    await follow(console)
+    assert (await members(console, rule), await members(console, curated)) == ({"ada"}, {"ada", "eve"})
+    segments = (await console.data("Profile", externalId="ada"))["segments"]
+    assert sorted(one["name"] for one in segments) == ["Guests", "Premium"]
+
+
 # --- the guard ----------------------------------------------------------------------------------------------------
 
 
@@ -279,6 +290,32 @@ async def test_a_change_that_would_empty_a_segment_waits_for_a_person(
     assert again == ("ILLEGAL_MOVE", ["input", "id"])
 
 
+async def test_a_campaign_says_which_evaluation_it_waits_for(console: Caller, full: str) -> None:
+    """With refreshBefore it is sent to nobody until somebody has let the held one through, and that is to be seen."""
+    campaign = {"name": "Spring", "content": EMAIL, "segmentIds": [full], "class": "TRANSACTIONAL"}
+    one = (await console.data("CampaignCreate", input=campaign | {"senderId": await sender(console)}))["campaign"]["id"]
+    await console.data("CampaignSend", input={"id": one})
+
+    async def said() -> tuple[str, str | None, str | None]:
+        found = await console.data("Campaign", id=one)
+        return found["status"], found["statusReason"], found["statusDetail"]
+
+    waits = "It waits until its dynamic segments are evaluated. It is about 'Premium'."
+    assert await said() == ("PREPARING", "AWAITS_EVALUATION", waits)
+    assert (await sent_by_workers(console, one)).received == []  # they ask for the evaluation
+    await work(console)
+    status, reason, detail = await said()
+    assert (status, reason) == ("PREPARING", "EVALUATION_HELD")
+    assert detail is not None
+    assert detail.endswith("approve it with segmentEvaluationApprove, or mend the conditions. It is about 'Premium'.")
+    held = (await console.data("Segment", id=full))["lastEvaluation"]
+    assert (held["status"], held["cause"]) == ("HELD", "CAMPAIGN")
+    await console.data("SegmentEvaluationApprove", input={"id": held["id"]})
+    await work(console)
+    assert (await sent_by_workers(console, one)).received == []  # the one who is left has no address
+    assert await said() == ("SENT", None, None)
+
+
 async def test_without_a_guard_nothing_waits(console: Caller, full: str) -> None:
     await console.data("SegmentUpdate", input={"id": full, "changeGuard": None})
     await console.data("SegmentEvaluate", input={"id": full})
@@ -293,10 +330,9 @@ async def test_a_campaign_is_for_the_members_of_the_latest_recalculation(console
     one = await make(console, live=False)
     await activate(console, one)
     await people(console, "bob", plan="premium")
-    content = {"email": {"subject": "Hello", "html": "<p>Hi</p>"}}
     campaign = {
         "name": "Spring",
-        "content": content,
+        "content": EMAIL,
         "segmentIds": [one],
         "refreshBefore": False,
         "class": "TRANSACTIONAL",

@@ -95,6 +95,7 @@ ASKED: list[tuple[str, Json, set[str]]] = [
     ("S2-16", trait("seats", "GREATER_THAN", 5), {"ada"}),
     ("S2-16", trait("seats", "LESS_THAN", 5), {"bob"}),
     ("S2-16", trait("seats", "BETWEEN", [3, 7]), {"ada", "bob"}),
+    ("S2-16", trait("seats", "EQUALS", 7), {"ada"}),
     ("S2-17", trait("company", "CONTAINS", "e G"), {"ada"}),
     ("S2-17", trait("company", "STARTS_WITH", "Bob"), {"bob"}),
     ("S2-17", attribute("EMAIL", "ENDS_WITH", "@example.org"), {"bob"}),
@@ -122,7 +123,8 @@ ASKED: list[tuple[str, Json, set[str]]] = [
 
 
 async def test_each_condition_finds_whom_it_says(console: Caller) -> None:
-    """S2-02 to S2-19, S2-21, row by row in ASKED."""
+    """S2-02, S2-03, S2-04, S2-05, S2-06, S2-07, S2-08, S2-09, S2-10, S2-11, S2-12, S2-13, S2-14, S2-15, S2-16, S2-17,
+    S2-18, S2-19, S2-21: row by row in ASKED."""
     await make_people(console)
     made = []
     for place, (_, definition, _) in enumerate(ASKED):

@@ -243,8 +243,8 @@ def test_values_are_counted_before_a_body_is_read_and_those_in_texts_are_none() 
 
 
 def test_a_whole_batch_with_many_properties_is_read() -> None:
-    """A thousand profiles or events, the most that is taken at once, of 70 values each."""
-    own = {f"key {n}": "some, value" for n in range(60)} | {"tags": ["a", "b", "c"]}
+    """A thousand profiles or events, the most that is taken at once, of 50 values each."""
+    own = {f"key {n}": "some, value" for n in range(40)} | {"tags": ["a", "b", "c"]}
     for item in (
         {"externalId": "u", "email": "a@example.com", "brandIds": ["brd_1"], "traits": own},
         {"messageId": "m", "externalId": "u", "name": "a", "pagePath": "/", "properties": own},

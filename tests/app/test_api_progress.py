@@ -73,6 +73,9 @@ async def test_progress_says_what_went_wrong_how_often_and_with_an_example(conso
     assert errors["BAD_ADDRESS"]["detail"] == "550 5.1.1 no such user"
     assert found["nextAttemptAt"] is not None
     assert found["stalledSince"] is None
+    # A mailbox that is not there is written to no more, and nobody else is spared for what went wrong.
+    again = await console.data("CampaignDryRun", id=await make(console))
+    assert (again["reachable"], again["skipped"]) == (4, [{"reason": "SUPPRESSED", "messages": 2}])
 
 
 async def test_every_message_says_why_in_a_code_and_a_sentence_and_is_found_by_it(console: Caller) -> None:

@@ -278,9 +278,9 @@ async def test_only_people_who_get_a_message_are_looked_at_for_its_size(
             await make_device(workspace, name, now=now)
     refusal = {"profileId": made["profile"]["id"], "channel": "PUSH", "topic": "*", "status": "UNSUBSCRIBED"}
     await console.data("ConsentUpdate", input=refusal)
-    content = PushContent(title="A", body="{{ traits.a }}")
 
-    async def sent() -> tuple[int, str | None]:
+    async def sent(body: str) -> tuple[int, str | None]:
+        content = PushContent(title="A", body=body)
         campaign = await make_push_campaign(workspace, now=now, content=content)
         await sending.start(workspace, campaign.id, now=now)
         provider = ScriptedProvider()
@@ -290,10 +290,13 @@ async def test_only_people_who_get_a_message_are_looked_at_for_its_size(
         found = await console.data("Campaign", id=ids.encode(Kind.CAMPAIGN, campaign.id))
         return len(provider.received), found["statusReason"]
 
-    assert await sent() == (1, None)
+    assert await sent("{{ traits.a }}") == (1, None)
+    assert await sent("{{ profile.external_id }}" * 100) == (1, None)
+    await make_device(workspace, "x" * 50, now=now)
+    assert await sent("{{ profile.external_id }}" * 100) == (0, "MESSAGE_TOO_LARGE")
     monkeypatch.setattr(push_sizing, "LOOKED_AT", 1)
     await console.data("ProfileUpsert", input={"externalId": "reached", "traits": {"a": "a" * 5_000}})
-    assert await sent() == (0, "MESSAGE_TOO_LARGE")
+    assert await sent("{{ traits.a }}") == (0, "MESSAGE_TOO_LARGE")
 
 
 @pytest.fixture

@@ -47,6 +47,7 @@ async def members(console: Caller, segment_id: str) -> list[str]:
 
 
 async def test_sql_is_tried_saved_and_used_by_a_segment(console: Caller) -> None:
+    """S3-02."""
     ids = await people(console)
     shown = await console.data("SavedQueryPreview", sql=RICH)
     assert shown == {"count": 2, "profileIds": [ids["ada"], ids["bob"]]}
@@ -72,6 +73,20 @@ async def test_other_sql_brings_other_members_and_the_same_definition(console: C
     assert changed["savedQuery"]["name"] == "Big spenders"
     assert await members(console, segment_id) == ["ada"]
     assert (await console.data("Segment", id=segment_id))["definitionVersion"] == 1
+
+
+async def test_an_evaluation_that_fails_leaves_members_alone_and_says_why(console: Caller) -> None:
+    await people(console)
+    query = await save(console, "SELECT profile_id FROM profiles WHERE 1000 / (traits ->> 'spent')::numeric < 10")
+    segment_id = await use(console, query["id"])
+    assert await members(console, segment_id) == ["ada", "bob"]
+    await console.data("ProfileUpsert", input={"externalId": "zed", "traits": {"spent": 0}})
+    await console.data("SegmentEvaluate", input={"id": segment_id})
+    assert await members(console, segment_id) == ["ada", "bob"]
+    segment = await console.data("Segment", id=segment_id)
+    failed = segment["lastEvaluation"]
+    assert (failed["status"], failed["errorCode"], segment["size"]) == ("FAILED", "SAVED_QUERY_FAILED", 2)
+    assert "division by zero" in failed["error"]
 
 
 async def test_a_query_in_use_is_not_deleted_and_one_out_of_use_is(console: Caller) -> None:

@@ -285,6 +285,16 @@ async def test_conditions_of_another_shape_are_refused_before_anything_runs(cons
         assert len(answer["errors"]) >= 1
 
 
+async def test_a_field_that_is_missing_or_unknown_is_named_however_much_else_was_said(console: Caller) -> None:
+    said = {"type": "STATIC", "description": "of those who come every week and buy a little of everything " * 3}
+    for wanted, reason in (
+        (said, "to include required field 'name', found: something long."),
+        (said | {"name": "Regulars", "colour": "red"}, "not to include unknown field 'colour', found: something long."),
+    ):
+        (error,) = (await console.ask("SegmentCreate", input=wanted))["errors"]
+        assert error["message"].endswith(f"Expected value of type 'SegmentCreateInput' {reason}")
+
+
 async def test_every_kind_of_condition_is_taken_and_given_back(console: Caller) -> None:
     """S2-02, S2-03, S2-05, S2-06, S2-07, S2-08, S2-16, S2-17, S2-19, S2-21, S4-06."""
     definition = {
@@ -368,7 +378,7 @@ async def test_a_circle_of_segments_is_refused_with_its_names(console: Caller) -
 
 
 async def test_what_is_in_use_is_not_deleted_and_says_by_what(console: Caller) -> None:
-    """S3-04."""
+    """S3-04: segments and campaigns that name it, by their names."""
     one = await make(console)
     user = await make(console, name="User", type="DYNAMIC", definition={"inSegment": one})
 
@@ -453,6 +463,24 @@ async def test_one_segment_above_the_limit_is_refused(environ: dict[str, str], w
         ):
             code, field = await console.refusal(operation, input=wanted)
             assert (code, field) == ("TOO_MANY_SEGMENTS", None)
+
+
+async def test_how_large_conditions_may_be_is_a_setting(environ: dict[str, str], workspace: UUID) -> None:
+    """With 3 levels and 10 single conditions."""
+    settings = load_settings(environ | {"MUSTER_CONDITION_DEPTH": "3", "MUSTER_CONDITION_LEAVES": "10"})
+    _, secret = await keys.create(workspace, name="of a test", kind=KeyKind.SECRET, scopes=["read", "segments"])
+    async with client_of(settings) as http:
+        console = Caller(http, workspace, secret)
+        await make(console, type="DYNAMIC", definition={"any": [*[PREMIUM] * 9, {"not": PREMIUM}]})
+        for definition, refused in (
+            ({"any": [PREMIUM, {"not": {"not": PREMIUM}}]}, ("TOO_DEEP", ["any", "1", "not", "not"])),
+            ({"not": {"any": [PREMIUM] * 11}}, ("INVALID_VALUE", ["not", "any"])),
+            ({"all": [{"any": [PREMIUM] * 10}, PREMIUM]}, ("TOO_MANY_CONDITIONS", ["all", "1"])),
+        ):
+            code, field = await console.refusal(
+                "SegmentCreate", input={"name": "x", "type": "DYNAMIC", "definition": definition}
+            )
+            assert (code, (field or [])[2:]) == refused
 
 
 async def test_a_page_of_segments_costs_the_same_queries_as_one(

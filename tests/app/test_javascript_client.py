@@ -81,7 +81,7 @@ def run(steps: list[list[Any]], *, now: datetime | None = None, **more: Any) -> 
 
 def test_it_is_small_and_needs_nothing() -> None:
     source = CLIENT.read_bytes()
-    assert len(source) < 3 * 1024
+    assert len(source) < 3_000
     assert b"import" not in source
 
 

@@ -8,6 +8,7 @@ from uuid import UUID
 import httpx2
 import orjson
 import pytest
+from asyncpg.exceptions import ReadOnlySQLTransactionError
 from jwt import PyJWK
 
 from app import fetches, front
@@ -16,11 +17,14 @@ from app.boards import Boards, Kept
 from app.fetches import Fetches
 from app.jwks import BadToken, Issuer
 from app.plans import plan_of
-from campaigns.board_reading import BoardReader
+from campaigns.banner_stops import READ
+from campaigns.board_reading import SEGMENTS_AND_MERGED, SHOWN, BoardReader
+from db.transactions import Connection, apart, transaction
 from profiles import keys
 from profiles.models import KeyKind
 from tests.app.caller import Caller, operation_text
 from tests.app.test_api_banners import show
+from tests.app.test_api_queries import statements
 from tests.app.test_banner_serving import Moved, get, process, signed_in, until
 
 BANNERS = {"query": operation_text("Banners"), "variables": {"placements": ["home-top"]}}
@@ -137,6 +141,31 @@ async def test_a_revoked_key_is_noticed_though_answers_are_kept(
         assert (await get(ada)).status_code == 200
         clock.ahead += timedelta(seconds=2)
         assert (await get(ada)).status_code == 401
+
+
+async def test_a_reading_is_few_questions_at_one_instant(
+    console: Caller, workspace: UUID, now: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three where nothing has changed; and a content that is changed meanwhile is not taken for the one before."""
+    campaign_id = await show(console, "Sale")
+    reader, read_contents = BoardReader(workspace), BoardReader.read_contents
+
+    async def changed_meanwhile(self: BoardReader, connection: Connection, shown: Any) -> Any:
+        with apart():
+            await console.data("CampaignUpdate", input={"id": campaign_id, "content": {"banner": {"title": "New"}}})
+        return await read_contents(self, connection, shown)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BoardReader, "read_contents", changed_meanwhile)
+        (then,) = (await reader.refresh(now=now)).board.places["home-top"].levels[0]
+    (after,) = (await reader.refresh(now=now)).board.places["home-top"].levels[0]
+    assert [(one.content_version, one.content.face.title) for one in (then, after)] == [(1, "Sale"), (2, "New")]
+    with statements() as asked:
+        await reader.refresh(now=now)
+    assert asked == [" ".join(one.split()) for one in (SHOWN, SEGMENTS_AND_MERGED, READ)]
+    with pytest.raises(ReadOnlySQLTransactionError):
+        async with transaction(workspace, at_one_instant=True) as connection:
+            await connection.execute("UPDATE placement SET name = 'x'")
 
 
 async def test_what_is_kept_is_bounded_in_bytes(

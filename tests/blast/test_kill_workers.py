@@ -24,7 +24,7 @@ def test_workers_that_are_killed_lose_nobody_and_mail_nobody_twice(yard: Yard) -
 
 
 def test_workers_that_are_stopped_in_turn_leave_nothing_in_doubt(yard: Yard) -> None:
-    """T-2: SIGTERM, as a deployment sends it."""
+    """T-2, R9: SIGTERM, as a deployment sends it."""
     verdict = run_one(yard, "T-2", short=True)
     assert kept(verdict)
     assert verdict.in_doubt == 0

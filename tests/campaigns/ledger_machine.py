@@ -12,7 +12,8 @@ from time import monotonic
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from campaigns import claims, control, counts, intents, ledger, lifecycle, planning, resolving, sending, sweeping
+from campaigns import claims, control, counts, intents, ledger, lifecycle, planning, resolving, sweeping
+from campaigns.ending import close_rest, finish
 from campaigns.intents import Intent
 from campaigns.ledger import Result
 from campaigns.models import CampaignStatus, DeliveryState
@@ -23,7 +24,6 @@ from profiles.addresses import Channel
 from tests.campaigns.ledger_hands import (
     ACCEPTED,
     FAR,
-    NOW,
     Hands,
     Held,
     News,
@@ -445,7 +445,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.remember()
         now = self.stage.standing
         until = monotonic() + 60
-        self.stage.commit(lambda c: sending.close_rest(*self.stage.path, now=self.now(), until=until), ending)
+        self.stage.commit(lambda c: close_rest(*self.stage.path, now=self.now(), until=until), ending)
         after = {"pending": "skipped", "deferred": "failed"}
         over = now.status == S.CANCELLED or (now.expired and now.status != S.PAUSED)
         closed = {
@@ -459,7 +459,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def finishes(self, ending: Ending) -> None:
         self.remember()
         was = self.stage.standing
-        done = self.stage.commit(lambda c: sending.finish(*self.stage.path), ending)
+        done = self.stage.commit(lambda c: finish(*self.stage.path), ending)
         has_open = any(row.state in OPEN for row in self.before.values()) or bool(self.stage.claims)
         may = (was.status == S.SENDING and was.planned) or was.status == S.CANCELLED
         finished = was.finished or (may and not has_open)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from profiles.addresses import AddressHasher
@@ -26,6 +26,7 @@ ALL = settings(
     max_examples=EXAMPLES,
     stateful_step_count=25,
     deadline=None,
+    phases=set(Phase) - {Phase.explain},  # hundreds of runs more of what failed
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
 )
 

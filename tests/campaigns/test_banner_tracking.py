@@ -79,8 +79,8 @@ class World:
 
     async def stops(self, after: int = 0) -> tuple[dict[Stop, BitMap], int]:
         async with transaction(self.workspace_id) as connection:
-            subjects = [self.campaign_id, self.placement_id]
-            return await banner_stops.read(connection, self.workspace_id, subjects, after=after, now=NOW)
+            subjects = dict.fromkeys((self.campaign_id, self.placement_id), after)
+            return await banner_stops.read(connection, self.workspace_id, subjects, now=NOW)
 
 
 async def world(workspace: UUID, *, limits: Limits | None = None, of_placement: Limits | None = None) -> World:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from campaigns import planning
@@ -22,6 +22,7 @@ ALL = settings(
     max_examples=EXAMPLES // PARTS,
     stateful_step_count=20,
     deadline=None,
+    phases=set(Phase) - {Phase.explain},  # hundreds of runs more of what failed
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
 )
 

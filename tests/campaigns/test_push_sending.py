@@ -14,7 +14,7 @@ from campaigns import claims, control, planning, push_credentials, rehearsal, se
 from campaigns.errors import CampaignError
 from campaigns.listing import get
 from campaigns.models import CampaignStatus
-from campaigns.push_credentials import ApnsSecret, FcmSecret
+from campaigns.push_credentials import ApnsSecret, FcmSecret, Secret
 from channels.base import Outcome, OutcomeKind, OutcomeScope, PushProvider
 from db.transactions import transaction
 from profiles import consent, devices, erasing, merging
@@ -25,6 +25,7 @@ from tests.campaigns.push_factories import (
     ACCEPTED,
     CONTENT,
     GONE,
+    ScriptedConnection,
     ScriptedProvider,
     deliver,
     disabled,
@@ -420,6 +421,42 @@ async def test_a_credential_that_is_changed_gets_a_channel_of_its_own_and_the_ol
     assert await carrier.push.channels.of_workspace(workspace) == {}
     await carrier.push.channels.close()
     assert provider.closed == [FcmSecret("old"), FcmSecret("new")]
+
+
+async def test_channels_are_made_while_the_ledger_is_written(
+    workspace: UUID, now: datetime, hasher: AddressHasher
+) -> None:
+    """The first message to FCM waits for no library, and for no key to be read."""
+    await make_people(workspace, ["ann"], hasher=hasher, now=now)
+    await make_devices(workspace, ["ann"], now=now)
+    await set_credential(workspace, now=now)
+    campaign = await make_push_campaign(workspace, now=now)
+    await sending.start(workspace, campaign.id, now=now)
+    loop, locked, made, written = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    class Told(ScriptedProvider):
+        def connect(self, secret: Secret) -> ScriptedConnection:
+            loop.call_soon_threadsafe(made.set)
+            return super().connect(secret)
+
+    async def hold_up_the_ledger() -> None:
+        async with transaction(workspace) as connection:
+            await connection.execute("SELECT FROM dispatch FOR UPDATE")
+            locked.set()
+            await written.wait()
+
+    holding = asyncio.create_task(hold_up_the_ledger())
+    await locked.wait()
+    carrier = push_carrier(Told(), hasher)
+    preparing = asyncio.create_task(
+        sending.prepare(workspace, campaign.id, carrier=carrier, now=now, until=float("inf"))
+    )
+    async with asyncio.timeout(60):
+        await made.wait()
+    assert not preparing.done()
+    written.set()
+    await holding
+    assert await preparing
 
 
 async def test_a_credential_that_is_deleted_meanwhile_pauses_the_campaign(

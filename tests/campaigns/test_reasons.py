@@ -39,10 +39,11 @@ def test_every_code_of_channels_and_templates_has_a_sentence() -> None:
 def test_every_reason_of_ours_has_a_sentence() -> None:
     assert set(reasons.SKIPPED) == set(reasons.SkipReason)
     assert set(reasons.PAUSED) == set(reasons.PauseReason)
+    assert set(reasons.PREPARING) == set(reasons.PrepareReason)
 
 
 def test_the_guide_says_what_the_api_says() -> None:
-    assert dict(ROW.findall(GUIDE)) == {**reasons.OF_MESSAGES, **reasons.PAUSED}
+    assert dict(ROW.findall(GUIDE)) == {**reasons.OF_MESSAGES, **reasons.PAUSED, **reasons.PREPARING}
 
 
 def test_a_code_that_nobody_knows_is_not_hidden() -> None:

@@ -114,7 +114,7 @@ templates = st.recursive(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(templates)
 def test_what_is_allowed_means_what_it_means_in_jinja2(source: str) -> None:
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined)
@@ -268,7 +268,7 @@ PIECES = ["{{", "}}", "{%", "%}", "{#", "#}", "if", "for", "in", "endif", "endfo
 SIGNS = ["(", ")", "[", "]", "'", "1", "**", "~", "is", "not", "-", "%", "set", "=", "default", " ", "\n"]
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.lists(st.sampled_from([*PIECES, *SIGNS]) | st.text(max_size=3), max_size=25).map("".join))
 def test_any_text_is_either_a_template_or_refused(source: str) -> None:
     with suppress(CampaignError):

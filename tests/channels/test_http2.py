@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+import uvloop
 
 from app.pushsink import Act, Do, Push, PushSink, Reply
 from channels.http2 import Http2Client, Http2Settings
@@ -166,6 +167,27 @@ async def test_what_was_looked_at_before_goaway_is_still_answered() -> None:
         second = await client.post(request("second"))
     assert [isinstance(one, Response) and one.body for one in (first, second)] == [b"/first hello", b"/second hello"]
     assert sink.connections == 2
+
+
+def test_a_server_that_says_goodbye_and_hangs_up_in_one_breath_is_no_fault() -> None:
+    """As providers do with connections that are idle for long; on the event loop that workers run on."""
+    faults: list[Any] = []
+
+    async def part() -> int:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
+        async with world() as (sink, client):
+            assert isinstance(await client.post(request()), Response)
+            (idle,) = sink._open
+            idle._h2.close_connection()
+            idle._flush()
+            idle.transport.close()
+            await idle.gone.wait()
+            assert isinstance(await client.post(request()), Response)
+        return sink.connections
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(part()) == 2
+    assert faults == []
 
 
 async def test_a_connection_that_breaks_leaves_what_had_left_in_doubt_and_the_next_goes_elsewhere() -> None:

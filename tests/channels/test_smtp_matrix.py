@@ -1,4 +1,4 @@
-"""T-12: every phase of an SMTP conversation against every way a server can answer it, or not; S4-13.
+"""T-12: every phase of an SMTP conversation against every way a server can answer it, or not.
 
 The table is the one of delivery rules: only what broke after the final dot is in doubt, only 5.1.x of a recipient
 suppresses, 421 never does, and what is about the host or our login fails nobody.

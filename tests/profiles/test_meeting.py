@@ -12,6 +12,7 @@ from db.transactions import Connection, transaction
 from profiles import events, identities, ingestion, seen
 from profiles.addresses import AddressHasher
 from profiles.events import EventInput, TrackReport
+from profiles.seen import Sightings
 from tests.conftest import Database
 from tests.profiles import people
 
@@ -52,8 +53,8 @@ async def test_a_stranger_who_is_known_is_found_and_moved_in_one_go(
         asked.append(wanted["external_ids"] | wanted["anonymous_ids"])
         return await identities.resolve(connection, **wanted)
 
-    async def none(connection: Connection, workspace_id: UUID, sightings: list[Any]) -> None:
-        assert sightings == []
+    async def none(connection: Connection, workspace_id: UUID, sightings: Sightings[int]) -> None:
+        assert not sightings.who
 
     monkeypatch.setattr(ingestion, "resolve", noted)
     monkeypatch.setattr(ingestion, "write_seen", none)

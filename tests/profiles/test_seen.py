@@ -4,14 +4,21 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from profiles import events, imports
 from profiles.events import EventInput, TrackReport
+from profiles.packing import SEPARATOR, pack_numbers
+from profiles.seen import Sightings, packed
 from tests.profiles import people
 
 SEEN = """
 SELECT first_seen_at, last_seen_at, seen_device_type, seen_browser, seen_country, seen_city FROM profile
 """
 HOUR = timedelta(hours=1)
+TEXT = st.sampled_from((None, "a", "b"))
+TOLD = st.lists(st.tuples(st.integers(1, 9), st.sampled_from((0.5, 1.5, 2.5)), TEXT, TEXT, TEXT, TEXT), max_size=12)
 
 
 async def happen(workspace_id: UUID, *wanted: EventInput, now: datetime) -> TrackReport:
@@ -64,3 +71,26 @@ async def test_an_import_tells_it_as_events_do(workspace: UUID, now: datetime, t
     report = await imports.import_events(workspace, file, mapping, name="visit", now=now)
     assert report.created == 3
     assert await people.rows(workspace, SEEN) == [(now - 5 * HOUR, now - 2 * HOUR, "desktop", None, "FR", None)]
+
+
+@given(TOLD)
+def test_of_each_person_the_first_and_the_last_time_and_the_last_of_each_text_are_told(
+    told: list[tuple[int, float, str | None, str | None, str | None, str | None]],
+) -> None:
+    first, last = dict[str, float](), dict[str, float]()
+    texts = dict[str, list[str | None]]()
+    for person, at, *values in sorted(told, key=lambda one: one[1]):
+        who = str(person)
+        first.setdefault(who, at)
+        last[who] = at
+        before = texts.get(who, [None] * 4)
+        texts[who] = [old if new is None else new for old, new in zip(before, values, strict=True)]
+    people = sorted(last)
+    columns = ([texts[who][place] or "" for who in people] for place in range(4))
+    assert packed(Sightings(*(zip(*told, strict=True) if told else ((),) * 6))) == [
+        SEPARATOR,
+        SEPARATOR.join(people),
+        pack_numbers([first[who] for who in people]),
+        pack_numbers([last[who] for who in people]),
+        *(SEPARATOR.join(column) for column in columns),
+    ]

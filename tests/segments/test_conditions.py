@@ -159,7 +159,7 @@ def test_a_place_deep_inside_is_named_by_its_path() -> None:
         (trait("MATCHES", "*a" * 11), "INVALID_VALUE", "trait value"),
         (trait("BEFORE", "soon"), "INVALID_DATE", "trait value"),
         (trait("AFTER", "2026-02-30"), "INVALID_DATE", "trait value"),
-        (trait("WITHIN_LAST", 3), "INVALID_CONDITION", "trait value"),
+        (trait("WITHIN_LAST", 3), "INVALID_WINDOW", "trait value"),
         (trait("WITHIN_LAST", {"days": 0}), "INVALID_WINDOW", "trait value days"),
         (trait("MORE_THAN_AGO", {"months": 1}), "INVALID_WINDOW", "trait value"),
         ({"attribute": {"name": "AGE", "operator": "EXISTS"}}, "INVALID_VALUE", "attribute name"),

@@ -11,7 +11,7 @@ from typing import cast
 from uuid import UUID, uuid4
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from pyroaring import BitMap
 
@@ -27,6 +27,7 @@ EXAMPLES = int(os.environ.get("MUSTER_ORACLE_EXAMPLES", "1000"))
 ALL = settings(
     max_examples=EXAMPLES,
     deadline=None,
+    phases=set(Phase) - {Phase.explain},  # hundreds of runs more of what failed
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 SOME = settings(ALL, max_examples=EXAMPLES // 5)

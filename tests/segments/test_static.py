@@ -104,7 +104,7 @@ async def test_a_file_lets_in_whom_it_names_and_rejects_the_rest_by_line(segment
         "\ufeffname, external_id \r\nAnn,ann\r\n\r\nNobody,nobody\r\nBob,\r\nBob\r\n"
         '"two\r\nlines",bob\r\nAnn,ann\r\nCyd,"cyd,jr"\r\n'
     )
-    unknown = "Nobody of the segment's brand has this external id; upsert it first."
+    unknown = "Nobody has this external id, or nobody of the segment's brand; upsert the profile first."
     assert await import_text(segment, text, now=now) == ImportReport(
         rows=7,
         added=3,
