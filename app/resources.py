@@ -31,7 +31,7 @@ from profiles.addresses import AddressHasher, Channel
 from segments.engines.postgres import PostgresEngine
 from segments.nodes import Engagement, SavedSql
 from segments.saved_queries import SavedSqlSource
-from segments.sources import Sources
+from segments.sources import LeafSource, Sources
 
 logger = logging.getLogger(__name__)
 
@@ -136,9 +136,16 @@ def push_hosts(settings: Settings) -> PushHosts:
     return hosts
 
 
-def segment_sources() -> Sources:
-    """Who answers the conditions of segments: the engine, and the packages above segments for what they know."""
-    return Sources(PostgresEngine(), {Engagement: EngagementSource(), SavedSql: SavedSqlSource()})
+def segment_sources(*, packed: bool = False) -> Sources:
+    """Who answers the conditions of segments: the engine, and the packages above segments for what they know. `packed`:
+    with an engine that keeps what it read of everybody, as workers have it."""
+    others: dict[type, LeafSource] = {Engagement: EngagementSource(), SavedSql: SavedSqlSource()}
+    if not packed:
+        return Sources(PostgresEngine(), others)
+    # Not at the top: the API has no use for it, and for numpy with it.
+    from segments.engines.packed import PackedEngine
+
+    return Sources(PackedEngine(PostgresEngine()), others)
 
 
 async def check_address_key(hasher: AddressHasher) -> None:

@@ -35,6 +35,7 @@ FORGET_PEOPLE = (
     "DELETE FROM profile WHERE workspace_id = $1 AND id > $2",
 )
 FORGET_CHANGES = "DELETE FROM profile_change WHERE workspace_id = $1"
+FORGET_PACKS = "DELETE FROM pack WHERE workspace_id = $1"
 RETURN_ALL = "UPDATE profile SET {} WHERE workspace_id = $1 AND traits ? 'was'"
 FORGET_SEGMENTS = (
     "TRUNCATE membership, membership_change, segment_rank, pulse, pulse_clock, evaluation, segment_membership",
@@ -73,6 +74,7 @@ async def take_back(owner: asyncpg.Connection, bench: Bench) -> None:
     for statement in FORGET_PEOPLE:
         await owner.execute(statement, bench.workspace_id, bench.profiles)
     await owner.execute(FORGET_CHANGES, bench.workspace_id)
+    await forget_packs(owner, bench)
     await owner.execute(RETURN_ALL.format(RETURNED), bench.workspace_id)
     for statement in FORGET_SEGMENTS:
         await owner.execute(statement)
@@ -94,14 +96,26 @@ async def add_segments(
     return ids
 
 
+async def forget_packs(owner: asyncpg.Connection, bench: Bench) -> None:
+    """Let the next evaluation read everything."""
+    await owner.execute(FORGET_PACKS, bench.workspace_id)
+
+
 async def suspend(owner: asyncpg.Connection, bench: Bench, ids: Sequence[int]) -> None:
     """Give these people another plan than they had."""
-    await owner.execute(SUSPEND, bench.workspace_id, ids)
+    await change(owner, bench, SUSPEND, ids)
 
 
 async def let_return(owner: asyncpg.Connection, bench: Bench, ids: Sequence[int]) -> None:
     """Give these people the plan back that they had."""
-    await owner.execute(RETURN, bench.workspace_id, ids)
+    await change(owner, bench, RETURN, ids)
+
+
+async def change(owner: asyncpg.Connection, bench: Bench, statement: str, ids: Sequence[int]) -> None:
+    """Change these people and tell of it, as whoever writes them does."""
+    async with owner.transaction():
+        await owner.execute(statement, bench.workspace_id, ids)
+        await owner.execute(TELL, bench.workspace_id, ids)
 
 
 def active_people(draw: random.Random, bench: Bench, number: int) -> list[int]:
@@ -113,8 +127,10 @@ def active_people(draw: random.Random, bench: Bench, number: int) -> list[int]:
 
 
 async def act(owner: asyncpg.Connection, bench: Bench, ids: Sequence[int], *, at: datetime) -> None:
-    """Each of these people does something at `at`."""
-    await owner.execute(ACT, bench.workspace_id, ids, list(EVENT_NAMES), at)
+    """Each of these people does something at `at`, and it is told of."""
+    async with owner.transaction():
+        await owner.execute(TELL, bench.workspace_id, ids)
+        await owner.execute(ACT, bench.workspace_id, ids, list(EVENT_NAMES), at)
 
 
 async def act_and_tell(owner: asyncpg.Connection, bench: Bench, ids: Sequence[int], *, at: datetime) -> None:
@@ -122,5 +138,4 @@ async def act_and_tell(owner: asyncpg.Connection, bench: Bench, ids: Sequence[in
     followed time up to a second before."""
     async with owner.transaction():
         await act(owner, bench, ids, at=at - timedelta(seconds=0.5))
-        await owner.execute(TELL, bench.workspace_id, ids)
         await owner.execute(SET_CLOCK, bench.workspace_id, at - timedelta(seconds=1))

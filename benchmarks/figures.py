@@ -159,7 +159,10 @@ class Run:
 
 
 async def nested(run: Run) -> Figure:
-    """Evaluate, difference and save of NESTED; each time 1 % of its members have left, or come back."""
+    """Evaluate, difference and save of NESTED; each time 1 % of its members have left, or come back.
+
+    The evaluation before has left packs of everybody, as a worker's does; the note says what it takes without them.
+    """
     bench, times = run.bench, Times()
     (segment,) = await changes.add_segments(bench, [("Nested", NESTED)])
     await run.run_waiting()
@@ -177,8 +180,16 @@ async def nested(run: Run) -> Figure:
             sql = write(question)
             await times.of(form, run.owner.fetch(f"SELECT count(*) FROM ({sql}) AS s"))
             require_same(form, ours, await run.selected(sql))
+    for change in (changes.suspend, changes.let_return):
+        await changes.forget_packs(run.owner, bench)
+        await change(run.owner, bench, some)
+        await times.of("cold", run.cycle([segment]))
+    require_same("the 1 %, without packs", await run.members(segment), before)
     form = times.fastest(list(FORMS))
-    note = f"{len(before):,} members, {len(some):,} moved; its rows only read: {times.median('least'):,.0f} ms"
+    note = (
+        f"{len(before):,} members, {len(some):,} moved; without packs, which it makes: {times.median('cold'):,.0f} ms"
+    )
+    note += f"; its rows only read: {times.median('least'):,.0f} ms"
     return Figure(times.median("ours"), times.median(form), form, note)
 
 

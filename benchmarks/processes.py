@@ -108,7 +108,7 @@ def work(bench: Bench, now: datetime, segment_ids: list[UUID], tell: Connection)
 async def evaluate_and_pulse(bench: Bench, now: datetime, segment_ids: list[UUID]) -> None:
     owner = await asyncpg.connect(bench.owner_url)
     async with pool(bench.login_url):
-        run = Run(bench, owner, segment_sources(), now)
+        run = Run(bench, owner, segment_sources(packed=True), now)
         await run.run_waiting()
         await run.cycle(segment_ids)
         draw = Random(5)

@@ -70,7 +70,7 @@ KEYS = (
 async def measure(bench: Bench, parts: Sequence[str]) -> dict[str, Figure]:
     """The figures of one database, by the keys of LINES."""
     found: dict[str, Figure] = {}
-    async with pool(bench.login_url), figures.opened(bench, segment_sources()) as run:
+    async with pool(bench.login_url), figures.opened(bench, segment_sources(packed=True)) as run:
         if "populate" in parts:
             found["populate_ms"] = said("populate_ms", await figures.populated(run))
         if "evaluate" in parts:

@@ -1,4 +1,5 @@
-"""Forgetting a person, everywhere: who they were (profiles/erasing.py), and what servers said of their address here."""
+"""Forgetting a person, everywhere: who they were (profiles/erasing.py), what servers said of their address here, and
+what evaluations keep of everybody (segments/packs.py)."""
 
 from datetime import datetime
 from uuid import UUID
@@ -7,6 +8,7 @@ from db.transactions import transaction
 from profiles import erasing
 from profiles.contention import retried
 from profiles.erasing import Erased
+from segments import packs
 
 # What a mail server says often names the mailbox. That a message was sent, and what came of it, stays: it names nobody.
 FORGET_WORDS = """
@@ -25,6 +27,7 @@ async def erase(workspace_id: UUID, profile_id: int, *, now: datetime) -> Erased
         async with transaction(workspace_id) as connection:
             erased = await erasing.erase(connection, workspace_id=workspace_id, profile_id=profile_id, now=now)
             await connection.execute(FORGET_WORDS, workspace_id, [erased.profile_id, *erased.merged_ids])
+            await packs.drop(connection, workspace_id)
             return erased
 
     return await retried(once)

@@ -127,6 +127,11 @@ BY_ID = f"""
 SELECT d.* FROM unnest($2::bigint[]) AS u (id) CROSS JOIN LATERAL (
   SELECT {COLUMNS} FROM device WHERE workspace_id = $1 AND id = u.id LIMIT 1) AS d
 """
+# Somebody new meets conditions too. Who registers again is nobody new, and is not told of.
+TELL_MADE = """
+INSERT INTO profile_change (workspace_id, profile_ids, kind, changed_at)
+SELECT $1, ARRAY[id], 'touched', $3 FROM profile WHERE workspace_id = $1 AND id = $2 AND created_at = $3
+"""
 
 
 async def register(workspace_id: UUID, device: DeviceInput, *, now: datetime) -> Device:
@@ -167,6 +172,7 @@ async def owner_of(connection: Connection, workspace_id: UUID, device: DeviceInp
     (owner,) = [*found.by_external_id.values(), *found.by_anonymous_id.values()]
     if owner is None:
         raise ProfileErased(field=("external_id",) if external else ("anonymous_id",))
+    await connection.execute(TELL_MADE, workspace_id, owner, now)
     return owner
 
 

@@ -17,7 +17,7 @@ from pyroaring import BitMap
 from db.transactions import Connection, transaction
 from profiles import changes
 from profiles.changes import Moved
-from segments import evaluation, following, live, membership
+from segments import evaluation, following, live, membership, packs
 from segments.engines.base import EngineError
 from segments.live import LiveSegment, LiveSegments
 from segments.membership import Change
@@ -56,7 +56,6 @@ SAVE = """
 WITH clock AS (UPDATE pulse_clock SET through = $2 WHERE workspace_id = $1)
 INSERT INTO pulse (workspace_id, at, evaluated) VALUES ($1, $2, $3)
 """
-FORGET = "DELETE FROM pulse WHERE workspace_id = $1 AND at < $2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +98,7 @@ async def beat(workspace_id: UUID, *, sources: Sources, batch: int = BATCH, now:
 
 async def forget(workspace_id: UUID, *, now: datetime) -> None:
     """Delete the notes of whom a beat re-evaluated more than an hour ago."""
-    async with transaction(workspace_id) as connection:
-        await connection.execute(FORGET, workspace_id, now - KEPT)
+    await packs.forget_pulses(workspace_id, before=now - KEPT)
 
 
 # --- one beat -----------------------------------------------------------------------------------------------------

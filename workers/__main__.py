@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 from datetime import UTC
 from functools import partial
 from itertools import chain, repeat
@@ -18,7 +19,7 @@ from arq import Worker
 from arq.worker import func
 
 from app import logs, metrics
-from app.resources import Resources, open_resources
+from app.resources import Resources, open_resources, segment_sources
 from app.settings import Settings, SettingsError, load_settings
 from app.wakeups import ALIVE_WITHIN, QUEUE, connect, decode, encode
 from db.transactions import across_workspaces
@@ -45,7 +46,8 @@ async def main(settings: Settings) -> None:
     """Work until SIGTERM or SIGINT: then nothing more is taken, messages under way end, claims go back (R9)."""
     # A turn that is cut off leaves its messages in doubt: arq waits for the longest one.
     longest_s = TURN_S + settings.send_timeout.total_seconds() + AFTER_TURN_S
-    async with open_resources(settings) as resources, AsyncExitStack() as stack:
+    async with open_resources(settings) as opened, AsyncExitStack() as stack:
+        resources = replace(opened, sources=segment_sources(packed=True))
         context = JobContext(resources=resources, under_way=set(), evaluating=set())
         readiness = Readiness({"database": partial(announce, resources), "valkey": resources.wakeups.reach})
         if settings.worker_port:

@@ -13,7 +13,7 @@ from uuid import UUID
 from campaigns import banner_retention, banner_stops, control, sweeping
 from db.transactions import across_workspaces
 from profiles import retention
-from segments import changes, pulse, schedule
+from segments import changes, packs, pulse, schedule
 from workers.jobs import JobContext, database_now
 
 logger = logging.getLogger(__name__)
@@ -120,6 +120,7 @@ async def forget(ctx: JobContext, now: datetime) -> None:
     async def forget_all(workspace_id: UUID, _: None) -> None:
         await retention.forget(workspace_id, now=now, audit_kept=audit_kept)
         await pulse.forget(workspace_id, now=now)
+        await packs.forget(workspace_id, now=now)
         await changes.forget(workspace_id, now=now)
         await banner_stops.forget(workspace_id, now=now)
 

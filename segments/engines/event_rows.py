@@ -55,8 +55,8 @@ Kind: TypeAlias = tuple[str, str | None]
 Kinds: TypeAlias = dict[Kind, list[Event]]
 
 
-def of_events(leaves: Sequence[Event], *, some: bool) -> Reading:
-    """For leaves on events: of everybody and then of one name, or of some people."""
+def of_events(leaves: Sequence[Event], *, some: bool, timed: bool = False) -> Reading:
+    """For leaves on events: of everybody and then of one name, or of some people. `timed`: with times in any case."""
     query = Query()
     names = tuple(dict.fromkeys(leaf.name for leaf in leaves))
     tests = [all_of(filters(query, leaf)) for leaf in leaves]
@@ -75,7 +75,7 @@ def of_events(leaves: Sequence[Event], *, some: bool) -> Reading:
     flags: dict[Kind, int] = {}
     if len(kinds) > 1:
         flags = {kind: 1 << at for at, kind in enumerate(kind for kind in kinds if len(names) > 1 or kind[1])}
-    timed = len(windows) > 1 or any(leaf.first or leaf.last for leaf in leaves)
+    timed = timed or len(windows) > 1 or any(leaf.first or leaf.last for leaf in leaves)
     properties = dict.fromkeys(total.property for leaf in leaves for total in leaf.totals)
     values = tuple(Values(key, times_of(key, leaves) if len(names) == 1 else ()) for key in properties)
     columns = [packed("profile_id")]

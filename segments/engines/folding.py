@@ -7,7 +7,7 @@ and plain Python 226. Nothing is rounded: see json_numbers.py.
 import operator
 from array import array
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, localcontext
 from fractions import Fraction
@@ -80,26 +80,30 @@ def fold(reading: Reading, columns: Sequence[bytes | None], now: datetime) -> li
     """
     if columns[0] is None:
         return []
-    rows = unpacked(reading, columns, now)
+    return tallies_of(unpacked(reading, columns, now), reading.shares, now)
+
+
+def tallies_of(rows: Rows, shares: Sequence[Share], now: datetime) -> list[Tally]:
+    """A tally for each share, of rows of which there is one at least."""
     with localcontext(EXACT):
-        return [tally(rows, share, now) for share in reading.shares]
+        return [tally(rows, share, now) for share in shares]
 
 
-def merged(reading: Reading, one: list[Tally], other: list[Tally]) -> list[Tally]:
+def merged(shares: Sequence[Share], one: list[Tally], other: list[Tally]) -> list[Tally]:
     """The tallies of both: of other events of the same leaves."""
     if not one or not other:
         return one or other
     with localcontext(EXACT):
-        pairs = zip(reading.shares, one, other, strict=True)
+        pairs = zip(shares, one, other, strict=True)
         return [merged_of(share.event, left, right) for share, left, right in pairs]
 
 
-def who_meets(reading: Reading, tallies: list[Tally], now: datetime) -> list[BitMap]:
-    """Who meets each leaf of `reading`, told from the tallies of all its events."""
+def who_meets(shares: Sequence[Share], tallies: list[Tally], now: datetime) -> list[BitMap]:
+    """Who meets the leaf of each share, told from the tallies of all its events."""
     if not tallies:
-        return [BitMap() for _ in reading.shares]
+        return [BitMap() for _ in shares]
     with localcontext(EXACT):
-        return [meeting(share.event, tally, now) for share, tally in zip(reading.shares, tallies, strict=True)]
+        return [meeting(share.event, tally, now) for share, tally in zip(shares, tallies, strict=True)]
 
 
 def unpacked(reading: Reading, columns: Sequence[bytes | None], now: datetime) -> Rows:
@@ -128,6 +132,8 @@ def spread(numbers: Numbers, values: Values, times: Integers | None, now: dateti
 
 def placed(ids: Integers) -> tuple[npt.NDArray[np.uint32], Integers]:
     """People, ascending, and where among them each of `ids` is; not all of them need be among the ids."""
+    if not len(ids):
+        return np.zeros(0, np.uint32), ids
     first, last = int(ids.min()), int(ids.max())
     if last - first <= SPARSE * len(ids):
         return np.arange(first, last + 1, dtype=np.uint32), ids - first
@@ -156,22 +162,29 @@ def tally(rows: Rows, share: Share, now: datetime) -> Tally:
 
 def merged_of(event: Event, one: Tally, other: Tally) -> Tally:
     """See `merged`."""
-    people, place = np.unique(np.concatenate((one.people, other.people)), return_inverse=True)
-    size = len(people)
-    there = np.ones(size, np.bool_)
-    counts = np.zeros(size, np.int64)
-    np.add.at(counts, place, np.concatenate((one.counts, other.counts)))
+    people, place = placed(np.concatenate((one.people, other.people)).astype(np.int64))
+    size, mine = len(people), place[: len(one.people)]
+    theirs = place[len(one.people) :]
+    there = np.zeros(size, np.bool_)
+    there[place] = True
+
+    def added(left: Integers, right: Integers) -> Integers:
+        # Each has a person once, so that no addition is lost.
+        found = np.zeros(size, np.int64)
+        found[mine] = left
+        found[theirs] += right
+        return found[there]
+
     measures = []
     for total, left, right in zip(event.totals, one.measures, other.measures, strict=True):
         left, right = alike(left, right)
-        many, units = (np.concatenate(pair) for pair in ((left.many, right.many), (left.units, right.units)))
-        known = many > 0
-        measure = measured(total.aggregate, place[known], units[known], left.decimals, size, there)
-        np.add.at(measure.many, place[known], many[known] - 1)
-        measures.append(measure)
+        known = np.concatenate((left.many, right.many)) > 0
+        units = np.concatenate((left.units, right.units))[known]
+        measure = measured(total.aggregate, place[known], units, left.decimals, size, there)
+        measures.append(replace(measure, many=added(left.many, right.many)))
     first = None if event.first is None else extreme(np.minimum, place, both(one.first, other.first), size, there)
     last = None if event.last is None else extreme(np.maximum, place, both(one.last, other.last), size, there)
-    return Tally(people, counts, tuple(measures), first, last)
+    return Tally(people[there], added(one.counts, other.counts), tuple(measures), first, last)
 
 
 def alike(one: Measure, other: Measure) -> tuple[Measure, Measure]:

@@ -68,10 +68,10 @@ class Gathering:
 def fold_more(reading: Reading, known: "list[Tally]", row: Sequence[Any], now: datetime) -> "list[Tally]":
     from segments.engines import folding
 
-    return folding.merged(reading, known, folding.fold(reading, row, now))
+    return folding.merged(reading.shares, known, folding.fold(reading, row, now))
 
 
 def who_meets(reading: Reading, tallies: "list[Tally]", now: datetime) -> list[BitMap]:
     from segments.engines import folding
 
-    return folding.who_meets(reading, tallies, now)
+    return folding.who_meets(reading.shares, tallies, now)

@@ -1,5 +1,7 @@
 """Forgetting a person over GraphQL: nothing of them is left anywhere, and nothing of them comes back."""
 
+from datetime import UTC, datetime
+
 import asyncpg
 import redis.asyncio
 
@@ -8,6 +10,9 @@ from campaigns.models import DeliveryState
 from channels.base import Outcome, OutcomeKind
 from db.transactions import transaction
 from segments import pulse
+from segments.engines.packed import PackedEngine
+from segments.engines.postgres import PostgresEngine
+from segments.nodes import Operator, Trait
 from tests.app.caller import Caller
 from tests.app.test_api_campaigns import make, people, work
 from tests.campaigns.factories import ScriptedChannel
@@ -67,8 +72,12 @@ async def test_nothing_is_left_of_somebody_who_was_erased(console: Caller, datab
     one = await make(console)
     await console.data("CampaignSend", input={"id": one})
     await work(console, one, ScriptedChannel(lambda message: REFUSED))
+    packing = PackedEngine(PostgresEngine(), fewest=0)
+    called = Trait("name", Operator.EQUALS, "wollstonecraft")
+    (met,) = await packing.ids(workspace_id=console.workspace_id, leaves=[called], now=datetime.now(UTC))
+    assert len(met) == 1
     before = await found(database)
-    places = {"profile", "profile_alias", "consent", "device", "event", "delivery"}
+    places = {"profile", "profile_alias", "consent", "device", "event", "delivery", "pack_part"}
     assert places <= before.keys()
     assert set().union(*before.values()) == set(NEEDLES)
 

@@ -8,7 +8,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from db import api_records, banner_engine, ddl, delivery_engine, live_segments, push_engine
+from db import api_records, banner_engine, ddl, delivery_engine, live_segments, packs, push_engine
 from db.roles import Role
 from db.transactions import Connection, across_workspaces, entry, transaction
 from tests.conftest import Database
@@ -87,6 +87,10 @@ ROWS = {
     "request": "INSERT INTO request (workspace_id, actor, key, place, fingerprint, answer, done_at)"
     " VALUES ($1, 'a', 'k', 'p', 'f', '{}', now())",
     "audit_entry": "INSERT INTO audit_entry (workspace_id, at, key_id, action) VALUES ($1, now(), $1, 'a')",
+    "pack": "INSERT INTO pack (workspace_id, kind, name, server, snapshot, changed, facts)"
+    " VALUES ($1, 'TRAIT', 'plan', 1, pg_current_snapshot(), '', '{}')",
+    "pack_part": "INSERT INTO pack_part (workspace_id, pack_id, place, content)"
+    " SELECT $1, id, 0, '' FROM pack WHERE workspace_id = $1",
 }
 TABLES = (
     ddl.TENANT_TABLES
@@ -95,6 +99,7 @@ TABLES = (
     + banner_engine.TENANT_TABLES
     + push_engine.TENANT_TABLES
     + api_records.TENANT_TABLES
+    + packs.TENANT_TABLES
 )
 LEAF_TABLES = ddl.LEAF_TABLES + live_segments.LEAF_TABLES
 

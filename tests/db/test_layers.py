@@ -17,7 +17,7 @@ OWNERS = {
     },
     "segments": {
         "segment", "evaluation", "segment_membership", "membership", "saved_query", "segment_reference",
-        "segment_query", "segment_rank", "membership_change", "pulse_clock", "pulse",
+        "segment_query", "segment_rank", "membership_change", "pulse_clock", "pulse", "pack", "pack_part",
     },
     "campaigns": {
         "sender", "placement", "campaign", "campaign_segment", "dispatch", "delivery", "claim", "delivery_event",
@@ -98,7 +98,7 @@ def test_a_statement_touches_only_tables_its_package_may(package: str, where: st
 
 
 def test_every_table_has_one_owner() -> None:
-    from db import api_records, banner_engine, ddl, delivery_engine, live_segments, push_engine
+    from db import api_records, banner_engine, ddl, delivery_engine, live_segments, packs, push_engine
 
     assert set(OWNER) == {
         "workspace",
@@ -108,6 +108,7 @@ def test_every_table_has_one_owner() -> None:
         *banner_engine.TENANT_TABLES,
         *push_engine.TENANT_TABLES,
         *api_records.TENANT_TABLES,
+        *packs.TENANT_TABLES,
     }
 
 

@@ -10,7 +10,7 @@ from tortoise import Tortoise
 from tortoise.migrations.autodetector import MigrationAutodetector
 
 from app.tables import MODEL_MODULES
-from db import api_records, banner_engine, ddl, delivery_engine, live_segments, push_engine
+from db import api_records, banner_engine, ddl, delivery_engine, live_segments, packs, push_engine
 from db.transactions import APP_LABEL, across_workspaces, tortoise_config, transaction
 from tests.conftest import Database, Servers, database_url, on_server
 
@@ -116,6 +116,7 @@ async def test_every_tenant_table_is_listed(database: Database) -> None:
         *banner_engine.TENANT_TABLES,
         *push_engine.TENANT_TABLES,
         *api_records.TENANT_TABLES,
+        *packs.TENANT_TABLES,
     }
 
 

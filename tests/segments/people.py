@@ -6,8 +6,9 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-from db.transactions import across_workspaces, transaction
+from db.transactions import Connection, across_workspaces, transaction
 from profiles.dates import read_date
+from profiles.identities import write_touched
 
 Json = Mapping[str, object]
 
@@ -73,6 +74,8 @@ FROM unnest($2::int[], $3::text[], $4::timestamptz[], $5::text[], $6::timestampt
   $9::text[], $10::text[], $11::text[], $12::text[], $13::text[]) AS t (profile_id, message_id, received_at, name,
   occurred_at, properties, page_path, device_type, browser, country, city, session_id)
 """
+NO_DATES = "DELETE FROM profile_date WHERE workspace_id = $1 AND profile_id = ANY($2::int[])"
+CHANGE = "UPDATE profile SET traits = $2 WHERE id = $1"
 MERGE = "UPDATE profile SET merged_into = $2 WHERE id = $1"
 ERASE = "UPDATE profile SET erased_at = now() WHERE id = $1"
 OF_BRAND = "INSERT INTO profile_brand (workspace_id, brand_id, profile_id) SELECT $1, $2, unnest($3::int[])"
@@ -88,9 +91,7 @@ CONTEXT = ("page_path", "device_type", "browser", "country", "city", "session_id
 
 async def make_people(workspace_id: UUID, *people: Person) -> list[int]:
     """The ids of new profiles, in the order of `people`."""
-    events = [(place, event) for place, person in enumerate(people) for event in person.events]
-    async with across_workspaces() as connection:
-        await connection.execute(ENSURE_MONTHS, list({event.at.replace(day=1, hour=12) for _, event in events}))
+    await make_months(*people)
     async with transaction(workspace_id) as connection:
         columns: list[list[Any]] = [
             [one.external_id or uuid4().hex for one in people],
@@ -100,17 +101,38 @@ async def make_people(workspace_id: UUID, *people: Person) -> list[int]:
         ids = [row["id"] for row in await connection.fetch(INSERT_PEOPLE, workspace_id, *columns)]
         dates = [(id, key, at) for id, one in zip(ids, people, strict=True) for key, at in dated(one.traits)]
         await connection.executemany(INSERT_DATE, [(workspace_id, *date) for date in dates])
-        columns = [
-            [ids[place] for place, _ in events],
-            [uuid4().hex for _ in events],
-            [event.received_at or event.at for _, event in events],
-            [event.name for _, event in events],
-            [event.at for _, event in events],
-            [dict(event.properties) for _, event in events],
-            *([getattr(event, column) for _, event in events] for column in CONTEXT),
-        ]
-        await connection.execute(INSERT_EVENTS, workspace_id, *columns)
+        await add_events(connection, workspace_id, ids, people)
     return ids
+
+
+async def change_people(workspace_id: UUID, people: Mapping[int, Person], *, now: datetime) -> None:
+    """Give these people other traits, without dates, and events besides those that they have; told as changes are."""
+    await make_months(*people.values())
+    async with transaction(workspace_id) as connection:
+        await connection.execute(NO_DATES, workspace_id, list(people))
+        await connection.executemany(CHANGE, [(id, dict(one.traits)) for id, one in people.items()])
+        await add_events(connection, workspace_id, list(people), list(people.values()))
+        await write_touched(connection, workspace_id=workspace_id, profile_ids=people.keys(), now=now)
+
+
+async def make_months(*people: Person) -> None:
+    async with across_workspaces() as connection:
+        months = {event.at.replace(day=1, hour=12) for person in people for event in person.events}
+        await connection.execute(ENSURE_MONTHS, list(months))
+
+
+async def add_events(connection: Connection, workspace_id: UUID, ids: Sequence[int], people: Sequence[Person]) -> None:
+    events = [(place, event) for place, person in enumerate(people) for event in person.events]
+    columns = [
+        [ids[place] for place, _ in events],
+        [uuid4().hex for _ in events],
+        [event.received_at or event.at for _, event in events],
+        [event.name for _, event in events],
+        [event.at for _, event in events],
+        [dict(event.properties) for _, event in events],
+        *([getattr(event, column) for _, event in events] for column in CONTEXT),
+    ]
+    await connection.execute(INSERT_EVENTS, workspace_id, *columns)
 
 
 def dated(traits: Json) -> list[tuple[str, datetime]]:

@@ -212,3 +212,9 @@ people = st.builds(
     seen_city=words,
     seen_browser=words,
 )
+changes = st.builds(
+    Person,
+    traits=st.dictionaries(keys, st.sampled_from([one for one in VALUES if one not in DATES]), max_size=3),
+    events=st.lists(happenings, max_size=3),
+)
+"""What people are changed to: not into other dates, and never into other sights."""

@@ -14,13 +14,18 @@ from pyroaring import BitMap
 from segments import tree
 from segments.conditions import parse
 from segments.engines.base import Engine
+from segments.engines.packed import PackedEngine
 from segments.engines.postgres import PostgresEngine
 from segments.nodes import Amount, ByTrait, EngineLeaf, Operator
 from tests.segments import oracle
 from tests.segments.oracle_engine import OracleEngine
 from tests.segments.people import Happened, Person, bought, erase, make_brand, make_people, merge
 
-ENGINES: Mapping[str, Callable[[], Engine]] = {"postgres": PostgresEngine, "oracle": OracleEngine}
+ENGINES: Mapping[str, Callable[[], Engine]] = {
+    "postgres": PostgresEngine,
+    "packed": lambda: PackedEngine(PostgresEngine(), fewest=0),
+    "oracle": OracleEngine,
+}
 NOW = datetime(2026, 5, 1, 12, tzinfo=UTC)
 HOUR, DAY, TICK = timedelta(hours=1), timedelta(days=1), timedelta(microseconds=1)
 ODD = "it's \"%_\\ ключ 💥"

@@ -106,17 +106,17 @@ def test_columns_are_folded_to_whom_the_oracle_finds(events: list[tuple[int, Hap
     split = [[one for at, one in enumerate(events) if at % 3 == part] for part in range(3)]
     merged: list[Tally] = []
     for part in split:
-        merged = folding.merged(reading, merged, folding.fold(reading, columns(reading, part), NOW))
+        merged = folding.merged(reading.shares, merged, folding.fold(reading, columns(reading, part), NOW))
     expected = [meant(leaf, events) for leaf in leaves]
     for tallies in (whole, merged):
-        assert [set(one) for one in folding.who_meets(reading, tallies, NOW)] == expected
+        assert [set(one) for one in folding.who_meets(reading.shares, tallies, NOW)] == expected
 
 
 def test_each_leaf_takes_the_rows_with_its_flag() -> None:
     events = [(id, Happened("buy", NOW)) for id in (1, 2, 3, 4, 6)]
     reading = event_rows.of_events([Event("buy"), Event("buy")], some=False)
     reading = replace(reading, shares=(Share(Event("buy"), 1), Share(Event("buy"), 2), Share(Event("buy"))))
-    found = folding.who_meets(reading, folding.fold(reading, columns(reading, events), NOW), NOW)
+    found = folding.who_meets(reading.shares, folding.fold(reading, columns(reading, events), NOW), NOW)
     assert [set(one) for one in found] == [{1, 3}, {2, 3, 6}, {1, 2, 3, 4, 6}]
 
 

@@ -1,0 +1,293 @@
+"""The engine of workers: PostgreSQL, and what it read of everybody before.
+
+What a pack says of whoever did not change since it was made is true still; the others are asked about as a pulse asks
+about some people. Where there is no pack, or too many changed, everybody is read, and kept for the next time.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from time import monotonic
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+from pyroaring import BitMap
+
+from segments import packs
+from segments.engines import folding, packed_events, packed_traits
+from segments.engines.base import EngineError, Ranks
+from segments.engines.folding import Tally
+from segments.engines.packed_events import Reach
+from segments.engines.postgres import COUNTED_FOR_S, MOST_LOOKED_UP, READ_IN_ORDER, PostgresEngine, only_row
+from segments.engines.profile_leaves import is_dated
+from segments.nodes import EngineLeaf, Event, Json, RankBy, Trait
+from segments.packs import Kind, Made, Moment, Name, Pack, Part
+
+logger = logging.getLogger(__name__)
+
+MOST_CHANGED = 40
+"""One in so many may have changed since a pack was made: to ask about them takes as long then as to read everybody."""
+FEW = 1_000
+"""So many may have changed however few there are."""
+LEFT_FOR_S = 3600
+"""So long what is no good as a pack is not tried again."""
+
+AWAY = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+"""What goes wrong with packs is no reason for an evaluation to fail."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Who meets these leaves, which packs may answer."""
+
+    workspace_id: UUID
+    leaves: Sequence[EngineLeaf]
+    now: datetime
+    profiles: int
+    """About how many people the workspace has."""
+    places: Mapping[Name, Sequence[int]]
+    """By pack, the places of the leaves that it may answer."""
+
+    def of(self, name: Name) -> list[Any]:
+        """The leaves that a pack may answer."""
+        return [self.leaves[place] for place in self.places[name]]
+
+    def reach(self, name: Name) -> Reach:
+        """What a pack of events must have."""
+        return packed_events.wanted(self.of(name), self.now)
+
+
+@dataclass(slots=True)
+class Answer:
+    """What packs say: who meets each leaf that they know of, by its place, and whom they know nothing of."""
+
+    found: dict[int, BitMap] = field(default_factory=dict)
+    changed: BitMap = field(default_factory=BitMap)
+    everybody: BitMap = field(default_factory=BitMap)
+    missing: dict[Name, Pack | None] = field(default_factory=dict)
+    """Packs that would be of use, with what there is in their place."""
+    snapshot: str = ""
+    erased: int = 0
+    """Of its moment."""
+
+
+class PackedEngine:
+    """See engines/base.py: of `inner`, but for who meets conditions among all people of a workspace of `fewest` or
+    more."""
+
+    def __init__(self, inner: PostgresEngine, *, fewest: int = MOST_LOOKED_UP) -> None:
+        self.inner = inner
+        self.fewest = fewest
+        self.name = inner.name
+        self.left: dict[tuple[UUID, Name], float] = {}
+        """What turned out to be no good as a pack, and when, by time.monotonic()."""
+
+    async def ids(
+        self, *, workspace_id: UUID, leaves: Sequence[EngineLeaf], now: datetime, only: BitMap | None = None
+    ) -> list[BitMap]:
+        """See engines/base.py."""
+        answer = Answer()
+        if only is None and (places := self.places(workspace_id, leaves)):
+            profiles = await self.inner.profiles(workspace_id=workspace_id, since=monotonic() - COUNTED_FOR_S)
+            if profiles >= self.fewest:
+                answer = await self.packed(Question(workspace_id, leaves, now, profiles, places))
+        rest = [place for place in range(len(leaves)) if place not in answer.found]
+        found = dict(answer.found)
+        if rest:
+            asked = [leaves[place] for place in rest]
+            answers = await self.inner.ids(workspace_id=workspace_id, leaves=asked, now=now, only=only)
+            found |= zip(rest, answers, strict=True)
+        if answer.found and answer.changed:
+            asked = [leaves[place] for place in answer.found]
+            again = await self.inner.ids(workspace_id=workspace_id, leaves=asked, now=now, only=answer.changed)
+            for place, of_changed in zip(answer.found, again, strict=True):
+                found[place] = (found[place] - answer.changed) | of_changed
+        return [found[place] for place in range(len(leaves))]
+
+    def places(self, workspace_id: UUID, leaves: Sequence[EngineLeaf]) -> dict[Name, list[int]]:
+        """By pack that may answer some of `leaves`, their places."""
+        places: dict[Name, list[int]] = {}
+        for place, leaf in enumerate(leaves):
+            match leaf:
+                case Trait(key) if not is_dated(leaf):
+                    places.setdefault(Name(Kind.TRAIT, key), []).append(place)
+                case Event(name):
+                    places.setdefault(Name(Kind.EVENT, name), []).append(place)
+                case _:
+                    pass
+        until = monotonic() - LEFT_FOR_S
+        return {name: mine for name, mine in places.items() if self.left.get((workspace_id, name), until) <= until}
+
+    async def packed(self, question: Question) -> Answer:
+        """What packs say, which are made where there are none."""
+        try:
+            answer = await self.answered(question, whole=True)
+            if answer.missing:
+                await self.make(question, answer)
+                answer = await self.answered(question, whole=False)
+            return answer
+        except AWAY as e:
+            logger.warning("packs not used", extra={"workspace_id": question.workspace_id}, exc_info=e)
+            return Answer()
+
+    async def answered(self, question: Question, *, whole: bool) -> Answer:
+        """What packs say that are there, all of one moment; with `whole` nothing when some are missing."""
+        answer = Answer()
+        at = monotonic()
+        async with packs.moment(question.workspace_id, question.places) as moment:
+            answer.snapshot, answer.erased = moment.snapshot, moment.erased
+            serving = {name: pack for name, pack in moment.packs.items() if serves(question, name, pack)}
+            answer.missing = {name: moment.packs.get(name) for name in question.places.keys() - serving.keys()}
+            if whole and answer.missing:
+                return answer
+            for name, pack in serving.items():
+                found = await (of_trait if name.kind is Kind.TRAIT else of_events)(question, moment, name, answer)
+                answer.found |= zip(question.places[name], found, strict=True)
+                answer.changed |= pack.changed
+        if answer.everybody:
+            # No row of theirs ever goes, and whoever came since is among those who changed.
+            self.inner.counted[question.workspace_id] = len(answer.everybody | answer.changed), at
+        return answer
+
+    async def make(self, question: Question, answer: Answer) -> None:
+        """Read what is missing, and keep it. All of it is read after the moment of `answer`, whose snapshot it gets:
+        whoever changes while it is read has changed since."""
+        made = await self.made_of_traits(question, [name for name in answer.missing if name.kind is Kind.TRAIT])
+
+        async def keep(some: Sequence[Made]) -> None:
+            await packs.keep(question.workspace_id, some, snapshot=answer.snapshot, erased=answer.erased)
+
+        await keep(made)
+        for name, before in answer.missing.items():
+            # One after the other, for the sake of memory.
+            if name.kind is Kind.EVENT and (one := await self.made_of_events(question, name, before)) is not None:
+                await keep([one])
+
+    async def made_of_traits(self, question: Question, names: Sequence[Name]) -> list[Made]:
+        """Packs of these traits, of those that have few values; all are read at once."""
+        if not names:
+            return []
+        workspace_id = question.workspace_id
+        try:
+            async with self.inner.reading(workspace_id, planning=self.inner.planning(workspace_id, None)) as connection:
+                values: dict[str, list[str | None]] = {}
+                for name in names:
+                    statement = packed_traits.values_of(name.name)
+                    rows = await connection.fetch(statement.sql, *statement.values(workspace_id))
+                    if len(rows) <= packed_traits.MOST_VALUES:
+                        values[name.name] = [row["value"] for row in rows]
+                made: list[Made] = []
+                if values:
+                    await connection.execute(READ_IN_ORDER, question.profiles)
+                    statement = packed_traits.of_traits(values)
+                    columns = await only_row(connection, statement, statement.values(workspace_id))
+                    made = await asyncio.to_thread(packed_traits.packs_of, values, columns)
+        except EngineError as e:
+            require_answering(e)
+            logger.warning("traits not packed", extra={"workspace_id": workspace_id, "code": e.code}, exc_info=e)
+            made = []
+        for name in set(names) - {one.name for one in made}:
+            self.left[workspace_id, name] = monotonic()
+        return made
+
+    async def made_of_events(self, question: Question, name: Name, before: Pack | None) -> Made | None:
+        """A pack of these events, which can answer what the one before could as well; None where they are too many."""
+        workspace_id, reach = question.workspace_id, question.reach(name)
+        known = None if before is None else packed_events.reach_again(name.name, before.facts, question.now)
+        if known is not None:
+            reach = reach.with_(known)
+        reading = packed_events.reading(reach)
+        times = packed_events.times(reach, profiles=question.profiles, now=question.now)
+        events, parts = 0, list[Part]()
+        try:
+            for time in times if not reach.is_too_much else ():
+                values = reading.statement.values(workspace_id, now=question.now, part=time)
+                async with self.inner.reading(
+                    workspace_id, planning=self.inner.planning(workspace_id, None)
+                ) as connection:
+                    columns = await only_row(connection, reading.statement, values)
+                packed = await asyncio.to_thread(packed_events.content, reading, columns)
+                if packed is None or (events := events + packed[0]) > packed_events.MOST_EVENTS:
+                    break
+                parts.append(Part(packed[1]))
+        except EngineError as e:
+            require_answering(e)
+            logger.warning("events not packed", extra={"workspace_id": workspace_id, "code": e.code}, exc_info=e)
+        if len(parts) < len(times):
+            self.left[workspace_id, name] = monotonic()
+            return None
+        return Made(name, packed_events.facts(reach, times, question.now), parts, BitMap())
+
+    # --- what `inner` answers alone -------------------------------------------------------------------------------
+
+    async def as_of(self, *, workspace_id: UUID) -> datetime | None:
+        """See engines/base.py."""
+        return await self.inner.as_of(workspace_id=workspace_id)
+
+    async def universe(self, *, workspace_id: UUID, brand_id: UUID | None = None, only: BitMap | None = None) -> BitMap:
+        """See engines/base.py."""
+        return await self.inner.universe(workspace_id=workspace_id, brand_id=brand_id, only=only)
+
+    async def gone(self, *, workspace_id: UUID) -> BitMap:
+        """See engines/base.py."""
+        return await self.inner.gone(workspace_id=workspace_id)
+
+    async def profiles(self, *, workspace_id: UUID, since: float) -> int:
+        """See engines/base.py."""
+        return await self.inner.profiles(workspace_id=workspace_id, since=since)
+
+    async def crossed(
+        self, *, workspace_id: UUID, leaves: Sequence[EngineLeaf], since: datetime, until: datetime
+    ) -> BitMap:
+        """See engines/base.py."""
+        return await self.inner.crossed(workspace_id=workspace_id, leaves=leaves, since=since, until=until)
+
+    async def ranks(self, *, workspace_id: UUID, by: RankBy, now: datetime, only: BitMap | None = None) -> Ranks:
+        """See engines/base.py."""
+        return await self.inner.ranks(workspace_id=workspace_id, by=by, now=now, only=only)
+
+    async def values(
+        self, *, workspace_id: UUID, leaves: Sequence[EngineLeaf], now: datetime, profile_id: int
+    ) -> list[Json]:
+        """See engines/base.py."""
+        return await self.inner.values(workspace_id=workspace_id, leaves=leaves, now=now, profile_id=profile_id)
+
+
+def require_answering(error: EngineError) -> None:
+    """Raise it again when there is nothing wrong with what was asked."""
+    if error.code == "ENGINE_UNAVAILABLE":
+        raise error
+
+
+def serves(question: Question, name: Name, pack: Pack) -> bool:
+    """Whether a pack is good for the question, and not too many changed since."""
+    if len(pack.changed) > max(question.profiles // MOST_CHANGED, FEW):
+        return False
+    if name.kind is Kind.TRAIT:
+        return True
+    reach = packed_events.reach_of(name.name, pack.facts)
+    return reach is not None and reach.has(question.reach(name))
+
+
+async def of_trait(question: Question, moment: Moment, name: Name, answer: Answer) -> list[BitMap]:
+    """Who meets the leaves on a trait; `answer` gets to know everybody."""
+    statement = packed_traits.asked(question.of(name), moment.packs[name].id)
+    rows = await moment.connection.fetch(statement.sql, *statement.values(question.workspace_id))
+    found, answer.everybody = packed_traits.answered(len(question.of(name)), rows)
+    return found
+
+
+async def of_events(question: Question, moment: Moment, name: Name, _: Answer) -> list[BitMap]:
+    """Who meets the leaves on events of one name: read part by part, one folded while the next is read."""
+    pack, now = moment.packs[name], question.now
+    reach = packed_events.reach_of(name.name, pack.facts)
+    assert reach is not None
+    shares = packed_events.shares(reach, pack.facts, question.of(name))
+    tallies: list[Tally] = []
+    for place in packed_events.places(pack.facts, question.reach(name).since):
+        content = await packs.part(moment, question.workspace_id, pack, place)
+        tallies = await asyncio.to_thread(packed_events.tallied, shares, reach, content, tallies, now)
+    return await asyncio.to_thread(folding.who_meets, shares, tallies, now)
