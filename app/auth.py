@@ -6,11 +6,13 @@ has it: alone it acts on anonymous visitors only. A client token lets an app act
 `clientTokenCreate` (`mct_`), or by an identity provider of its own (app/jwks.py).
 """
 
+import asyncio
 import json
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import UUID
 
@@ -155,6 +157,14 @@ def unauthenticated(message: str = "Send a key: Authorization: Bearer msk_...") 
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """A key that is being looked up."""
+
+    at: datetime
+    answer: asyncio.Task[KeyIdentity | None]
+
+
+@dataclass(frozen=True, slots=True)
 class Known:
     """A key that was good."""
 
@@ -179,6 +189,8 @@ class KnownKeys:
     def __init__(self) -> None:
         self.uses = KeyUses()
         self.seen: OrderedDict[bytes, Known] = OrderedDict()
+        self.asked: dict[bytes, Asked] = {}
+        """One for all who use a key at once: a busy one is good for `REMEMBERED`, and then for no request under way."""
         self.away = False
         """Whether the last look-up had no answer."""
 
@@ -199,8 +211,9 @@ class KnownKeys:
         if known is not None and may_do and self.away:
             # One asks whether PostgreSQL is back, and the others do not wait for that: it may not even answer.
             self.seen[hash] = replace(known, tried_at=now)
+        asked = self.ask(hash, secret, now=now)
         try:
-            identity = await within(PATIENCE_S, keys.find(secret, now=now))
+            identity = await asyncio.shield(asked.answer)  # whoever goes away does not go for the others
         except UNREACHABLE:
             self.away = True
             if known is None or not may_do:
@@ -209,11 +222,26 @@ class KnownKeys:
             return known.still(now)
         self.away = False
         self.seen.pop(hash, None)
-        if identity is not None:
-            self.seen[hash] = Known(identity, now, now)
-            if len(self.seen) > MOST_REMEMBERED:
-                self.seen.popitem(last=False)
-        return identity
+        if identity is None:
+            return None
+        found = self.seen[hash] = Known(identity, asked.at, asked.at)
+        if len(self.seen) > MOST_REMEMBERED:
+            self.seen.popitem(last=False)
+        return found.still(now)
+
+    def ask(self, hash: bytes, secret: str, *, now: datetime) -> Asked:
+        """The look-up that is under way, or a new one."""
+        asked = self.asked.get(hash)
+        if asked is None:
+            answer = asyncio.create_task(within(PATIENCE_S, keys.find(secret, now=now)))
+            asked = self.asked[hash] = Asked(now, answer)
+            answer.add_done_callback(partial(self.answered, hash))
+        return asked
+
+    def answered(self, hash: bytes, answer: asyncio.Task[KeyIdentity | None]) -> None:
+        del self.asked[hash]
+        if not answer.cancelled():
+            answer.exception()  # heard, also when nobody who asked is still there
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,6 +111,16 @@ class Execution(StrawberryGraphQLCoreExecutionContext):
         super().__init__(*args, **kwargs)
         self.sorted: dict[tuple[GraphQLObjectType, int], Sorted] = {}
 
+    def build_per_event_executor(self, payload: Any) -> Any:
+        """The execution of one event of a subscription.
+
+        What is asked for is collected anew for each, and all that is remembered of it goes with it: else whoever
+        follows something for a day keeps a day's. graphql-core shares its own memory among all events too.
+        """
+        one: Any = super().build_per_event_executor(payload)
+        one.sorted, one._relevant_sub_fields = {}, {}
+        return one
+
     def execute_fields(
         self,
         parent_type: GraphQLObjectType,

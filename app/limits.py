@@ -54,6 +54,10 @@ MOST_MARKS = 60_000
 different. A thousand events or profiles may have 50 each."""
 OPENING_COUNTS = 3
 """As so many values a list or an object counts."""
+NO_MARKS = bytes(set(range(256)) - set(b'",{['))
+"""Bytes that neither stand between values nor around texts."""
+PIECE = 128 * 1024
+"""Marks that are counted at once: most bodies that hold too much do so in their first."""
 MOST_ENTRIES = 256
 """Fields of an object in the variables; more than any input has, and as many as traits may have."""
 NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
@@ -180,22 +184,27 @@ def holds_nul(body: bytes) -> bool:
 def holds_too_much(body: bytes) -> bool:
     """Whether a JSON body holds more values than are read at once: while they are, nobody else is answered.
 
-    Counted before it is read, in less than half of the time that takes.
+    Counted before it is read, in 10 to 25 ms for 2 MB of JSON, 35 where every other character is an escape.
     """
-    counted = body.count(b",") + OPENING_COUNTS * (body.count(b"{") + body.count(b"["))
-    if counted <= MOST_MARKS:
+    if weight_of(body) <= MOST_MARKS:
         return False
-    # Imported by the first that needs it: it is 10 MB, and most processes never see such a body.
-    import numpy as np
+    # A table or a page has marks in its text: what follows an odd number of quotes is none. Escapes become spaces, not
+    # nothing, since to replace something by as much takes half as long.
+    marks = body.replace(b"\\\\", b"  ").replace(b'\\"', b"  ").translate(None, NO_MARKS)
+    counted = inside = 0
+    for begin in range(0, len(marks), PIECE):
+        # Two quotes beside each other leave what follows where it is: inside of a text or outside.
+        parts = marks[begin : begin + PIECE].replace(b'""', b"  ").split(b'"')
+        counted += weight_of(b"".join(parts[inside::2]))
+        if counted > MOST_MARKS:
+            return True
+        inside ^= len(parts) & 1 ^ 1
+    return False
 
-    # A table or a page has marks in its text: what follows an odd number of quotes is none. Whatever the body, that is
-    # 20 ms for 2 MB, where cutting it at its quotes took 40 ms for a hundred thousand texts.
-    plain = np.frombuffer(body.replace(b"\\\\", b"").replace(b'\\"', b""), np.uint8)
-    outside = np.cumsum(plain == ord('"'), dtype=np.uint8) & 1 == 0
-    commas = np.count_nonzero((plain == ord(",")) & outside)
-    # The bit by which [ and { differ.
-    opening = np.count_nonzero((plain | 0x20 == ord("{")) & outside)
-    return bool(commas + OPENING_COUNTS * opening > MOST_MARKS)
+
+def weight_of(body: bytes) -> int:
+    """How many values there are by the marks between them."""
+    return body.count(b",") + OPENING_COUNTS * (body.count(b"{") + body.count(b"["))
 
 
 def is_too_much(variables: Mapping[str, Any]) -> bool:

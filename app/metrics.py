@@ -82,7 +82,7 @@ REFUSED_EARLY = REQUESTS.labels(NO_ROUTE, "429")
 """Beyond those of a second, before anybody knows for which route."""
 
 
-class Fetches(Collector):
+class FetchCounts(Collector):
     """Fetches of banners answered from memory, counted in plain numbers by the event loop alone: a Counter with its
     lock would be a tenth of what such an answer costs."""
 
@@ -98,7 +98,7 @@ class Fetches(Collector):
         yield family
 
 
-FETCHES = Fetches()
+FETCHES = FetchCounts()
 REGISTRY.register(FETCHES)
 
 SEVERAL, NONE = "several", "none"

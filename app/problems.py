@@ -20,7 +20,9 @@ logger = logging.getLogger(__name__)
 INTERNAL = "INTERNAL"
 BAD_REQUEST = "BAD_REQUEST"
 """What GraphQL itself refuses: syntax, validation, values of variables."""
-LONG_VALUE = re.compile(r"(found|(?<!invalid )value): .{100,}", re.DOTALL)
+LONG_VALUE = re.compile(
+    r"(found|(?<!invalid )value)(?:: .{100,}| '.{100,}'(?= does not exist))", re.DOTALL | re.IGNORECASE
+)
 """What GraphQL repeats of an input of the wrong shape: one so long may be a key for FCM or APNs. What stands behind
 "has invalid value" is the reason, with the names of fields, and is kept."""
 CLIENT_KEYS = frozenset({"traits", "properties", "data"})

@@ -59,7 +59,8 @@ SELECT r.id, greatest(now() - $3::interval, r.resumed_at) AS since, set_config('
 FROM ours JOIN dispatch r ON r.workspace_id = $1 AND r.id = ours.id
 """
 # All that is to be known of them, in one look. `newest` is an example for each reason. No join: one dispatch after the
-# other would be read by one process.
+# other would be read by one process. Without the break before array_position sqlglot, which reads it in
+# tests/db/test_layers.py, takes what stands between two $ of a line for a quotation.
 COUNT = """
 SELECT d.dispatch_id, d.state, d.reason, count(*) AS messages, max(d.updated_at) AS changed_at,
   count(*) FILTER (WHERE d.sent_at > ($3::timestamptz[])[

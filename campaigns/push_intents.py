@@ -7,9 +7,8 @@ still there, and still the same person's.
 from campaigns.gates import push_gated, push_gates, token_gate, token_gated
 from campaigns.intents import LastLook
 
-# As for mail. A device that
-# belongs to the very profile of its row is nobody's who was merged or erased: merging moves devices, erasing deletes
-# them.
+# As for mail. A device that belongs to the very profile of its row is nobody's who was merged or erased: merging moves
+# devices, erasing deletes them.
 INTEND = (
     """
 WITH run AS MATERIALIZED (

@@ -92,13 +92,14 @@ class PushLane:
         return device.app, PROVIDERS[device.provider]
 
     def reason_against(self, one: Taken, device: Device | None, credential: Credential | None) -> SkipReason | None:
-        """Why nothing is made for a device, as far as can be seen before the last look."""
+        """Why nothing is made for a device, as far as can be seen before the last look.
+
+        Whose device it is, is not: it may have moved because its owner was merged since the taking.
+        """
         if one.erased:
             return SkipReason.ERASED
         if device is None or device.disabled_at is not None:
             return SkipReason.DEVICE_GONE
-        if device.profile_id != one.person_id:
-            return SkipReason.DEVICE_MOVED
         if credential not in self.routes:
             return SkipReason.NO_CREDENTIAL
         return None

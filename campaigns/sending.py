@@ -230,6 +230,9 @@ async def prepare(workspace_id: UUID, campaign_id: UUID, *, carrier: Carrier, no
     ahead = asyncio.create_task(runs.make_ready(workspace_id, dispatch_id, carrier=carrier))
     try:
         planned = await plan(workspace_id, dispatch_id, carrier=carrier, until=until)
+    except BaseException:
+        ahead.cancel()
+        raise
     finally:
         await asyncio.gather(ahead, return_exceptions=True)
     if not planned:

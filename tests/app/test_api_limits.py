@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from random import Random
 from types import FrameType
 from typing import Any
 
@@ -240,6 +241,21 @@ def test_values_are_counted_before_a_body_is_read_and_those_in_texts_are_none() 
         assert not limits.holds_too_much(body.replace(b"%s", values + table)), most
         assert limits.holds_too_much(body.replace(b"%s", values + b"1," * 20 + table)), most
     assert limits.holds_too_much(b"[" + b"{}," * (limits.MOST_MARKS // 4 + 1) + b"1]"), "an object is three values"
+
+
+def test_marks_are_counted_outside_of_texts_whatever_the_texts_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a reader of JSON would, byte after byte; of all arrangements of what has a meaning, in pieces of any size."""
+    random = Random(7)
+    for _ in range(5_000):
+        body = bytes(random.choices(b'",[{\\a:', k=random.randrange(60)))
+        marks = inside = 0
+        for one in re.findall(rb"\\[\\\"]|.", body):
+            inside ^= one == b'"'
+            marks += 0 if inside else {b",": 1, b"{": 3, b"[": 3}.get(one, 0)
+        most = random.randrange(8)
+        monkeypatch.setattr(limits, "MOST_MARKS", most)
+        monkeypatch.setattr(limits, "PIECE", random.randrange(1, 20))
+        assert limits.holds_too_much(body) == (marks > most), (body, most)
 
 
 def test_a_whole_batch_with_many_properties_is_read() -> None:

@@ -373,6 +373,10 @@ async def test_a_secret_of_the_wrong_shape_is_not_repeated(console: Caller) -> N
     answers = [(await console.post(asked, {"input": {"secret": secret}})).text for secret in secrets]
     literal = f'mutation {{ pushCredentialSet(input: {{secret: {{apns: """{key}"""}}}}) {{ credential {{ app }} }} }}'
     answers.append((await console.post(literal)).text)
+    mistyped = await console.post(asked, {"input": {"secret": {"apns": APNS_SECRET | {"p88": key}}}})
+    mail = {"name": "x", "class": key, "content": {"email": {"subject": "x", "html": "x"}}}
+    misplaced = await console.post(operation_text("CampaignCreate"), {"input": mail})
+    answers += [mistyped.text, misplaced.text]
     for answer in answers:
         assert "something long." in answer
         assert "PRIVATE KEY" not in answer

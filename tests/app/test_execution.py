@@ -1,5 +1,7 @@
 """The short way of app/execution.py answers what graphql-core's own does, errors and all."""
 
+import gc
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
@@ -8,7 +10,7 @@ import strawberry
 from graphql import GraphQLObjectType, GraphQLSchema
 from strawberry.types import Info
 
-from app.execution import Execution, called, shorten
+from app.execution import Execution, Sorted, called, shorten
 from app.schema import build_schema
 
 
@@ -112,6 +114,29 @@ async def test_the_short_way_answers_what_the_long_way_does() -> None:
             if expected.data:
                 assert orders(found.data) == orders(expected.data), (text, asked)
             assert told(found.errors) == told(expected.errors), (text, asked)
+
+
+@strawberry.type
+class Subscription:
+    @strawberry.subscription
+    async def followed(self) -> AsyncIterator[Thing]:
+        """Told a few times."""
+        for name in ("a", "b", "c", "d"):
+            yield thing(name=name)
+
+
+async def test_an_event_leaves_nothing_behind_with_whoever_follows() -> None:
+    """Else one who follows a campaign for a day fills the memory by every second of it."""
+    schema = strawberry.Schema(query=Query, subscription=Subscription, execution_context_class=Execution)
+    told_names, kept = [], []
+    events = await schema.subscribe("subscription { followed { name number tags } }")
+    assert not isinstance(events, strawberry.types.ExecutionResult)
+    async for event in events:
+        told_names.append(event.data and event.data["followed"]["name"])
+        gc.collect()
+        kept.append(sum(isinstance(one, Sorted) for one in gc.get_objects()))
+    assert told_names == ["a", "b", "c", "d"]
+    assert len(set(kept)) == 1, kept
 
 
 def orders(value: Any) -> Any:

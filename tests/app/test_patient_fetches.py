@@ -101,6 +101,35 @@ async def test_a_known_key_waits_for_no_database_that_hangs(
     assert await second is not None
 
 
+async def test_all_who_use_a_key_at_once_wait_for_one_look_up(
+    workspace: UUID, now: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first of them goes away in between."""
+    _, secret = await keys.create(workspace, name="busy", kind=KeyKind.SECRET, scopes=["read"])
+    known, find = KnownKeys(), keys.find
+    looked_up, asked, over = 0, asyncio.Event(), asyncio.Event()
+
+    async def looks_up(secret: str, *, now: datetime) -> keys.KeyIdentity | None:
+        nonlocal looked_up
+        looked_up += 1
+        asked.set()
+        await over.wait()
+        return await find(secret, now=now)
+
+    monkeypatch.setattr("app.auth.keys.find", looks_up)
+    for later in (now, now + timedelta(seconds=10)):
+        asked.clear()
+        over.clear()
+        users = [asyncio.create_task(known.find(secret, now=later)) for _ in range(20)]
+        await asked.wait()
+        users[0].cancel()
+        over.set()
+        _, *others = await asyncio.gather(*users, return_exceptions=True)
+        assert {getattr(identity, "workspace_id", None) for identity in others} == {workspace}
+    assert looked_up == 2
+    assert not known.asked
+
+
 async def test_a_known_key_of_a_provider_waits_for_no_provider_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keys are old: one token has them read anew, the others go on with the key that they name."""
     issuer = Issuer(jwks_url="https://id.example.com/", issuer="i", audience="a")

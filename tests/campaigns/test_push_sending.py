@@ -16,7 +16,7 @@ from campaigns.listing import get
 from campaigns.models import CampaignStatus
 from campaigns.push_credentials import ApnsSecret, FcmSecret, Secret
 from channels.base import Outcome, OutcomeKind, OutcomeScope, PushProvider
-from db.transactions import transaction
+from db.transactions import Connection, apart, transaction
 from profiles import consent, devices, erasing, merging
 from profiles.addresses import AddressHasher, Channel
 from profiles.devices import Platform, Provider
@@ -179,6 +179,27 @@ async def test_a_device_that_goes_meanwhile_is_skipped_with_the_reason(
         people["dan"]: ("sent", None),
     }
     assert provider.tokens == ["token-dan"]
+
+
+async def test_a_device_whose_owner_is_merged_between_the_taking_and_the_making_gets_its_message(
+    workspace: UUID, now: datetime, hasher: AddressHasher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It belongs to another profile than was taken, and yet has not moved."""
+    people = await make_people(workspace, ["ann", "ben"], hasher=hasher, now=now)
+    await make_devices(workspace, ["ann"], now=now)
+    await set_credential(workspace, now=now)
+    campaign, provider = await make_push_campaign(workspace, now=now), ScriptedProvider()
+    await sending.start(workspace, campaign.id, now=now)
+    find = devices.find_by_ids
+
+    async def merged_first(connection: Connection, workspace_id: UUID, ids: list[int]) -> dict[int, devices.Device]:
+        with apart():
+            await merging.merge(workspace_id, winner_id=people["ben"], loser_id=people["ann"], now=now)
+        return await find(connection, workspace_id, ids)
+
+    monkeypatch.setattr(devices, "find_by_ids", merged_first)
+    await deliver(workspace, campaign.id, push_carrier(provider, hasher), now=now)
+    assert provider.tokens == ["token-ann"]
 
 
 async def test_a_device_that_moves_at_the_last_moment_is_seen_by_the_intent(

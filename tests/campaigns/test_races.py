@@ -125,6 +125,29 @@ async def test_two_merged_into_one_who_came_later_get_one_message(
     assert (await states(workspace, campaign.id))[people["cyd"]] == DUPLICATE
 
 
+async def test_a_winner_who_is_merged_between_two_looks_at_people_has_an_address(
+    workspace: UUID, now: datetime, hasher: AddressHasher
+) -> None:
+    """Whoever is taken is read first, then their winner, who leads on by then: else NO_ADDRESS."""
+    people = await make_people(workspace, ["ada", "bob", "cyd"], hasher=hasher, now=now)
+    await merge(workspace, people["ada"], people["bob"], now=now)
+
+    class Between:
+        looks = 0
+
+        async def fetch(self, *question: Any) -> Any:
+            rows = await connection.fetch(*question)
+            self.looks += 1
+            if self.looks == 1:
+                with apart():
+                    await merge(workspace, people["bob"], people["cyd"], now=now)
+            return rows
+
+    async with transaction(workspace) as connection:
+        found = await claims.read_people(Between(), workspace, [people["ada"], 0])
+    assert [(one, row[0], row[3]) for one, row in found.items()] == [(people["ada"], people["cyd"], "cyd@example.com")]
+
+
 async def test_who_is_erased_before_their_turn_gets_nothing(
     workspace: UUID, now: datetime, hasher: AddressHasher
 ) -> None:
