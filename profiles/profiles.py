@@ -47,6 +47,7 @@ SELECT id, external_id, email, phone, traits, time_zone, locale, country, city, 
   last_seen_at, merged_into, erased_at, created_at, updated_at
 FROM profile
 """
+BY_EXTERNAL_ID = COLUMNS + "WHERE workspace_id = $1 AND external_id = $2"
 PAGE = (
     COLUMNS
     + """
@@ -209,9 +210,24 @@ async def find_by_external_ids(connection: Connection, external_ids: Collection[
 
 async def find_by_external_id(workspace_id: UUID, external_id: str) -> Profile | None:
     """The living profile with this external id, or the one it was merged into; None when there is none."""
+    try:
+        name = clean_external_id(external_id)
+    except ProfileError:
+        # As in find_by_external_ids.
+        return None
     async with transaction(workspace_id) as connection:
-        ids = await find_by_external_ids(connection, [external_id])
-        return next(iter((await fetch(connection, workspace_id, ids.values())).values()), None)
+        row = await connection.fetchrow(BY_EXTERNAL_ID, workspace_id, name)
+        found = None if row is None else await living(connection, workspace_id, profile_of(row))
+    return None if found is None or found.erased_at is not None else found
+
+
+async def living(connection: Connection, workspace_id: UUID, profile: Profile) -> Profile:
+    """The profile that `profile` stands for: itself, or who it was merged into; an erased one stays itself."""
+    for _ in range(MOST_MERGES):
+        if profile.merged_into is None:
+            break
+        profile = (await fetch(connection, workspace_id, [profile.merged_into]))[profile.merged_into]
+    return profile
 
 
 async def page(

@@ -66,9 +66,14 @@ async def current_members(
         for id in missing:
             if id not in names:
                 raise SegmentNotFound(field=named[id])
-            message = f"The segment {names[id]!r} was never evaluated; activate it, or evaluate it first."
-            raise SegmentError("SEGMENT_NOT_EVALUATED", message, field=named[id])
+            raise never_evaluated(names[id], field=named[id])
     return members
+
+
+def never_evaluated(name: str, *, field: Path) -> SegmentError:
+    """The refusal of a segment that conditions name and that has no members to be asked about."""
+    message = f"The segment {name!r} was never evaluated; activate it, or evaluate it first."
+    return SegmentError("SEGMENT_NOT_EVALUATED", message, field=field)
 
 
 async def names_of(connection: Connection, workspace_id: UUID, segment_ids: Collection[UUID]) -> dict[UUID, str]:

@@ -1,8 +1,8 @@
 """Why a person is in a segment, or is not: every node of its tree for this one profile, with the values looked at."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import islice
 from typing import assert_never
 from uuid import UUID
 
@@ -10,15 +10,15 @@ import asyncpg
 from pyroaring import BitMap
 
 from db.rows import to_model
-from db.transactions import Connection, transaction
+from db.transactions import transaction
 from profiles import profiles
 from profiles.profiles import Profile
-from segments import conditions
-from segments.asking import find_now, within
+from segments import conditions, references, tree
+from segments.asking import never_evaluated, within
+from segments.canonical import key
 from segments.engines.base import EngineError
 from segments.errors import SegmentError, SegmentNotFound
 from segments.estimate import at
-from segments.finding import Found
 from segments.json_values import Path
 from segments.models import Segment, SegmentStatus, SegmentType
 from segments.nodes import All, AnyOf, Condition, InSegment, Json, Leaf, Not, Score, Trait, leaves
@@ -26,7 +26,6 @@ from segments.sources import Sources
 from segments.tree import positive
 
 LIMIT = timedelta(seconds=10)
-MOST_MERGES = 20
 WAYS_IN = {
     "added": "was added by hand",
     "imported": "was imported from a file",
@@ -49,12 +48,23 @@ WAYS_OUT = {
 }
 """Sentences for the reasons of intervals; one that is not here is told as it stands."""
 
-# With the latest interval, by the primary key.
-SEGMENT = """
-SELECT s.*, m.entered_at, m.exited_at, m.reason, m.exit_reason FROM segment s LEFT JOIN LATERAL (
+# The segment and those that its conditions name, and nothing of others in a workspace of thousands (LIMIT keeps it so),
+# each with the person's latest interval, by the primary key. Of one person the open intervals say what the bitmaps do
+# (`membership.verify`), without reading the bitmaps of a million.
+SEGMENTS = """
+SELECT s.*, m.entered_at, m.exited_at, m.reason, m.exit_reason,
+  s.type = 'EVERYONE' OR EXISTS (
+    SELECT FROM segment_membership e WHERE e.workspace_id = $1 AND e.segment_id = s.id) AS is_evaluated,
+  s.brand_id IS NULL OR EXISTS (
+    SELECT FROM profile_brand b
+    WHERE b.workspace_id = $1 AND b.brand_id = s.brand_id AND b.profile_id = $3) AS is_of_brand
+FROM (
+  SELECT $2::uuid AS id UNION ALL SELECT uses_id FROM segment_reference WHERE workspace_id = $1 AND segment_id = $2
+) AS wanted
+CROSS JOIN LATERAL (SELECT * FROM segment WHERE workspace_id = $1 AND id = wanted.id LIMIT 1) AS s
+LEFT JOIN LATERAL (
   SELECT entered_at, exited_at, reason, exit_reason FROM membership
-  WHERE workspace_id = $1 AND segment_id = $2 AND profile_id = $3 ORDER BY entered_at DESC LIMIT 1) AS m ON true
-WHERE s.workspace_id = $1 AND s.id = $2
+  WHERE workspace_id = $1 AND segment_id = s.id AND profile_id = $3 ORDER BY entered_at DESC LIMIT 1) AS m ON true
 """
 
 
@@ -102,24 +112,31 @@ async def explain(
 ) -> Explanation:
     """Why `profile`, or the one it was merged into, is in the segment or is not. Writes nothing.
 
+    Three statements, however many leaves there are: segments and memberships, what the engine is asked, what engagement
+    is; more only for saved queries, one each and one for their texts.
+
     Raises SegmentNotFound, and SegmentError: EXPLAIN_TOO_SLOW after `limit`, what `asking.find_now` raises.
     """
     async with within(limit, code="EXPLAIN_TOO_SLOW", mend="try again when the database is less busy"):
         async with transaction(workspace_id) as connection:
-            person = await living(connection, workspace_id, profile)
-            row = await connection.fetchrow(SEGMENT, workspace_id, segment_id, person.id)
-        if row is None:
+            person = await profiles.living(connection, workspace_id, profile)
+            rows = await connection.fetch(SEGMENTS, workspace_id, segment_id, person.id)
+        known = {row["id"]: row for row in rows}
+        if segment_id not in known:
             raise SegmentNotFound(field=("segment_id",))
+        row = known[segment_id]
         segment = to_model(Segment, row)
         interval = None if row["entered_at"] is None else row
-        entered_at = interval["entered_at"] if interval and interval["exited_at"] is None else None
+        entered_at = row["entered_at"] if is_inside(row) else None
         nodes: list[Verdict] = []
         would_match = None
         if segment.definition is not None:
             would_match = False
             if person.erased_at is None:
-                nodes, of_brand = await verdicts(workspace_id, segment, person.id, sources=sources, now=now)
-                would_match = nodes[0].matches and of_brand
+                condition = conditions.read(segment.definition)
+                inside = within_those(condition, known)
+                nodes = await verdicts(workspace_id, condition, person.id, inside=inside, sources=sources, now=now)
+                would_match = nodes[0].matches and row["is_of_brand"]
     is_member = entered_at is not None
     if segment.type is SegmentType.EVERYONE:
         is_member = person.erased_at is None
@@ -135,42 +152,60 @@ async def explain(
     )
 
 
-async def living(connection: Connection, workspace_id: UUID, profile: Profile) -> Profile:
-    """The profile that `profile` stands for: itself, or who it was merged into; an erased one stays itself."""
-    for _ in range(MOST_MERGES):
-        if profile.merged_into is None:
-            break
-        profile = (await profiles.fetch(connection, workspace_id, [profile.merged_into]))[profile.merged_into]
-    return profile
+def is_inside(row: asyncpg.Record) -> bool:
+    """Whether the person of SEGMENTS is in the segment of a row of it now, which is not EVERYONE."""
+    return row["entered_at"] is not None and row["exited_at"] is None
+
+
+def within_those(condition: Condition, known: Mapping[UUID, asyncpg.Record]) -> dict[UUID, bool]:
+    """Whether the person is in each segment that the condition names; `known` are the rows of SEGMENTS.
+
+    Raises what `asking.current_members` raises.
+    """
+    inside = {}
+    for path, leaf in references.placed(condition, ("definition",)):
+        if isinstance(leaf, InSegment):
+            row = known.get(leaf.segment_id)
+            if row is None:
+                raise SegmentNotFound(field=path)
+            if not row["is_evaluated"]:
+                raise never_evaluated(row["name"], field=path)
+            inside[leaf.segment_id] = row["type"] == SegmentType.EVERYONE or is_inside(row)
+    return inside
 
 
 async def verdicts(
-    workspace_id: UUID, segment: Segment, profile_id: int, *, sources: Sources, now: datetime
-) -> tuple[list[Verdict], bool]:
-    """Every node of the segment's tree for this profile, and whether the profile is of the segment's brand."""
-    condition = conditions.read(segment.definition)
-    only = BitMap([profile_id])
-    # Of no brand, so that what holds for somebody who is of another one is shown as holding.
-    found = await find_now(workspace_id, condition, brand_id=None, sources=sources, now=now, only=only)
+    workspace_id: UUID,
+    condition: Condition,
+    profile_id: int,
+    *,
+    inside: Mapping[UUID, bool],
+    sources: Sources,
+    now: datetime,
+) -> list[Verdict]:
+    """Every node of the tree for this profile, which is alive, with what each leaf looked at; whatever its brand, so
+    that what holds for somebody who is of another one is shown as holding.
+
+    `inside`: whether it is in each segment that is named.
+    """
+    plan = tree.plan(condition)
+    asked = {name: leaf for name, leaf in plan.questions.items() if not isinstance(leaf, InSegment)}
     try:
-        of_brand = segment.brand_id is None or bool(
-            await sources.engine.universe(workspace_id=workspace_id, brand_id=segment.brand_id, only=only)
+        answers = await sources.looks(
+            workspace_id=workspace_id, leaves=list(asked.values()), now=now, profile_id=profile_id
         )
-        return await valued(workspace_id, condition, found, profile_id, sources=sources, now=now), of_brand
     except EngineError as e:
         raise SegmentError(e.code, e.message, field=("definition",)) from e
-
-
-async def valued(
-    workspace_id: UUID, condition: Condition, found: Found, profile_id: int, *, sources: Sources, now: datetime
-) -> list[Verdict]:
-    """The nodes with what each leaf looked at."""
-    drawn = [(node, at(condition, node.path)) for node in found.nodes]
-    asked = [question for _, part in drawn for question in questions(part)]
-    values = await sources.values(workspace_id=workspace_id, leaves=asked, now=now, profile_id=profile_id)
-    answered = iter(zip(asked, values, strict=True))
+    looks = dict(zip(asked, answers, strict=True))
+    met = {name: look.matches for name, look in looks.items()}
+    met |= {name: inside[leaf.segment_id] for name, leaf in plan.questions.items() if isinstance(leaf, InSegment)}
+    person = BitMap([profile_id])
+    _, sizes = plan.combine({name: person if matches else BitMap() for name, matches in met.items()}, person)
+    drawn = [(node, at(condition, node.path)) for node in sizes]
     return [
-        Verdict(node.path, part, node.size > 0, value_of(part, list(islice(answered, len(questions(part))))))
+        Verdict(
+            node.path, part, node.size > 0, value_of(part, [(leaf, looks[key(leaf)].value) for leaf in questions(part)])
+        )
         for node, part in drawn
     ]
 

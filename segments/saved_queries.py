@@ -19,10 +19,10 @@ from db.transactions import Connection, transaction, transaction_apart
 from db.unset import UNSET, Unset
 from profiles.text import clean_text
 from segments import evaluation
-from segments.engines.base import Engine, EngineError
+from segments.engines.base import Engine, EngineError, Look
 from segments.errors import SegmentError, clean
 from segments.models import Evaluation, EvaluationCause, EvaluationStatus, SavedQuery, Segment
-from segments.nodes import Json, SavedSql
+from segments.nodes import SavedSql
 from segments.references import listed, lock_list
 from segments.wanted import checked_description
 
@@ -246,12 +246,13 @@ class SavedSqlSource:
         """Nobody; see the class."""
         return BitMap()
 
-    async def values(
+    async def looks(
         self, *, workspace_id: UUID, leaves: Sequence[SavedSql], now: datetime, profile_id: int
-    ) -> list[Json]:
-        """See segments/sources.py: whether the query answers this profile."""
+    ) -> list[Look]:
+        """See segments/sources.py: the value, too, is whether the query answers this profile. A statement a query, and
+        one for their texts."""
         answers = await self.ids(workspace_id=workspace_id, leaves=leaves, now=now, only=BitMap([profile_id]))
-        return [profile_id in found for found in answers]
+        return [Look(profile_id in found, profile_id in found) for found in answers]
 
     async def queries(self, workspace_id: UUID, leaves: Sequence[SavedSql]) -> list[asyncpg.Record]:
         """Name and SQL of each leaf's query; raises EngineError SAVED_QUERY_MISSING."""

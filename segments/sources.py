@@ -12,8 +12,8 @@ from uuid import UUID
 
 from pyroaring import BitMap
 
-from segments.engines.base import Engine
-from segments.nodes import InSegment, Json, Leaf
+from segments.engines.base import Engine, Look
+from segments.nodes import InSegment, Leaf
 
 
 class LeafSource(Protocol):
@@ -33,8 +33,8 @@ class LeafSource(Protocol):
         More than those is allowed, fewer is not. Raises EngineError.
         """
 
-    async def values(self, *, workspace_id: UUID, leaves: Sequence[Any], now: datetime, profile_id: int) -> list[Json]:
-        """What each leaf looked at for this profile, for people to read: a trait's value, a count, an instant.
+    async def looks(self, *, workspace_id: UUID, leaves: Sequence[Any], now: datetime, profile_id: int) -> list[Look]:
+        """What each leaf makes of this profile, in the order of `leaves`; it matches exactly where `ids` has it.
 
         Raises EngineError.
         """
@@ -72,15 +72,14 @@ class Sources:
             found |= await source.crossed(workspace_id=workspace_id, leaves=asked, since=since, until=until)
         return found
 
-    async def values(self, *, workspace_id: UUID, leaves: Sequence[Leaf], now: datetime, profile_id: int) -> list[Json]:
-        """See LeafSource."""
-        answers: list[Json] = [None] * len(leaves)
+    async def looks(self, *, workspace_id: UUID, leaves: Sequence[Leaf], now: datetime, profile_id: int) -> list[Look]:
+        """See LeafSource; each source is asked once."""
+        answers: dict[int, Look] = {}
         for source, places in self.by_source(leaves):
             asked = [leaves[place] for place in places]
-            found = await source.values(workspace_id=workspace_id, leaves=asked, now=now, profile_id=profile_id)
-            for place, answer in zip(places, found, strict=True):
-                answers[place] = answer
-        return answers
+            found = await source.looks(workspace_id=workspace_id, leaves=asked, now=now, profile_id=profile_id)
+            answers |= zip(places, found, strict=True)
+        return [answers[place] for place in range(len(leaves))]
 
     def by_source(self, leaves: Sequence[Leaf]) -> list[tuple[LeafSource, list[int]]]:
         """The places of `leaves` that each source answers."""

@@ -30,6 +30,16 @@ class Ranks:
     values: "array[float]"
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a leaf makes of one profile."""
+
+    matches: bool
+    value: Json
+    """What it looked at, for people to read: a trait's or attribute's value, {"count", "sum" ...} of the matching
+    events, an instant as a text in ISO 8601; None for what the profile does not have."""
+
+
 class Engine(Protocol):
     """Answers leaves with sets of profile ids.
 
@@ -81,9 +91,9 @@ class Engine(Protocol):
     async def ranks(self, *, workspace_id: UUID, by: RankBy, now: datetime, only: BitMap | None = None) -> Ranks:
         """The value of everybody who has one; with `only`, of those. Raises EngineError."""
 
-    async def values(
+    async def looks(
         self, *, workspace_id: UUID, leaves: Sequence[EngineLeaf], now: datetime, profile_id: int
-    ) -> list[Json]:
-        """What each leaf looked at for this profile: the trait's or attribute's value, {"count", "sum" ...} of the
-        matching events, an instant. Raises EngineError.
+    ) -> list[Look]:
+        """What each leaf makes of this profile, in the order of `leaves`; it matches exactly where `ids` has it.
+        Raises EngineError.
         """

@@ -18,12 +18,12 @@ from pyroaring import BitMap
 
 from segments import packs
 from segments.engines import folding, packed_events, packed_traits
-from segments.engines.base import EngineError, Ranks
+from segments.engines.base import EngineError, Look, Ranks
 from segments.engines.folding import Tally
 from segments.engines.packed_events import Reach
 from segments.engines.postgres import COUNTED_FOR_S, MOST_LOOKED_UP, READ_IN_ORDER, PostgresEngine, only_row
 from segments.engines.profile_leaves import is_dated
-from segments.nodes import EngineLeaf, Event, Json, RankBy, Trait
+from segments.nodes import EngineLeaf, Event, RankBy, Trait
 from segments.packs import Kind, Made, Moment, Name, Pack, Part
 
 logger = logging.getLogger(__name__)
@@ -249,11 +249,11 @@ class PackedEngine:
         """See engines/base.py."""
         return await self.inner.ranks(workspace_id=workspace_id, by=by, now=now, only=only)
 
-    async def values(
+    async def looks(
         self, *, workspace_id: UUID, leaves: Sequence[EngineLeaf], now: datetime, profile_id: int
-    ) -> list[Json]:
+    ) -> list[Look]:
         """See engines/base.py."""
-        return await self.inner.values(workspace_id=workspace_id, leaves=leaves, now=now, profile_id=profile_id)
+        return await self.inner.looks(workspace_id=workspace_id, leaves=leaves, now=now, profile_id=profile_id)
 
 
 def require_answering(error: EngineError) -> None:

@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
+from itertools import chain
 from time import monotonic
 from typing import Any, Generic, TypeVar, cast
 from uuid import UUID
@@ -19,16 +20,16 @@ from db.roles import Role
 from db.transactions import Connection, transaction_apart
 from segments.canonical import key
 from segments.engines import scans
-from segments.engines.base import Ranks
+from segments.engines.base import Look, Ranks
 from segments.engines.crossings import CROSSED, edges_of
 from segments.engines.gathering import Gathering, Piece
 from segments.engines.looked_at import looked_at
 from segments.engines.parts import parts
-from segments.engines.queries import Query, Statement, packed
+from segments.engines.queries import Query, Statement, packed, together
 from segments.engines.ranks import ranked
 from segments.engines.refusals import as_engine_errors
 from segments.engines.scans import Scan
-from segments.nodes import EngineLeaf, Json, RankBy
+from segments.nodes import EngineLeaf, RankBy
 
 # On a standby, up to when it has replayed what was written.
 AS_OF = """
@@ -68,10 +69,10 @@ COUNTED_FOR_S = 600
 """How long the size of a workspace is good enough to choose plans by."""
 NEVER = (0, -math.inf)
 
+MOST_EXPLAINED = 500
+"""Leaves whose values are in one row: it has at most 1,664 columns."""
 HALVED_FROM = 200
 """People about whom two connections are asked at once, half of them each."""
-MOST_EXPLAINED = 50
-"""Leaves in one statement: each is a scalar of its own there."""
 
 Made = TypeVar("Made")
 
@@ -219,19 +220,24 @@ class PostgresEngine:
             ids, measures = await only_row(connection, statement, values)
         return Ranks(from_network("I", ids), from_network("d", measures))
 
-    async def values(
+    async def looks(
         self, *, workspace_id: UUID, leaves: Sequence[EngineLeaf], now: datetime, profile_id: int
-    ) -> list[Json]:
-        """See engines/base.py. An instant is a text in ISO 8601; None is a value that the profile does not have."""
+    ) -> list[Look]:
+        """See engines/base.py. One statement: the ones of `ids`, read as there, and one for the values."""
         if not leaves:
             return []
-        values: list[Json] = []
+        only = BitMap([profile_id])
+        pieces = list(self.pieces(workspace_id, self.of_some.of(leaves), now, only))
+        looking = [looked_at(leaves[at : at + MOST_EXPLAINED]) for at in range(0, len(leaves), MOST_EXPLAINED)]
+        statement = together([*(piece.scan.statement for piece in pieces), *looking])
         async with self.reading(workspace_id, planning=ABOUT_SOME) as connection:
-            for start in range(0, len(leaves), MOST_EXPLAINED):
-                statement = looked_at(leaves[start : start + MOST_EXPLAINED])
-                only = BitMap([profile_id])
-                values += await only_row(connection, statement, statement.values(workspace_id, now=now, only=only))
-        return values
+            given = statement.values(workspace_id, now=now, only=only)
+            rows = await only_row(connection, statement, given)
+        gathering = Gathering(len(leaves), now, pieces)
+        for piece, row in zip(pieces, rows, strict=False):
+            await gathering.add(piece, row)
+        values = chain.from_iterable(rows[len(pieces) :])
+        return [Look(profile_id in ids, value) for ids, value in zip(gathering.found, values, strict=True)]
 
     def planning(self, workspace_id: UUID, only: BitMap | None) -> Mapping[str, str]:
         """How questions about these people are planned; None: about everybody."""

@@ -6,11 +6,13 @@ anything else and gives out no table without the condition on it; and no value g
 piece of SQL is its placeholder. Tests prove both for every kind of leaf.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import Enum
+from functools import partial
 from typing import assert_never
 from uuid import UUID
 
@@ -20,6 +22,7 @@ from pyroaring import BitMap
 from db.idsets import to_parameter
 from segments.nodes import Amount, Operator, Period, Side, Time, Window
 
+PLACEHOLDER = re.compile(r"\$(\d+)::")
 EARLIEST = datetime.min.replace(tzinfo=UTC)
 
 ORDERED = {
@@ -91,6 +94,26 @@ class Statement:
                 case _:
                     values.append(argument)
         return values
+
+
+def together(statements: Sequence[Statement]) -> Statement:
+    """One statement of a row, which has the row of each of `statements` as a record.
+
+    Each is planned by itself, as a scalar: a join of many would be a search for the best order.
+    """
+    arguments: list[object] = [Given.WORKSPACE]
+    scalars = []
+    for statement in statements:
+        # The workspace is the first of all; the others of this statement follow those before it.
+        sql = PLACEHOLDER.sub(partial(shifted, by=len(arguments) - 1), statement.sql)
+        arguments += statement.arguments[1:]
+        scalars.append(f"(SELECT one FROM ({sql}) AS one)")
+    return Statement(f"SELECT {', '.join(scalars)}", tuple(arguments))
+
+
+def shifted(found: re.Match[str], *, by: int) -> str:
+    place = int(found[1])
+    return f"${place if place == 1 else place + by}::"
 
 
 def earlier(now: datetime, duration: timedelta) -> datetime:

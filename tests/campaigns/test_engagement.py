@@ -15,7 +15,7 @@ from db.transactions import transaction
 from profiles.addresses import AddressHasher
 from profiles.identities import write_touched
 from segments import cycles, lifecycle, pulse
-from segments.engines.base import EngineError
+from segments.engines.base import EngineError, Look
 from segments.engines.postgres import PostgresEngine
 from segments.lifecycle import SegmentChanges
 from segments.models import Segment
@@ -45,9 +45,15 @@ async def people(workspace_id: UUID, count: int) -> list[int]:
 async def answers(
     workspace_id: UUID, *leaves: Engagement, now: datetime, only: Sequence[int] | None = None
 ) -> list[set[int]]:
+    """Whom the source finds, which is what it makes of each of them and of those who are not found."""
     found = await SOURCE.ids(
         workspace_id=workspace_id, leaves=leaves, now=now, only=None if only is None else BitMap(only)
     )
+    async with transaction(workspace_id) as connection:
+        living = await connection.fetch("SELECT id FROM profile WHERE merged_into IS NULL")
+    for id in only if only is not None else [row["id"] for row in living]:
+        looks = await SOURCE.looks(workspace_id=workspace_id, leaves=leaves, now=now, profile_id=id)
+        assert [look.matches for look in looks] == [id in one for one in found]
     return [set(one) for one in found]
 
 
@@ -131,12 +137,11 @@ async def test_what_a_merged_profile_did_its_winner_did(workspace: UUID, now: da
     assert await answers(workspace, leaf, now=now, only=[winner]) == [{winner}]
     assert await answers(workspace, leaf, now=now, only=[]) == [set()]
     seen = now.isoformat().replace("+00:00", "Z")
-    assert await SOURCE.values(workspace_id=workspace, leaves=[leaf], now=now, profile_id=winner) == [
-        {"count": 1, "last": seen}
-    ]
-    assert await SOURCE.values(workspace_id=workspace, leaves=[leaf], now=now - 3 * DAY, profile_id=winner) == [
-        {"count": 0, "last": None}
-    ]
+    for at, look in (
+        (now, Look(True, {"count": 1, "last": seen})),
+        (now - 3 * DAY, Look(False, {"count": 0, "last": None})),
+    ):
+        assert await SOURCE.looks(workspace_id=workspace, leaves=[leaf], now=at, profile_id=winner) == [look]
     crossed = await SOURCE.crossed(workspace_id=workspace, leaves=[leaf], since=now + DAY / 2, until=now + 2 * DAY)
     assert set(crossed) == {winner, stranger}
 

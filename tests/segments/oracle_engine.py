@@ -11,7 +11,7 @@ from uuid import UUID
 from pyroaring import BitMap
 
 from db.transactions import transaction
-from segments.engines.base import Ranks
+from segments.engines.base import Look, Ranks
 from segments.nodes import (
     Aggregate,
     Attribute,
@@ -111,12 +111,12 @@ class OracleEngine:
         known = ranking(by, people, now)
         return Ranks(array("I", known), array("d", known.values()))
 
-    async def values(
+    async def looks(
         self, *, workspace_id: UUID, leaves: Sequence[EngineLeaf], now: datetime, profile_id: int
-    ) -> list[Json]:
+    ) -> list[Look]:
         population = await read_population(workspace_id)
         person = population.people[profile_id]
-        return [value(leaf, profile_id, person, now) for leaf in leaves]
+        return [look(leaf, profile_id, person, now) for leaf in leaves]
 
 
 def meeting(leaf: EngineLeaf, people: Mapping[int, Person], now: datetime, only: BitMap | None = None) -> BitMap:
@@ -169,6 +169,10 @@ def aggregate(measure: Measure | Aggregate, found: Sequence[Happened], key: str 
             return min(numbers)
         case _:
             return max(numbers)
+
+
+def look(leaf: EngineLeaf, profile_id: int, person: Person, now: datetime) -> Look:
+    return Look(oracle.meets(leaf, profile_id, person, now), value(leaf, profile_id, person, now))
 
 
 def value(leaf: EngineLeaf, profile_id: int, person: Person, now: datetime) -> Json:

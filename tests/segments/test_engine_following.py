@@ -190,9 +190,11 @@ async def test_every_leaf_says_what_it_looked_at(engine: Engine, workspace: UUID
     )
     leaves = [cast(EngineLeaf, parse(json)) for json, _, _ in cases]
     for profile_id, meant in ((id, [one for _, one, _ in cases]), (nobody, [one for _, _, one in cases])):
-        values = await engine.values(workspace_id=workspace, leaves=leaves, now=NOW, profile_id=profile_id)
-        assert values == meant
-    assert await engine.values(workspace_id=workspace, leaves=[], now=NOW, profile_id=id) == []
+        looks = await engine.looks(workspace_id=workspace, leaves=leaves, now=NOW, profile_id=profile_id)
+        assert [look.value for look in looks] == meant
+        found = await engine.ids(workspace_id=workspace, leaves=leaves, now=NOW, only=BitMap([profile_id]))
+        assert [look.matches for look in looks] == [profile_id in ids for ids in found]
+    assert await engine.looks(workspace_id=workspace, leaves=[], now=NOW, profile_id=id) == []
 
 
 async def test_an_engine_says_how_far_its_data_reach(engine: Engine, workspace: UUID) -> None:

@@ -11,7 +11,7 @@ from db.roles import Role
 from db.transactions import transaction, transaction_apart
 from segments import cycles, evaluation, lifecycle, saved_queries
 from segments.engines import saved_sql
-from segments.engines.base import EngineError
+from segments.engines.base import EngineError, Look
 from segments.engines.postgres import PostgresEngine
 from segments.errors import SegmentError
 from segments.lifecycle import SegmentChanges
@@ -135,8 +135,8 @@ async def test_a_saved_query_is_a_leaf_like_others(workspace: UUID, now: datetim
         BitMap([premium])
     ]
     for profile_id, found in ((buyer, True), (neither, False)):
-        values = await source.values(workspace_id=workspace, leaves=leaves, now=now, profile_id=profile_id)
-        assert values == [found]
+        looks = await source.looks(workspace_id=workspace, leaves=leaves, now=now, profile_id=profile_id)
+        assert looks == [Look(found, found)]
     assert await source.crossed(workspace_id=workspace, leaves=leaves, since=now - DAY, until=now) == BitMap()
 
 
