@@ -25,7 +25,8 @@ what somebody does not have any more is gone from it by then."""
 
 # The pack and the feed must be of one moment: between two statements a tick may move what the feed is about to forget
 # into packs that were read already. And parts that are read one by one are then all there, whoever deletes them.
-ONE_MOMENT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
+# A feed that takes longer to read than everybody is worth nothing: time must be left to do without packs.
+ONE_MOMENT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY; SET LOCAL statement_timeout = '10s'"
 MOMENT = """
 SELECT pg_current_snapshot()::text AS snapshot,
   (SELECT count(*) FROM profile WHERE workspace_id = $1 AND erased_at IS NOT NULL) AS erased
@@ -57,9 +58,11 @@ WHERE false = ANY(told.over)
 PART = "SELECT content FROM pack_part WHERE workspace_id = $1 AND pack_id = $2 AND place = $3"
 
 # Whoever erases a person waits here for who is about to save what he read of them, and then deletes it; or is waited
-# for, and then seen by the number of the erased.
+# for, and then seen by the number of the erased. Whoever else writes packs takes it too: several, in no order.
 LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('pack ' || $1::uuid::text, 0))"
 ERASED = "SELECT count(*) FROM profile WHERE workspace_id = $1 AND erased_at IS NOT NULL"
+# Erasures wait for whoever keeps packs, but not for one that stands still.
+STANDS_STILL = {"idle_in_transaction_session_timeout": "10s"}
 REPLACE = "DELETE FROM pack WHERE workspace_id = $1 AND kind = $2 AND name = $3"
 ADD = """
 INSERT INTO pack (workspace_id, kind, name, server, snapshot, changed, facts)
@@ -74,7 +77,7 @@ WITH gone AS (DELETE FROM pulse WHERE workspace_id = $1 AND at < $2 RETURNING xa
 SELECT p.id, gone.evaluated FROM gone JOIN pack p
   ON p.workspace_id = $1 AND NOT pg_visible_in_snapshot(gone.xact_id, p.snapshot)
 """
-HOLD = "SELECT changed FROM pack WHERE workspace_id = $1 AND id = $2 FOR UPDATE"
+CHANGED_OF = "SELECT changed FROM pack WHERE workspace_id = $1 AND id = $2"
 TELL = "UPDATE pack SET changed = $3 WHERE workspace_id = $1 AND id = $2"
 
 
@@ -174,7 +177,7 @@ async def part(moment: Moment, workspace_id: UUID, pack: Pack, place: int) -> by
 async def keep(workspace_id: UUID, made: Sequence[Made], *, snapshot: str, erased: int) -> bool:
     """Keep packs that were made of a `Moment`'s, in place of what there was of the same names; False, and nothing is
     kept, when somebody was erased since."""
-    async with transaction_apart(workspace_id, role=Role.APP, settings={}) as connection:
+    async with transaction_apart(workspace_id, role=Role.APP, settings=STANDS_STILL) as connection:
         await connection.execute(LOCK, workspace_id)
         if await connection.fetchval(ERASED, workspace_id) != erased:
             return False
@@ -197,17 +200,19 @@ async def drop(connection: Connection, workspace_id: UUID) -> None:
 async def forget_pulses(workspace_id: UUID, *, before: datetime) -> None:
     """Delete the notes of whom beats re-evaluated before that; packs go on knowing who these were."""
     async with transaction(workspace_id) as connection:
+        await connection.execute(LOCK, workspace_id)
         told: dict[int, list[BitMap]] = {}
         for row in await connection.fetch(FORGET_PULSES, workspace_id, before):
             told.setdefault(row["id"], []).append(BitMap.deserialize(row["evaluated"]))
         for id, people in sorted(told.items()):
-            row = await connection.fetchrow(HOLD, workspace_id, id)
-            if row is not None:
-                changed = BitMap.union(BitMap.deserialize(row["changed"]), *people)
+            known = await connection.fetchval(CHANGED_OF, workspace_id, id)
+            if known is not None:
+                changed = BitMap.union(BitMap.deserialize(known), *people)
                 await connection.execute(TELL, workspace_id, id, changed.serialize())
 
 
 async def forget(workspace_id: UUID, *, now: datetime) -> None:
     """Delete packs that are used no more."""
     async with transaction(workspace_id) as connection:
+        await connection.execute(LOCK, workspace_id)
         await connection.execute(DROP_OLD, workspace_id, now - KEPT)

@@ -33,7 +33,7 @@ MOST_CHANGED = 40
 FEW = 1_000
 """So many may have changed however few there are."""
 LEFT_FOR_S = 3600
-"""So long what is no good as a pack is not tried again."""
+"""So long what is no good as a pack, or went wrong, is not tried again."""
 
 AWAY = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 """What goes wrong with packs is no reason for an evaluation to fail."""
@@ -83,7 +83,7 @@ class PackedEngine:
         self.fewest = fewest
         self.name = inner.name
         self.left: dict[tuple[UUID, Name], float] = {}
-        """What turned out to be no good as a pack, and when, by time.monotonic()."""
+        """What turned out to be no good as a pack, or went wrong, and when, by time.monotonic()."""
 
     async def ids(
         self, *, workspace_id: UUID, leaves: Sequence[EngineLeaf], now: datetime, only: BitMap | None = None
@@ -131,6 +131,8 @@ class PackedEngine:
             return answer
         except AWAY as e:
             logger.warning("packs not used", extra={"workspace_id": question.workspace_id}, exc_info=e)
+            # Else each evaluation would read everybody twice for as long as nothing can be kept.
+            self.left |= dict.fromkeys(((question.workspace_id, name) for name in question.places), monotonic())
             return Answer()
 
     async def answered(self, question: Question, *, whole: bool) -> Answer:
@@ -264,7 +266,8 @@ def require_answering(error: EngineError) -> None:
 
 def serves(question: Question, name: Name, pack: Pack) -> bool:
     """Whether a pack is good for the question, and not too many changed since."""
-    if len(pack.changed) > max(question.profiles // MOST_CHANGED, FEW):
+    # Of more people than are looked up, `inner` reads everybody.
+    if len(pack.changed) > min(max(question.profiles // MOST_CHANGED, FEW), MOST_LOOKED_UP):
         return False
     if name.kind is Kind.TRAIT:
         return True

@@ -5,7 +5,7 @@ What is kept of an event is its person, its time, which of some tests it passes 
 those that conditions asked about when the pack was made. Windows are none of it, for they move.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -37,18 +37,19 @@ class Reach:
     properties, about events since then; None: since the first."""
 
     name: str
-    tests: tuple[Event, ...]
+    tests: Mapping[str, Event]
+    """By `canonical.key`, for to Python a test for true and one for 1 are equal."""
     properties: tuple[str, ...]
     since: datetime | None
 
     def has(self, other: "Reach") -> bool:
         """Whether it can answer all that `other` can."""
         far = self.since is None or (other.since is not None and self.since <= other.since)
-        return far and set(other.tests) <= set(self.tests) and set(other.properties) <= set(self.properties)
+        return far and other.tests.keys() <= self.tests.keys() and set(other.properties) <= set(self.properties)
 
     def with_(self, other: "Reach") -> "Reach":
         """Both; itself alone where that would be too much."""
-        tests = tuple(dict.fromkeys((*self.tests, *other.tests)))
+        tests = {**self.tests, **other.tests}
         properties = tuple(dict.fromkeys((*self.properties, *other.properties)))
         since = None if self.since is None or other.since is None else min(self.since, other.since)
         if len(tests) > MOST_TESTS or len(properties) > MOST_PROPERTIES:
@@ -64,7 +65,7 @@ def wanted(leaves: Sequence[Event], now: datetime) -> Reach:
     """What it takes to answer `leaves`, which are on events of one name."""
     starts = [start(leaf, now) for leaf in leaves]
     since = None if None in starts else min(one for one in starts if one is not None)
-    tests = tuple(dict.fromkeys(test_of(leaf) for leaf in leaves if leaf.where or leaf.context))
+    tests = keyed(test_of(leaf) for leaf in leaves if leaf.where or leaf.context)
     properties = tuple(dict.fromkeys(total.property for leaf in leaves for total in leaf.totals))
     return Reach(leaves[0].name, tests, properties, since)
 
@@ -85,6 +86,10 @@ def test_of(leaf: Event) -> Event:
     return Event(leaf.name, where=leaf.where, context=leaf.context)
 
 
+def keyed(tests: Iterable[Event]) -> dict[str, Event]:
+    return {canonical.key(test): test for test in tests}
+
+
 # --- making -------------------------------------------------------------------------------------------------------
 
 
@@ -93,7 +98,7 @@ def reading(reach: Reach) -> Reading:
     bare = Event(reach.name)
     anything = Amount(Operator.GREATER_OR_EQUAL, 0)
     totals = tuple(Total(Aggregate.SUM, key, anything) for key in reach.properties)
-    return of_events([replace(bare, totals=totals), *reach.tests], some=False, timed=True)
+    return of_events([replace(bare, totals=totals), *reach.tests.values()], some=False, timed=True)
 
 
 def times(reach: Reach, *, profiles: int, now: datetime) -> list[Part]:
@@ -148,7 +153,7 @@ def facts(reach: Reach, read: Sequence[Part], now: datetime) -> dict[str, Any]:
     """What is to be known of a pack before it is read; `reach_of` reads it."""
     return {
         "now": now.isoformat(),
-        "tests": [canonical.to_json(test) for test in reach.tests],
+        "tests": [canonical.to_json(test) for test in reach.tests.values()],
         "properties": list(reach.properties),
         "since": None if reach.since is None else reach.since.isoformat(),
         "until": [part.until.isoformat() for part in read],
@@ -165,7 +170,7 @@ def reach_of(name: str, facts: Mapping[str, Any]) -> Reach | None:
         tests = [conditions.read(one) for one in facts["tests"]]
     except SegmentError:
         return None
-    events = tuple(test for test in tests if isinstance(test, Event))
+    events = keyed(test for test in tests if isinstance(test, Event))
     since = facts["since"] and datetime.fromisoformat(facts["since"])
     return Reach(name, events, tuple(facts["properties"]), since)
 
@@ -182,7 +187,7 @@ def reach_again(name: str, facts: Mapping[str, Any], now: datetime) -> Reach | N
 def shares(reach: Reach, facts: Mapping[str, Any], leaves: Sequence[Event]) -> list[Share]:
     """What each leaf takes of the rows of a pack."""
     flags = dict(zip(reach.tests, facts["flags"], strict=True))
-    return [Share(leaf, flags[test_of(leaf)] if leaf.where or leaf.context else 0) for leaf in leaves]
+    return [Share(leaf, flags[canonical.key(test_of(leaf))] if leaf.where or leaf.context else 0) for leaf in leaves]
 
 
 def places(facts: Mapping[str, Any], since: datetime | None) -> list[int]:

@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Any, cast
 from uuid import UUID
 
+import asyncpg
 import pytest
 
 from campaigns import erasing
@@ -21,6 +22,7 @@ from segments.nodes import EngineLeaf
 from segments.packs import Moment, Pack
 from tests.segments.beats import DAY, HOUR, SECOND, drain, event, merge, rows, settled, track, trait, upsert
 from tests.segments.factories import evaluate, make_dynamic, members_of
+from tests.segments.people import Happened, Person, make_people
 
 PACKS = "SELECT kind, name, id FROM pack WHERE workspace_id = $1 ORDER BY kind, name"
 SET_PLAN = "UPDATE profile SET traits = $3 WHERE workspace_id = $1 AND id = $2"
@@ -185,6 +187,23 @@ async def test_a_pack_is_made_anew_when_too_many_changed_or_more_is_asked_than_i
     assert id != seen[-1][0][2]
 
 
+async def test_an_evaluation_does_without_packs_that_cannot_be_kept(
+    monkeypatch: pytest.MonkeyPatch, engine: PackedEngine, workspace: UUID, now: datetime
+) -> None:
+    """And the next one does not try again."""
+    a, _ = await on_plans(workspace, "premium", "free", now=now)
+    tried = []
+
+    async def full(*_: Any, **named: Any) -> bool:
+        tried.append(named)
+        raise asyncpg.DiskFullError("could not extend file")
+
+    monkeypatch.setattr(packs, "keep", full)
+    for _ in range(2):
+        assert await found(engine, workspace, PREMIUM, now=now) == [{a}]
+    assert len(tried) == 1
+
+
 @pytest.mark.parametrize(
     ("module", "limit"),
     [(packed_traits, "MOST_VALUES"), (packed_events, "MOST_EVENTS"), (packed_events, "MOST_TESTS")],
@@ -217,6 +236,18 @@ async def test_a_trait_keeps_those_of_rare_values_out_of_its_pack(
     for _ in range(2):
         assert await found(engine, workspace, PREMIUM, NO_PLAN, now=now) == [{ids[2]}, {ids[3]}]
     assert len(await kept(workspace)) == 1
+
+
+async def test_a_test_for_true_is_not_answered_by_one_for_1(
+    engine: PackedEngine, workspace: UUID, now: datetime
+) -> None:
+    """To Python the two are equal."""
+    given = [Person(events=[Happened("purchase", now - DAY, {"gift": value})]) for value in (True, 1)]
+    a, b = await make_people(workspace, *given)
+    true, one = (event(where=[{"property": "gift", "operator": "EQUALS", "value": value}]) for value in (True, 1))
+    assert await found(engine, workspace, true, now=now) == [{a}]
+    assert await found(engine, workspace, one, now=now) == [{b}]
+    assert await found(engine, workspace, true, one, now=now) == [{a}, {b}]
 
 
 async def test_whoever_comes_with_a_device_is_told_of(engine: PackedEngine, workspace: UUID, now: datetime) -> None:
