@@ -241,7 +241,7 @@ def verify(
 
 async def differences(settings: Settings, workspace: str | None) -> list[str]:
     """A sentence for each segment, dispatch or banner that disagrees with itself."""
-    from campaigns import banner_counts, banner_retention, counts
+    from campaigns import banner_counts, banner_retention, tallies
     from profiles import workspaces as stored
     from segments import membership
 
@@ -254,7 +254,7 @@ async def differences(settings: Settings, workspace: str | None) -> list[str]:
                 f"{found.only_in_intervals} only in the intervals; size {found.size}, members {found.members}"
                 for found in await membership.verify(workspace_id)
             ]
-            wrong += [f"workspace {workspace_id}, {sentence}" for sentence in await counts.verify(workspace_id)]
+            wrong += [f"workspace {workspace_id}, {sentence}" for sentence in await tallies.verify(workspace_id)]
             told = await banner_counts.verify(workspace_id, since=since)
             wrong += [f"workspace {workspace_id}, {sentence}" for sentence in told]
     return wrong

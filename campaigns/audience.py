@@ -80,10 +80,13 @@ async def segments_targeted(
     return found
 
 
-async def save_targets(connection: Connection, *, workspace_id: UUID, campaign_id: UUID, wanted: Targets) -> None:
-    """Replace a campaign's targets; raises TargetError naming the first segment that is not there or given twice."""
+async def save_targets(
+    connection: Connection, *, workspace_id: UUID, campaign_id: UUID, brand_id: UUID | None, wanted: Targets
+) -> None:
+    """Replace the targets of a campaign of `brand_id`, or of all brands; raises TargetError naming the first segment
+    that is not there, given twice, or of another brand."""
     both = (*wanted.included, *wanted.excluded)
-    known = await Segment.filter(workspace_id=workspace_id, id__in=list(both)).values_list("id", flat=True)
+    known = {one.id: one for one in await Segment.filter(workspace_id=workspace_id, id__in=list(both))}
     for field, ids in (("segment_ids", wanted.included), ("excluded_segment_ids", wanted.excluded)):
         for place, one in enumerate(ids):
             if one not in known:
@@ -92,13 +95,27 @@ async def save_targets(connection: Connection, *, workspace_id: UUID, campaign_i
             if both.count(one) > 1:
                 message = "This segment is named twice; a segment is either included or excluded, once."
                 raise TargetError("DUPLICATE", message, field=(field, str(place)))
+            require_brand(known[one], brand_id, field=(field, str(place)))
     await connection.execute(CLEAR_TARGETS, workspace_id, campaign_id)
     flags = [False] * len(wanted.included) + [True] * len(wanted.excluded)
     await connection.execute(ADD_TARGETS, workspace_id, campaign_id, list(both), flags)
 
 
-async def targeted_segments(workspace_id: UUID, wanted: Targets) -> tuple[list[Segment], list[Segment]]:
-    """The included and the excluded segments, in the order given; raises TargetError unless all can be used now.
+def require_brand(segment: Segment, brand_id: UUID | None, *, field: tuple[str, ...]) -> None:
+    """Raise TargetError when a segment of one brand is to be used by a campaign of another, or of all."""
+    if segment.brand_id not in (None, brand_id):
+        message = (
+            f"The segment {segment.name!r} is for campaigns of its own brand; give the campaign that brand, or take a"
+            " segment of all brands."
+        )
+        raise TargetError("OTHER_BRAND", message, field=field)
+
+
+async def targeted_segments(
+    workspace_id: UUID, wanted: Targets, *, brand_id: UUID | None
+) -> tuple[list[Segment], list[Segment]]:
+    """The included and the excluded segments, in the order given; raises TargetError unless all can be used now by a
+    campaign of `brand_id`, or of all brands.
 
     An excluded segment that stands still or was never evaluated stops a start as an included one does: else the
     very people to spare would be mailed.
@@ -112,6 +129,7 @@ async def targeted_segments(workspace_id: UUID, wanted: Targets) -> tuple[list[S
         if segments[one].status is not SegmentStatus.ACTIVE:
             message = f"The segment {segments[one].name!r} is {segments[one].status}; activate it, or take it out."
             raise TargetError("SEGMENT_NOT_ACTIVE", message, field=field_of(wanted, one))
+        require_brand(segments[one], brand_id, field=field_of(wanted, one))
     return [segments[one] for one in wanted.included], [segments[one] for one in wanted.excluded]
 
 
@@ -127,7 +145,7 @@ async def resolve(connection: Connection, *, workspace_id: UUID, brand_id: UUID 
 
     EVERYONE is everybody who lives now, of the brand when there is one. Raises TargetError.
     """
-    included, excluded = await targeted_segments(workspace_id, wanted)
+    included, excluded = await targeted_segments(workspace_id, wanted, brand_id=brand_id)
     members = await membership.load_many(connection, [*wanted.included, *wanted.excluded])
 
     living = BitMap()

@@ -178,6 +178,7 @@ async def insert(workspace_id: UUID, wanted: CampaignInput, kept: dict[str, Any]
             connection,
             workspace_id=workspace_id,
             campaign_id=campaign_id,
+            brand_id=wanted.brand_id,
             wanted=Targets(wanted.segment_ids, wanted.excluded_segment_ids),
         )
         return await Campaign.get(workspace_id=workspace_id, id=campaign_id)
@@ -242,12 +243,14 @@ async def update(
             kept_rules(wanted),
             wanted.test_segment_id,
         )
-        await audience.save_targets(
-            connection,
-            workspace_id=workspace_id,
-            campaign_id=campaign_id,
-            wanted=Targets(wanted.segment_ids, wanted.excluded_segment_ids),
-        )
+        if given.keys() & {"segment_ids", "excluded_segment_ids", "brand_id"}:
+            await audience.save_targets(
+                connection,
+                workspace_id=workspace_id,
+                campaign_id=campaign_id,
+                brand_id=wanted.brand_id,
+                wanted=Targets(wanted.segment_ids, wanted.excluded_segment_ids),
+            )
         if wanted.rules.limits != before.rules.limits:
             await banner_stops.restate(connection, workspace_id, campaign_id, wanted.rules.limits, now=now)
         if any(getattr(wanted, name) != getattr(before, name) for name in FROZEN_FIELDS):
@@ -327,7 +330,6 @@ async def check(
     content.require_sendable(kept, channel=channel_of(wanted.content), class_=wanted.class_)
     if wanted.brand_id and not await connection.fetchval(BRAND_EXISTS, workspace_id, wanted.brand_id):
         raise CampaignError("NOT_FOUND", "There is no such brand in this workspace.", field=("brand_id",))
-    await check_brands_of_segments(workspace_id, wanted)
     if isinstance(wanted.content, BannerContent):
         await check_banner(connection, workspace_id, wanted, wanted.content)
         return
@@ -337,19 +339,6 @@ async def check(
     elif wanted.sender_id:
         message = "A sender belongs to email campaigns; notifications come from the app."
         raise CampaignError("NOT_FOR_THIS_CHANNEL", message, field=("sender_id",))
-
-
-async def check_brands_of_segments(workspace_id: UUID, wanted: CampaignInput) -> None:
-    """A campaign of a brand goes to segments of that brand, and to those of all."""
-    if wanted.brand_id is None:
-        return
-    both = (*wanted.segment_ids, *wanted.excluded_segment_ids)
-    brands = dict(await Segment.filter(workspace_id=workspace_id, id__in=list(both)).values_list("id", "brand_id"))
-    for field, ids in (("segment_ids", wanted.segment_ids), ("excluded_segment_ids", wanted.excluded_segment_ids)):
-        for place, one in enumerate(ids):
-            if brands.get(one) not in (None, wanted.brand_id):
-                message = "This segment is of another brand than the campaign; take one of its brand, or of all."
-                raise CampaignError("OTHER_BRAND", message, field=(field, str(place)))
 
 
 def check_message(wanted: CampaignInput) -> None:

@@ -4,7 +4,7 @@ from datetime import datetime
 from time import monotonic
 from uuid import UUID
 
-from campaigns import counts, ledger, lifecycle
+from campaigns import ledger, lifecycle, tallies
 from campaigns.models import Campaign, CampaignStatus, Dispatch, DispatchKind
 from campaigns.reasons import SkipReason
 from db.transactions import transaction
@@ -48,7 +48,7 @@ async def finish(workspace_id: UUID, campaign_id: UUID, dispatch_id: UUID) -> bo
             return False
         if await ledger.has_open(connection, workspace_id=workspace_id, dispatch_id=dispatch_id):
             return False
-        await counts.count(connection, workspace_id, [dispatch_id], final=True)
+        await tallies.count(connection, workspace_id, [dispatch_id], final=True)
         now: datetime = await connection.fetchval(NOW)  # a turn may be long: its end is not its beginning
         await connection.execute(FINISH_DISPATCH, workspace_id, dispatch_id, now)
         if dispatch.kind is DispatchKind.SEND and campaign.status is S.SENDING:

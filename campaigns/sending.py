@@ -11,20 +11,21 @@ from campaigns import (
     approval,
     audience,
     content,
-    counts,
     ending,
     lifecycle,
     placements,
     planning,
     push_planning,
     push_sizing,
+    refreshing,
     runs,
     sizing,
+    tallies,
 )
 from campaigns.approval import ApprovalMissing
 from campaigns.banner_content import BannerContent
 from campaigns.carrier import Carrier, EmailRun, PushRun, Run
-from campaigns.errors import CampaignError, IllegalMove, TargetError
+from campaigns.errors import CampaignError, IllegalMove
 from campaigns.mime import SenderInfo, header_address
 from campaigns.models import Campaign, CampaignChannel, CampaignStatus, Dispatch, DispatchKind, Sender
 from campaigns.push_content import PushContent, repeats_on
@@ -35,8 +36,6 @@ from channels.base import OutcomeScope
 from db.transactions import Connection, transaction
 from profiles.keys import Actor
 from profiles.models import Workspace
-from segments import evaluation
-from segments.models import EvaluationCause, EvaluationStatus, Segment, SegmentType
 
 S = CampaignStatus
 
@@ -52,12 +51,6 @@ SELECT id FROM made
 """
 # The month of the dispatch's own id (a UUIDv7), so that its ledger rows have a partition at any hour of the year.
 ENSURE_LEDGER_MONTH = "SELECT ensure_month('delivery', uuid_extract_timestamp($1))"
-# How the evaluations asked for since the start stand, the newest of each segment.
-REFRESHED = """
-SELECT DISTINCT ON (segment_id) segment_id, status, error FROM evaluation
-WHERE workspace_id = $1 AND segment_id = ANY($2) AND (queued_at >= $3 OR status IN ('QUEUED', 'RUNNING'))
-ORDER BY segment_id, id DESC
-"""
 # Dispatches of a campaign with work left; tests are small and somebody waits for them, so they come first.
 UNFINISHED = """
 SELECT d.id, d.kind FROM dispatch d
@@ -126,7 +119,7 @@ async def require_complete(connection: Connection, campaign: Campaign, *, now: d
         banner = BannerContent.from_json(campaign.content)
         await placements.require_shows(connection, campaign.workspace_id, campaign.placement_id, banner)
     wanted = await audience.targets(connection, workspace_id=campaign.workspace_id, campaign_id=campaign.id)
-    await audience.targeted_segments(campaign.workspace_id, wanted)
+    await audience.targeted_segments(campaign.workspace_id, wanted, brand_id=campaign.brand_id)
 
 
 async def freeze(connection: Connection, campaign: Campaign, *, now: datetime) -> bool:
@@ -134,10 +127,9 @@ async def freeze(connection: Connection, campaign: Campaign, *, now: datetime) -
 
     Raises TargetError when a segment cannot be used or its evaluation failed, ApprovalMissing.
     """
-    wanted = await audience.targets(connection, workspace_id=campaign.workspace_id, campaign_id=campaign.id)
-    included, excluded = await audience.targeted_segments(campaign.workspace_id, wanted)
-    if campaign.refresh_before and not await refreshed(connection, campaign, [*included, *excluded], now=now):
+    if not await refreshing.is_fresh(connection, campaign, now=now):
         return False
+    wanted = await audience.targets(connection, workspace_id=campaign.workspace_id, campaign_id=campaign.id)
     ids = await audience.resolve(
         connection, workspace_id=campaign.workspace_id, brand_id=campaign.brand_id, wanted=wanted
     )
@@ -146,21 +138,6 @@ async def freeze(connection: Connection, campaign: Campaign, *, now: datetime) -
         await push_planning.require_credentials_for(connection, workspace_id=campaign.workspace_id, audience=ids)
     await insert_dispatch(connection, campaign, kind=DispatchKind.SEND, ids=ids)
     return True
-
-
-async def refreshed(connection: Connection, campaign: Campaign, segments: list[Segment], *, now: datetime) -> bool:
-    """Whether every dynamic segment was evaluated since the campaign started; asks for those that were not."""
-    assert campaign.started_at is not None
-    dynamic = {s.id: s for s in segments if s.type is SegmentType.DYNAMIC}
-    rows = await connection.fetch(REFRESHED, campaign.workspace_id, list(dynamic), campaign.started_at)
-    asked = {row["segment_id"] for row in rows}
-    for segment_id in sorted(dynamic.keys() - asked):  # locked in one order, whoever starts what
-        await evaluation.request(campaign.workspace_id, segment_id, cause=EvaluationCause.CAMPAIGN, now=now)
-    for row in rows:
-        if row["status"] == EvaluationStatus.FAILED:
-            message = f"The segment {dynamic[row['segment_id']].name!r} could not be evaluated: {row['error']}"
-            raise TargetError("EVALUATION_FAILED", message, field=("segment_ids",))
-    return asked == dynamic.keys() and all(row["status"] == EvaluationStatus.SUCCEEDED for row in rows)
 
 
 async def insert_dispatch(connection: Connection, campaign: Campaign, *, kind: DispatchKind, ids: BitMap) -> UUID:
@@ -205,7 +182,7 @@ async def deliver(workspace_id: UUID, campaign_id: UUID, *, carrier: Carrier, no
     """
     if not await ensure_frozen(workspace_id, campaign_id, now=now):
         return False
-    await counts.recount(workspace_id, campaign_id)
+    await tallies.recount(workspace_id, campaign_id)
     async with transaction(workspace_id) as connection:
         unfinished = await connection.fetch(UNFINISHED, workspace_id, campaign_id)
     for row in unfinished:

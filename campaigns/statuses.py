@@ -4,26 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
+from campaigns import refreshing
 from campaigns.models import CampaignStatus
 from campaigns.reasons import PREPARING, PrepareReason
 from db.transactions import transaction
+from segments.models import EvaluationStatus
 from segments.references import listed
 
 # Not the models: the content of each would come along.
 STATUSES = "SELECT id, status, status_reason, status_detail FROM campaign WHERE workspace_id = $1 AND id = ANY($2)"
-# What sending.REFRESHED still waits for: the newest evaluation of each segment since the start, or one under way.
-AWAITED = """
-SELECT c.id, s.name, coalesce(e.status = 'HELD', false) AS held FROM campaign c
-JOIN campaign_segment t ON t.workspace_id = c.workspace_id AND t.campaign_id = c.id
-JOIN segment s ON s.workspace_id = c.workspace_id AND s.id = t.segment_id AND s.type = 'DYNAMIC'
-LEFT JOIN LATERAL (
-  SELECT status FROM evaluation WHERE workspace_id = c.workspace_id AND segment_id = s.id
-    AND (queued_at >= c.started_at OR status IN ('QUEUED', 'RUNNING')) ORDER BY id DESC LIMIT 1) e ON true
-WHERE c.workspace_id = $1 AND c.id = ANY($2) AND c.refresh_before AND e.status IS DISTINCT FROM 'SUCCEEDED'
-  AND NOT EXISTS (
-    SELECT FROM dispatch d WHERE d.workspace_id = c.workspace_id AND d.campaign_id = c.id AND d.kind = 'SEND')
-ORDER BY c.id, s.name
-"""
 WAITING = frozenset({CampaignStatus.DRAFT, CampaignStatus.PENDING_APPROVAL, CampaignStatus.SCHEDULED})
 """Before the first message."""
 OVER = frozenset({CampaignStatus.SENT, CampaignStatus.ENDED, CampaignStatus.CANCELLED, CampaignStatus.FAILED})
@@ -49,11 +38,13 @@ async def of_campaigns(workspace_id: UUID, campaign_ids: Sequence[UUID]) -> dict
         }
         preparing = [id for id, standing in found.items() if standing.status is CampaignStatus.PREPARING]
         awaited: dict[UUID, dict[bool, list[str]]] = {}
-        for row in await connection.fetch(AWAITED, workspace_id, preparing) if preparing else []:
-            awaited.setdefault(row["id"], {}).setdefault(row["held"], []).append(row["name"])
+        for one in await refreshing.of_campaigns(connection, workspace_id, preparing) if preparing else []:
+            if one.status is not EvaluationStatus.SUCCEEDED:
+                held = one.status is EvaluationStatus.HELD
+                awaited.setdefault(one.campaign_id, {}).setdefault(held, []).append(one.segment_name)
     for id, names in awaited.items():
         # A held one is what somebody can do something about.
         reason = PrepareReason.EVALUATION_HELD if True in names else PrepareReason.AWAITS_EVALUATION
-        detail = f"{PREPARING[reason]} It is about {listed(names.get(True) or names[False])}."
+        detail = f"{PREPARING[reason]} It is about {listed(sorted(names.get(True) or names[False]))}."
         found[id] = Standing(CampaignStatus.PREPARING, reason, detail)
     return found

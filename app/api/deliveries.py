@@ -17,7 +17,7 @@ from app.api.paging import Connection, Edge
 from app.api.profiles import Profile
 from app.api.responses import DeliveryEvent
 from app.context import Info
-from campaigns import counts, deliveries
+from campaigns import counts, deliveries, tallies
 from campaigns.counts import Progress, Run
 from campaigns.deliveries import Delivery as DeliveryRow
 from campaigns.deliveries import DeliveryKey
@@ -82,7 +82,7 @@ class ReasonCount:
     last_at: datetime = about("When the newest of them came to it.")
 
     @classmethod
-    def of(cls, row: counts.ReasonCount) -> "ReasonCount":
+    def of(cls, row: tallies.ReasonCount) -> "ReasonCount":
         return cls(
             key=row.example,
             status=STATUSES[row.state],

@@ -144,6 +144,24 @@ async def test_a_schedule_is_made_changed_and_taken_back(console: Caller) -> Non
     assert (back["campaign"]["status"], back["campaign"]["scheduledAt"]) == ("DRAFT", None)
 
 
+async def test_what_is_scheduled_stays_complete(console: Caller) -> None:
+    """S3-24: an edit after which it could not start is refused, so that nobody finds out at night."""
+    one = await make(console)
+    await console.data("CampaignSchedule", input={"id": one, "at": instant(hours=1)})
+    draft = (await console.data("SegmentCreate", input={"name": "VIPs", "type": "STATIC"}))["segment"]["id"]
+    for more, code, path in (
+        ({"segmentIds": []}, "SEGMENT_MISSING", ["segmentIds"]),
+        ({"segmentIds": [draft]}, "SEGMENT_NOT_ACTIVE", ["segmentIds", "0"]),
+        ({"senderId": None}, "SENDER_MISSING", ["senderId"]),
+    ):
+        assert await console.refusal("CampaignUpdate", input={"id": one} | more) == (code, ["input", *path])
+    campaign = await console.data("Campaign", id=one)
+    assert (campaign["status"], len(campaign["segments"]), campaign["sender"] is None) == ("SCHEDULED", 1, False)
+    await console.data("CampaignUpdate", input={"id": one, "topic": "news"})
+    await console.data("CampaignUnschedule", input={"id": one})
+    await console.data("CampaignUpdate", input={"id": one, "segmentIds": []})
+
+
 WRONG_SCHEDULES: list[tuple[dict[str, Any], str, str]] = [
     ({"at": instant(hours=-1)}, "IN_THE_PAST", "at"),
     ({"at": "0001-01-01T00:00:00Z"}, "IN_THE_PAST", "at"),

@@ -99,16 +99,22 @@ async def test_whom_to_spare_must_be_known_before_anybody_is_mailed(console: Cal
     assert await state(console, one) == ("DRAFT", None)
 
 
-async def test_segments_of_another_brand_are_no_target(console: Caller) -> None:
-    """S1-02."""
+async def test_a_segment_of_a_brand_is_for_its_campaigns_only(console: Caller) -> None:
+    """S1-02: no target for another brand's, nor for one of all brands, also when it came to its brand later."""
     brands = [(await console.data("BrandCreate", input={"name": name}))["brand"]["id"] for name in ("Shoes", "Hats")]
     wanted = {"name": "Feet", "type": "STATIC", "brandId": brands[0]}
     feet = (await console.data("SegmentCreate", input=wanted))["segment"]["id"]
-    one = await make(console, brandId=brands[1], segmentIds=[])
-    for field in ("segmentIds", "excludedSegmentIds"):
-        refused = ("OTHER_BRAND", ["input", field, "0"])
-        assert await console.refusal("CampaignUpdate", input={"id": one, field: [feet]}) == refused
+    for brand in (brands[1], None):
+        one = await make(console, brandId=brand, segmentIds=[])
+        for field in ("segmentIds", "excludedSegmentIds"):
+            refused = ("OTHER_BRAND", ["input", field, "0"])
+            assert await console.refusal("CampaignUpdate", input={"id": one, field: [feet]}) == refused
     await console.data("CampaignUpdate", input={"id": one, "brandId": brands[0], "segmentIds": [feet]})
+    await console.data("SegmentActivate", input={"id": feet})
+    await console.data("SegmentUpdate", input={"id": feet, "brandId": brands[1]})
+    for operation, when in (("CampaignSend", {}), ("CampaignSchedule", {"at": instant(hours=1)})):
+        refused = ("OTHER_BRAND", ["input", "segmentIds", "0"])
+        assert await console.refusal(operation, input={"id": one} | when) == refused
 
 
 async def test_a_move_that_is_not_open_says_which_are(console: Caller) -> None:

@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from campaigns import counts
+from campaigns import tallies
 from channels.base import EmailMessage, Outcome, OutcomeKind
 from db.transactions import apart, transaction
 from tests.app.caller import Caller
@@ -165,7 +165,7 @@ async def test_while_somebody_counts_others_are_told_what_is_kept(console: Calle
     first = await progress(console, one)
     async with transaction(console.workspace_id) as connection:
         dispatch_id: UUID = await connection.fetchval("SELECT id FROM dispatch")
-        await connection.fetchval(counts.WAIT_TO_COUNT, dispatch_id)
+        await connection.fetchval(tallies.WAIT_TO_COUNT, dispatch_id)
         with apart():  # as other processes
             await execute(console, "UPDATE delivery SET state = 'sent' WHERE state = 'in_doubt'")
             await execute(console, "UPDATE dispatch SET counted_at = now() - interval '1 hour'")
@@ -210,7 +210,7 @@ async def test_messages_in_doubt_are_tried_again_and_a_sent_campaign_goes_on(con
     # Its rest was no standstill; and who looks first, while somebody counts, waits for a count of what it is now.
     await execute(console, "UPDATE dispatch SET counted_at = NULL")
     async with transaction(console.workspace_id) as connection:
-        await connection.fetchval(counts.WAIT_TO_COUNT, await connection.fetchval("SELECT id FROM dispatch"))
+        await connection.fetchval(tallies.WAIT_TO_COUNT, await connection.fetchval("SELECT id FROM dispatch"))
         with apart():
             looking = asyncio.create_task(console.data("Campaign", id=one))
             while not await connection.fetchval(WAITS_TO_COUNT):
@@ -222,7 +222,7 @@ async def test_messages_in_doubt_are_tried_again_and_a_sent_campaign_goes_on(con
     assert {m.recipient: m.data for m in second.received} == again
     done = await console.data("Campaign", id=one)
     assert (done["status"], done["progress"]["sent"], done["progress"]["inDoubt"]) == ("SENT", 3, 0)
-    assert await counts.verify(console.workspace_id) == []
+    assert await tallies.verify(console.workspace_id) == []
 
 
 async def test_what_is_over_is_not_tried_again(console: Caller, foreigner: Caller, caller: MakeCaller) -> None:

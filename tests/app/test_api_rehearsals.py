@@ -123,6 +123,21 @@ async def test_a_test_whose_content_is_refused_says_so_and_leaves_the_campaign_a
     assert (after["status"], after["statusReason"]) == ("SENDING", None)
 
 
+async def test_a_test_is_sent_while_its_campaign_waits_for_a_segment(console: Caller) -> None:
+    """S3-22: however long that takes; somebody has to let a held evaluation through."""
+    await people(console, "ada", "bob")
+    wanted = {"name": "Dynamic", "type": "DYNAMIC", "definition": {"identified": True}}
+    segment = (await console.data("SegmentCreate", input=wanted))["segment"]["id"]
+    await console.data("SegmentActivate", input={"id": segment})
+    one = await make(console, segmentIds=[segment])
+    await console.data("CampaignSend", input={"id": one})
+    await console.data("CampaignTestSend", input={"id": one, "externalIds": ["ada"]})
+    assert (await work(console, one)).recipients == ["ada@example.com"]
+    campaign = await console.data("Campaign", id=one)
+    assert (campaign["status"], campaign["statusReason"]) == ("PREPARING", "AWAITS_EVALUATION")
+    assert campaign["tests"][0]["finishedAt"] is not None
+
+
 async def test_a_test_that_nobody_was_at_for_long_is_not_sent(console: Caller) -> None:
     """R11: put back from a backup, its messages may have left before."""
     await people(console, "ada")

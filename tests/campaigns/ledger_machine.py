@@ -12,7 +12,7 @@ from time import monotonic
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from campaigns import claims, control, counts, intents, ledger, lifecycle, planning, resolving, sweeping
+from campaigns import claims, control, intents, ledger, lifecycle, planning, resolving, sweeping, tallies
 from campaigns.ending import close_rest, finish
 from campaigns.intents import Intent
 from campaigns.ledger import Result
@@ -560,7 +560,7 @@ class LedgerMachine(RuleBasedStateMachine):
             if not self.retried[id]:
                 ends = ("sent", "in_doubt") if id in self.believed_sent() else ("in_doubt", "skipped", "failed")
                 assert row.state in ends
-        self.world.run(counts.recount(self.world.workspace_id, self.stage.campaign_id))
+        self.world.run(tallies.recount(self.world.workspace_id, self.stage.campaign_id))
         self.world.run(self.stage.look())
         assert not self.stage.standing.dirty
         self.the_dispatch_keeps_the_rules()

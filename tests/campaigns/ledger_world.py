@@ -20,7 +20,11 @@ from tests.conftest import TEMPLATE, Servers, database_url, on_server
 
 Answer = TypeVar("Answer")
 PEOPLE_A_DISPATCH = 3
+DISPATCHES = 100
+"""So many one after the other in the same tables. What is over is looked through with what is not, and nothing vacuums
+here: the ten thousandth would take many times as long as the first."""
 
+EMPTY = "TRUNCATE profile, campaign, claim, profile_change, suppression CASCADE"
 MAKE_MONTH = "SELECT ensure_month('delivery', now())"
 MAKE_CAMPAIGN = """
 INSERT INTO campaign (workspace_id, name, status, channel, class, topic, content, started_at)
@@ -128,6 +132,7 @@ class World:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, workspace_id: UUID, owner: Connection) -> None:
         self.loop, self.workspace_id, self.owner = loop, workspace_id, owner
+        self.dispatches = 0
 
     def run(self, step: Coroutine[Any, Any, Answer]) -> Answer:
         return self.loop.run_until_complete(step)
@@ -137,6 +142,9 @@ class World:
         return self.run(self._begin())
 
     async def _begin(self) -> "Stage":
+        if self.dispatches and self.dispatches % DISPATCHES == 0:
+            await self.owner.execute(EMPTY)
+        self.dispatches += 1
         names = [uuid4().hex for _ in range(PEOPLE_A_DISPATCH)]
         people = [row["id"] for row in await self.owner.fetch(MAKE_PEOPLE, self.workspace_id, names)]
         campaign_id = await self.owner.fetchval(MAKE_CAMPAIGN, self.workspace_id)

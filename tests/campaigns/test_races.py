@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from campaigns import claims, control, counts, drafts, erasing, intents, planning, sending
+from campaigns import claims, control, drafts, erasing, intents, planning, sending, tallies
 from campaigns.drafts import CampaignChanges
 from campaigns.errors import CampaignError, TargetError
 from campaigns.intents import Intended, Intent
@@ -369,9 +369,9 @@ async def test_who_waits_for_a_count_of_somebody_else_keeps_nobody_waiting(
         assert await sending.prepare(workspace, campaign.id, carrier=worker, now=now, until=monotonic() + 60)
     async with transaction(workspace) as connection:
         one, other = [row["id"] for row in await connection.fetch("SELECT id FROM dispatch ORDER BY id")]
-        assert (await counts.count(connection, workspace, [other])).keys() == {other}
+        assert (await tallies.count(connection, workspace, [other])).keys() == {other}
         with apart():
-            page = asyncio.create_task(counts.counted(workspace, [one, other], {}))
+            page = asyncio.create_task(tallies.counted(workspace, [one, other], {}))
             while not await somebody_waits(workspace):
                 pass
         assert await connection.fetchval(TRY_TO_COUNT, one)

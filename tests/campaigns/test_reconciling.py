@@ -3,7 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from campaigns import control, counts, deliveries, reconciling, resolving, sending
+from campaigns import control, deliveries, reconciling, resolving, sending, tallies
 from campaigns.listing import get
 from campaigns.models import CampaignStatus, DeliveryState
 from campaigns.reconciling import Reconciled
@@ -54,7 +54,7 @@ async def test_the_record_settles_what_it_knows_and_the_rest_stays_in_doubt(
     await deliver_all(workspace, campaign_id, second, now)
     assert second.recipients == ["bob@example.com"]
     assert (await get(workspace, campaign_id)).status is CampaignStatus.SENT
-    assert await counts.verify(workspace) == []
+    assert await tallies.verify(workspace) == []
     kept = {(one.resolved_as, one.messages) for one in await resolving.resolutions(workspace, campaign_id)}
     assert kept == {(resolving.Resolution.SENT, 1), (resolving.Resolution.RETRY, 1)}
 

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from campaigns import control, counts, deliveries, ledger, rehearsal, sending, sweeping
+from campaigns import control, counts, deliveries, ledger, rehearsal, sending, sweeping, tallies
 from campaigns.errors import CampaignError, IllegalMove, TargetError
 from campaigns.listing import get
 from campaigns.models import CampaignClass, CampaignStatus, DeliveryState, DispatchKind
@@ -59,7 +59,7 @@ async def test_everyone_reachable_gets_one_message_and_the_ledger_says_so(
     assert await states(workspace, campaign.id) == dict.fromkeys(people.values(), (DeliveryState.SENT, None))
     progress = (await counts.of_campaigns(workspace, [campaign.id], max_age=timedelta(0)))[campaign.id]
     assert (progress.audience, progress.sent, progress.pending, progress.no_address) == (30, 30, 0, 0)
-    assert await counts.verify(workspace) == []
+    assert await tallies.verify(workspace) == []
 
 
 async def test_a_person_in_several_segments_gets_one_message(
@@ -377,7 +377,7 @@ async def test_rows_of_a_dead_worker_go_back_or_into_doubt(
     # The dispatch was finished meanwhile: its stored counts are counted again.
     assert (await counts.of_campaigns(workspace, [campaign.id], max_age=timedelta(0)))[campaign.id].sent == 4
     await deliver_all(workspace, campaign.id, second, now)
-    assert await counts.verify(workspace) == []
+    assert await tallies.verify(workspace) == []
     async with transaction(workspace) as connection:
         assert await connection.fetchval("SELECT counts FROM dispatch") == {"sent": 4}
 
