@@ -7,7 +7,6 @@ has it: alone it acts on anonymous visitors only. A client token lets an app act
 """
 
 import asyncio
-import json
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -15,6 +14,8 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import UUID
+
+import orjson
 
 from app.jwks import BadToken, ProfileIssuer
 from app.key_uses import KeyUses
@@ -258,9 +259,11 @@ class Authenticator:
     async def caller(self, headers: Mapping[str, str], *, now: datetime) -> Caller | None:
         """Whom the headers prove; None when they carry neither key nor token."""
         bearer = bearer_of(headers.get("authorization"))
-        token = headers.get(CLIENT_TOKEN_HEADER)
-        if bearer is None:
-            return await self.client(token, now=now) if token else None
+        caller = None if bearer is None else await self.bearer(bearer, now=now)
+        return await self.acting(caller, headers.get(CLIENT_TOKEN_HEADER), now=now)
+
+    async def bearer(self, bearer: str, *, now: datetime) -> Caller:
+        """Whom the token of an Authorization header proves."""
         if self.sign_in is not None and self.sign_in.is_for(bearer):
             return await self.sign_in.person(bearer)
         if bearer.startswith(CLIENT_TOKEN_PREFIX) or bearer.count(".") == 2:
@@ -268,7 +271,7 @@ class Authenticator:
         identity = await self.known.find(bearer, now=now)
         if identity is None:
             raise unauthenticated("This key is unknown, expired or revoked; create one with `muster key create`.")
-        caller = Caller(
+        return Caller(
             workspace_id=identity.workspace_id,
             kind=identity.kind,
             scopes=identity.scopes,
@@ -277,7 +280,12 @@ class Authenticator:
             label=identity.label,
             expires_at=identity.expires_at,
         )
-        if token is None or caller.is_server:
+
+    async def acting(self, caller: Caller | None, token: str | None, *, now: datetime) -> Caller | None:
+        """Who `bearer` proved, together with what the client token beside it says: only a publishable key needs one."""
+        if caller is None:
+            return await self.client(token, now=now) if token else None
+        if token is None or caller.is_server or caller.key_id is None:
             return caller
         client = await self.client(token, now=now)
         if client.workspace_id != caller.workspace_id:
@@ -291,7 +299,7 @@ class Authenticator:
     ) -> str:
         """A token with which an app acts as one profile until `expires_at`."""
         told = [workspace_id.hex, external_id, int(expires_at.timestamp()), claims or {}]
-        return CLIENT_TOKEN_PREFIX + self.signer.sign(CLIENT_TOKEN, json.dumps(told).encode())
+        return CLIENT_TOKEN_PREFIX + self.signer.sign(CLIENT_TOKEN, orjson.dumps(told))
 
     async def client(self, token: str, *, now: datetime) -> Caller:
         """Whom a client token names, ours or of the identity provider; raises ApiError UNAUTHENTICATED when it is
@@ -302,7 +310,7 @@ class Authenticator:
         if payload is None:
             raise unauthenticated("This client token is not valid; have your server make a new one.")
         # Those made before there were claims are of three parts.
-        workspace, external_id, expires, *claims = json.loads(payload)
+        workspace, external_id, expires, *claims = orjson.loads(payload)
         expires_at = datetime.fromtimestamp(expires, UTC)
         if expires_at <= now:
             raise unauthenticated("This client token has expired; have your server make a new one.")

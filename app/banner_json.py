@@ -24,7 +24,29 @@ from campaigns.banners import Candidate, PlacementDecision
 from campaigns.board import Banner, Place
 
 T = TypeVar("T")
-Out: TypeAlias = list[bytes]
+LONG = 100
+"""Bytes from which on a part of an answer is worth being shared by several; one object more costs half of it."""
+
+
+class Out(list[bytes]):
+    """An answer that is being written: what is its own is appended."""
+
+    def __init__(self) -> None:
+        self.made: list[bytes] = []
+
+    def share(self, part: bytes) -> None:
+        """Write what is the same object in other answers."""
+        if len(part) < LONG:
+            self.append(part)
+            return
+        self.made += b"".join(self), part
+        self.clear()
+
+    def parts(self) -> tuple[bytes, ...]:
+        """All that was written: own and shared parts in turn."""
+        return (*self.made, b"".join(self))
+
+
 Write: TypeAlias = Callable[[Out, Served, Asked, T], None]
 """Writes one value."""
 
@@ -257,11 +279,12 @@ def banner_writer(selections: Sequence[Selection]) -> Write[Here]:
 
     def write(out: Out, served: Served, asked: Asked, here: Here) -> None:
         first, *others = pieces(served, here.banner)
-        out.append(first)
+        out.share(first)
         if others:
             token = b'"%b"' % served.impression_token(here.place, here.window, here.banner, here.kind).encode()
             for one in others:
-                out += token, one
+                out.append(token)
+                out.share(one)
 
     return write
 

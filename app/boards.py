@@ -81,6 +81,16 @@ class Kept:
         # A little earlier than a second is a second: rounds begin a moment apart.
         return at - self.tried_at >= every_s * 0.9
 
+    def is_current(self) -> bool:
+        """Whether a fetch may be answered from the board as it is, without waiting; notes that somebody fetches."""
+        self.asked_at = at = monotonic()
+        return at - self.began_at < OLDEST_S or (self.away and self.is_young)
+
+    @property
+    def is_young(self) -> bool:
+        """Whether the board may be shown without a database."""
+        return monotonic() - self.began_at < OLDEST_WITHOUT_DATABASE.total_seconds()
+
     def take(self, read: Refreshed) -> None:
         """Note what a reading brought."""
         if not read.replaced and not read.touched:
@@ -160,27 +170,18 @@ class Boards:
         kept = self.kept.get(workspace_id)
         if kept is None:
             kept = self.kept[workspace_id] = Kept(BoardReader(workspace_id), monotonic())
-        if not self.is_current(kept):
+        if not kept.is_current():
             asked_at = kept.asked_at
             async with kept.reading:
                 # Whoever waited for the same reading takes what it brought, also that PostgreSQL is away: were each to
                 # try by itself, a server that hangs would hold them up one after the other.
-                is_away = kept.away and (kept.tried_at >= asked_at or self.is_young(kept))
+                is_away = kept.away and (kept.tried_at >= asked_at or kept.is_young)
                 if kept.began_at < asked_at and not is_away:
                     await self.read(kept, now=now)
-        if not self.is_young(kept):
+        if not kept.is_young:
             message = "Banners cannot be told now, since the database is away; ask again later."
             raise ApiError("UNAVAILABLE", message)
         return kept
-
-    def is_current(self, kept: Kept) -> bool:
-        """Whether a fetch may be answered from the board as it is, without waiting."""
-        kept.asked_at = at = monotonic()
-        return at - kept.began_at < OLDEST_S or (kept.away and self.is_young(kept))
-
-    def is_young(self, kept: Kept) -> bool:
-        """Whether the board may be shown without a database."""
-        return monotonic() - kept.began_at < OLDEST_WITHOUT_DATABASE.total_seconds()
 
     async def read(self, kept: Kept, *, now: datetime) -> None:
         """Read a board; while PostgreSQL is away nothing changes. The caller holds `kept.reading`."""

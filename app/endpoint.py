@@ -104,7 +104,11 @@ class Endpoint(GraphQL[Context, None]):
             return read_query(request.query_params, self.operations)
         if not is_json(request.content_type):
             raise HTTPException(415, "Send JSON, with the header Content-Type: application/json.")
-        return read_operation(as_bytes(await request.get_body()), self.operations)
+        body, asked = as_bytes(await request.get_body()), request._request  # type: ignore[attr-defined]
+        services: Services = asked.app.state.services
+        # By what they say they are: who it is was proven already.
+        who = asked.headers.get("authorization", "") or address_of(asked.scope)
+        return await services.reader.read_body(body, lambda body: read_operation(body, self.operations), who=who)
 
     async def execute_single(
         self,

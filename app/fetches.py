@@ -1,52 +1,37 @@
-"""Fetches of banners, as fast as they can be answered: who asks, and what was answered a moment ago.
-
-Proving a caller, reading a viewer token, deciding and writing cost tens of microseconds. All of it is kept a while for
-those who fetched last, and an answer as long as it is true: until its time is over, banners or placements change, or
-something about its very viewer does (app/boards.py: Kept.holds).
-"""
+"""Fetches of banners that the reply memory has no answer to (app/replies.py): who asks, what they are answered, and how
+long that may be sent again to the same request."""
 
 from collections import OrderedDict
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from hashlib import blake2b
 from typing import Generic, TypeVar
 
-from starlette.datastructures import Headers
-
-from app.auth import Caller, require
-from app.banner_json import AGE
-from app.boards import Kept
+from app.auth import CLIENT_TOKEN_PREFIX, Caller, bearer_of, require
 from app.context import Services
 from app.patience import UNREACHABLE
 from app.plans import Plan
 from app.problems import ApiError
+from app.replies import Key, Proof, Replies, Reply
 from app.serving import Asked, Served, serve
 from campaigns.banner_stops import FOREVER
-from campaigns.banners import LONGEST_AGE, Viewer
+from campaigns.banners import LONGEST_AGE
 from profiles.keys import Scope
 
 REMEMBERED = timedelta(seconds=1)
-"""So long a key is not proven again, beside the time for which app/auth.py remembers it. One of its callers proves it
-for all."""
+"""So long a key is not proven again, beside the time for which app/auth.py remembers it."""
 TOKEN_REMEMBERED = timedelta(minutes=1)
-"""So long a client token is not, which costs more than all else of a fetch; never beyond its expiry."""
-MOST_KEYS = 1_024
-MOST_SESSIONS = 16_384
-"""Callers of whom something is kept."""
-MOST_ANSWERS = 4
-"""Kept of each."""
-MOST_BYTES = 48_000_000
-"""Of all answers that are kept and the headers by which they are found: anybody may ask for much, as many visitors."""
-LONGEST_AGE_S = int(LONGEST_AGE.total_seconds())
-LONGEST_AGE_WRITTEN = b"%d" % LONGEST_AGE_S
+"""So long a token of an identity provider is not, whose keys may be taken back; ours are good until they expire."""
+MOST_PROOFS = MOST_QUESTIONS = 1_024
+LONGEST_QUESTION = 8_192
+"""Bytes of a query string or body that is kept."""
 
 AUTHORIZATION, CLIENT_TOKEN, VIEWER = b"authorization", b"x-muster-client-token", b"x-muster-viewer"
 LANGUAGE = b"accept-language"
 
-NEVER = datetime.min.replace(tzinfo=UTC)
-
 K = TypeVar("K")
 V = TypeVar("V")
+HeaderValues = dict[bytes, bytes]
 
 
 class Latest(Generic[K, V]):
@@ -79,178 +64,98 @@ class Question:
     asked: Asked
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What was answered to somebody, for as long as it is true."""
-
-    parts: tuple[bytes, ...]
-    """With AGE where its age belongs."""
-    etag: bytes
-    good_until: datetime
-    oldest_until: datetime
-    """Until when it holds for LONGEST_AGE and more: then its age need not be worked out."""
-    made_at: int
-    """The number of the board's last change."""
-
-    @property
-    def size(self) -> int:
-        """Bytes; what several answers share is counted in each."""
-        return sum(map(len, self.parts))
-
-    def body(self, age: bytes) -> bytes:
-        """What is sent."""
-        return b"".join(self.parts).replace(AGE, age)
-
-    def age(self, now: datetime) -> bytes:
-        """How many whole seconds it holds at most."""
-        if now <= self.oldest_until:
-            return LONGEST_AGE_WRITTEN
-        return b"%d" % max(0, (self.good_until - now).total_seconds())
-
-
-@dataclass(slots=True)
-class Session:
-    """Somebody with a viewer token."""
-
-    caller: Caller
-    viewer: Viewer
-    kept: Kept
-    proven_until: datetime
-    seen_until: datetime
-    """Until when the viewer token names this viewer."""
-    answers: "dict[Question, Answer]" = field(default_factory=dict)
-
-    def holds(self, answer: Answer, now: datetime) -> bool:
-        """Whether an answer would still be the same."""
-        if now >= answer.good_until or now >= self.seen_until:
-            return False
-        return answer.made_at == self.kept.number or self.kept.holds(answer.made_at, self.viewer.profile_id)
-
-
-HeaderValues = dict[bytes, bytes]
-SessionKey = tuple[bytes | None, bytes | None, bytes | None, bytes | None]
-
-
 class Fetches:
     """Answers fetches. `services` is set when the application starts."""
 
     def __init__(self) -> None:
         self.services: Services
-        self.sessions: Latest[SessionKey, Session] = Latest(MOST_SESSIONS)
-        self.keys: Latest[bytes | None, datetime] = Latest(MOST_KEYS)
-        """Until when what an Authorization header carries is proven."""
-        self.size = 0
-        """Bytes of what is kept."""
+        self.replies = Replies()
+        self.proofs: Latest[bytes | None, Proof] = Latest(MOST_PROOFS)
+        """Of keys, by the Authorization headers that carry them."""
+        self.questions: Latest[bytes, Question] = Latest(MOST_QUESTIONS)
+        """Many ask the same."""
 
-    def find(self, headers: HeaderValues, question: Question, *, now: datetime) -> Answer | None:
-        """What the same caller was answered, if it would be the same now and nobody need be proven again."""
-        key = key_of(headers)
-        session = self.sessions.find(key)
-        if session is None or not self.is_proven(key, session, now=now):
-            return None
-        answer = session.answers.get(question)
-        if answer is None or not session.holds(answer, now) or not self.services.boards.is_current(session.kept):
-            return None
-        return answer
-
-    def is_proven(self, key: SessionKey, session: Session, *, now: datetime) -> bool:
-        """Whether a caller and their key were proven a moment ago."""
-        return now < session.proven_until and now < self.keys.kept.get(key[0], NEVER)
-
-    async def answer(self, headers: HeaderValues, question: Question, *, now: datetime) -> tuple[Answer, bool]:
-        """The answer to a question for which `find` has none, and whether it brings a new viewer token. Raises
+    async def answer(self, key: Key, question: Question, *, now: datetime) -> tuple[Reply, bool]:
+        """The answer to a request for which there is no reply, and whether it brings a new viewer token. Raises
         MusterError."""
-        key = key_of(headers)
-        session = self.sessions.find(key)
-        if session is not None and self.is_proven(key, session, now=now):
-            caller = session.caller
-        else:
-            caller = await self.prove(headers, now=now)
-            if session is not None and caller == session.caller:
-                session.proven_until = proven_until(caller, now)
-                if (found := self.find(headers, question, now=now)) is not None:
-                    return found, False
-            else:
-                session = None
+        caller, proof = await self.prove(key, now=now)
+        await self.services.boards.kept_of(caller.workspace_id, now=now)
+        # Often nothing was amiss but that the key had to be proven again, or the board read.
+        if (reply := self.replies.find(key, now=now)) is not None:
+            return reply, False
+        _, _, _, viewer, language = key
         served = await serve(
             self.services,
             caller,
             question.asked,
-            viewer_token=text_of(headers.get(VIEWER)),
-            accept_language=text_of(headers.get(LANGUAGE)),
+            viewer_token=text_of(viewer),
+            accept_language=text_of(language),
             now=now,
         )
-        answer = answered(served, question)
+        reply = self.reply(key, question, caller, proof, served)
         is_new = served.sight.token is not None
         # Only who has a token comes back as the same; and what a secret key opens is not kept by its name.
-        if not is_new and not caller.is_server and key[2] is not None:
-            self.remember(key, session, caller, served, question, answer)
-        return answer, is_new
+        if viewer is not None and not is_new and not caller.is_server:
+            self.replies.keep((key[0], proof.authorization, *key[2:]), reply)
+        return reply, is_new
 
-    async def prove(self, headers: HeaderValues, *, now: datetime) -> Caller:
-        """Who asks; raises ApiError UNAUTHENTICATED or FORBIDDEN, UNAVAILABLE when nobody can be asked."""
-        given = Headers(raw=[(name, headers[name]) for name in (AUTHORIZATION, CLIENT_TOKEN) if name in headers])
+    async def prove(self, key: Key, *, now: datetime) -> tuple[Caller, Proof]:
+        """Who asks, and what proves it; raises ApiError UNAUTHENTICATED or FORBIDDEN, UNAVAILABLE when nobody can be
+        asked."""
+        _, authorization, token, _, _ = key
+        authenticator = self.services.authenticator
         try:
-            caller = await self.services.authenticator.caller(given, now=now)
+            proof = self.proofs.find(authorization)
+            if proof is None or now >= proof.until:
+                proof = await self.prove_again(authorization, proof, now=now)
+            caller = await authenticator.acting(proof.caller, text_of(token), now=now)
         except UNREACHABLE as fault:
             raise ApiError("UNAVAILABLE", "The database is away; ask again later.") from fault
-        proven = require(caller, Scope.READ, from_apps=True)
-        self.keys.keep(headers.get(AUTHORIZATION), now + REMEMBERED)
-        return proven
+        return require(caller, Scope.READ, from_apps=True), proof
 
-    def remember(
-        self,
-        key: SessionKey,
-        session: Session | None,
-        caller: Caller,
-        served: Served,
-        question: Question,
-        answer: Answer,
-    ) -> None:
-        """Keep an answer for the next time."""
-        if (before := self.sessions.kept.pop(key, None)) is not None:
-            self.size -= size_of(key, before)
-        if session is None or session.viewer != served.viewer or session.kept is not served.kept:
-            session = Session(
-                caller, served.viewer, served.kept, proven_until(caller, served.now), served.sight.expires_at
-            )
-        if question not in session.answers and len(session.answers) >= MOST_ANSWERS:
-            session.answers.clear()
-        session.answers[question] = answer
-        self.sessions.kept[key] = session
-        self.size += size_of(key, session)
-        while self.size > MOST_BYTES or len(self.sessions.kept) > MOST_SESSIONS:
-            self.size -= size_of(*self.sessions.kept.popitem(last=False))
+    async def prove_again(self, authorization: bytes | None, before: Proof | None, *, now: datetime) -> Proof:
+        """What an Authorization header proves now. What was answered to another caller by it is nobody's any more."""
+        bearer = bearer_of(text_of(authorization))
+        if bearer is None:
+            return Proof(None, None, FOREVER)
+        caller = await self.services.authenticator.bearer(bearer, now=now)
+        if caller.key_id is None:
+            # A token is one person's: nobody else is helped by what it proved, and so many would push out the keys.
+            return Proof(authorization, caller, token_until(caller, bearer, now))
+        if before is not None and before.caller == caller:
+            before.until = now + REMEMBERED
+            return before
+        proof = Proof(authorization, caller, now + REMEMBERED)
+        self.proofs.keep(authorization, proof)
+        return proof
 
-
-def key_of(headers: HeaderValues) -> SessionKey:
-    """By what a caller is found again."""
-    get = headers.get
-    return get(AUTHORIZATION), get(CLIENT_TOKEN), get(VIEWER), get(LANGUAGE)
-
-
-def answered(served: Served, question: Question) -> Answer:
-    """What is answered, written."""
-    parts = question.plan.answer(served, question.asked)
-    digest = blake2b(b"".join(parts), digest_size=12, key=served.viewer.key.encode("utf-8", "replace")[:64])
-    return Answer(
-        parts=parts,
-        # Weak: the age in it is another one each second (RFC 9110 8.8.1).
-        etag=b'W/"' + digest.hexdigest().encode() + b'"',
-        good_until=served.good_until,
-        oldest_until=served.good_until - LONGEST_AGE,
-        made_at=served.kept.number,
-    )
+    def reply(self, key: Key, question: Question, caller: Caller, proof: Proof, served: Served) -> Reply:
+        """What is answered, with what it was made of."""
+        parts = question.plan.answer(served, question.asked)
+        token = text_of(key[2])
+        proven_until = FOREVER if token is None else token_until(caller, token, served.now)
+        return Reply(
+            parts=parts,
+            etag=etag_of(parts, served.viewer.key) if question.plan.is_tagged else b"",
+            fresh_until=served.good_until - LONGEST_AGE,
+            good_until=min(served.good_until, proven_until, caller.expires_at or FOREVER),
+            proof=proof,
+            kept=served.kept,
+            made_at=served.kept.number,
+            profile_id=served.viewer.profile_id,
+        )
 
 
-def size_of(key: SessionKey, session: Session) -> int:
-    """Bytes of what is kept of somebody."""
-    return sum(len(one or b"") for one in key) + sum(one.size for one in session.answers.values())
+def etag_of(parts: tuple[bytes, ...], viewer: str) -> bytes:
+    """Of what was decided for a viewer. Weak: the age in it is another one each second (RFC 9110 8.8.1)."""
+    digest = blake2b(b"".join(parts), digest_size=12, key=viewer.encode("utf-8", "replace")[:64])
+    return b'W/"' + digest.hexdigest().encode() + b'"'
 
 
-def proven_until(caller: Caller, now: datetime) -> datetime:
-    """Until when a caller need not be proven again."""
-    return min(now + TOKEN_REMEMBERED, caller.expires_at or FOREVER)
+def token_until(caller: Caller, token: str, now: datetime) -> datetime:
+    """Until when a client token, by which this is the caller, need not be proven again."""
+    ends_at = caller.expires_at or FOREVER
+    return ends_at if token.startswith(CLIENT_TOKEN_PREFIX) else min(ends_at, now + TOKEN_REMEMBERED)
 
 
 def text_of(value: bytes | None) -> str | None:

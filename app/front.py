@@ -17,7 +17,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app import banner_events
 from app.checks import Checks
 from app.endpoint import GRAPHQL_JSON, JSON, media_type
-from app.fetches import AUTHORIZATION, Answer, Fetches, HeaderValues, Latest, Question
+from app.fetches import (
+    AUTHORIZATION,
+    CLIENT_TOKEN,
+    LANGUAGE,
+    LONGEST_QUESTION,
+    VIEWER,
+    Fetches,
+    HeaderValues,
+    Question,
+)
 from app.ingest import answer as refused
 from app.metrics import FETCHES, REFUSED_EARLY
 from app.origins import PRIVATE, Pages
@@ -25,14 +34,12 @@ from app.plans import REST, REST_OFFLINE, plan_of
 from app.problems import ApiError, log_fault, problem
 from app.rates import CODE, RequestRates
 from app.reading import DOCUMENTS
+from app.replies import Key, Reply
 from app.serving import Asked
 from app.timing import BEGAN, HEADER, timing
 from campaigns.banners import MOST_PLACEMENTS
 from db.errors import MusterError
 
-MOST_QUESTIONS = 1_024
-LONGEST_QUESTION = 8_192
-"""Bytes of a query string or body that is kept."""
 VARY = (b"vary", b"Authorization, X-Muster-Client-Token, X-Muster-Viewer, Accept-Language")
 IS_JSON = (b"content-type", JSON.encode())
 TIMING = HEADER.encode()
@@ -104,7 +111,6 @@ class GetBanners:
 
     def __init__(self, fetches: Fetches, pages: Pages, rates: RequestRates) -> None:
         self.fetches, self.pages, self.rates = fetches, pages, rates
-        self.queries: Latest[bytes, Question] = Latest(MOST_QUESTIONS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.answer(headers_of(scope), scope, receive, send)
@@ -112,51 +118,54 @@ class GetBanners:
     async def answer(self, headers: HeaderValues, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request with these headers."""
         began = scope.setdefault(BEGAN, perf_counter())
-        if not self.rates.admits(headers.get(AUTHORIZATION), scope):
+        given = headers.get
+        authorization = given(AUTHORIZATION)
+        if not self.rates.admits(authorization, scope):
             await too_many(self.pages, scope, receive, send)
             return
-        for_page = self.pages.headers(headers.get(b"origin"))
-        now = self.fetches.services.clock()
-        try:
-            question = self.queries.find(scope["query_string"]) or self.read_query(scope["query_string"])
-            answer, is_new = self.fetches.find(headers, question, now=now), False
-            if answer is None:
-                answer, is_new = await self.fetches.answer(headers, question, now=now)
-        except MusterError as refusal:
-            response = refused(refusal)
-            response.raw_headers.extend((*for_page, *PRIVATE, (TIMING, timing(scope).encode())))
-            await response(scope, receive, send)
-            return
-        except Exception as fault:
-            error_id = log_fault(fault, where="banners")
-            message = f"Something went wrong on our side; ask about error {error_id}."
-            response = problem(500, "INTERNAL", message, **{HEADER: timing(scope)})
-            response.raw_headers.extend((*for_page, *PRIVATE))
-            await response(scope, receive, send)
-            return
+        for_page = self.pages.headers(given(b"origin"))
+        now, is_new = self.fetches.services.clock(), False
+        key = (b"?" + scope["query_string"], authorization, given(CLIENT_TOKEN), given(VIEWER), given(LANGUAGE))
+        reply = self.fetches.replies.find(key, now=now)
+        if reply is None:
+            try:
+                question = self.fetches.questions.find(key[0]) or self.read_query(key[0])
+                reply, is_new = await self.fetches.answer(key, question, now=now)
+            except MusterError as refusal:
+                response = refused(refusal)
+                response.raw_headers.extend((*for_page, *PRIVATE, (TIMING, timing(scope).encode())))
+                await response(scope, receive, send)
+                return
+            except Exception as fault:
+                error_id = log_fault(fault, where="banners")
+                message = f"Something went wrong on our side; ask about error {error_id}."
+                response = problem(500, "INTERNAL", message, **{HEADER: timing(scope)})
+                response.raw_headers.extend((*for_page, *PRIVATE))
+                await response(scope, receive, send)
+                return
         FETCHES.rest += 1
-        age = answer.age(now)
+        age = reply.age(now)
         common = [
             (b"cache-control", b"private, max-age=" + age),
-            (b"etag", answer.etag),
+            (b"etag", reply.etag),
             VARY,
             *for_page,
             took(began),
         ]
-        wanted = headers.get(b"if-none-match")
+        wanted = given(b"if-none-match")
         # A new viewer token must arrive.
-        if wanted is not None and not is_new and matches(wanted, answer.etag):
+        if wanted is not None and not is_new and matches(wanted, reply.etag):
             await send({"type": "http.response.start", "status": 304, "headers": common})
             await send({"type": "http.response.body", "body": b""})
             return
-        body = answer.body(age)
+        body = reply.body(age)
         length = (b"content-length", b"%d" % len(body))
         await send({"type": "http.response.start", "status": 200, "headers": [IS_JSON, length, *common]})
         await send({"type": "http.response.body", "body": body})
 
-    def read_query(self, text: bytes) -> Question:
-        """What a query string asks; raises ApiError for a parameter nobody knows, or a value that is none."""
-        given = parse_qs(text.decode("latin-1"), keep_blank_values=True)
+    def read_query(self, asked_by: bytes) -> Question:
+        """What `?` and a query string ask; raises ApiError for a value that is none."""
+        given = parse_qs(asked_by[1:].decode("latin-1"), keep_blank_values=True)
         offline = given.get("offline", ["false"])[0]
         if offline not in ("true", "false"):
             raise ApiError("INVALID_VALUE", "Say offline=true, or leave it out.", field=("offline",))
@@ -171,8 +180,8 @@ class GetBanners:
             offline=offline == "true",
         )
         question = Question(REST_OFFLINE if asked.offline else REST, asked)
-        if len(text) <= LONGEST_QUESTION and len(asked.placements) <= MOST_PLACEMENTS:
-            self.queries.keep(text, question)
+        if len(asked_by) <= LONGEST_QUESTION and len(asked.placements) <= MOST_PLACEMENTS:
+            self.fetches.questions.keep(asked_by, question)
         return question
 
 
@@ -184,39 +193,35 @@ class PostBanners:
     ) -> None:
         self.fetches, self.schema, self.introspection = fetches, schema, introspection
         self.pages, self.rates = pages, rates
-        self.bodies: Latest[bytes, Question] = Latest(MOST_QUESTIONS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, application: ASGIApp) -> None:
         began = perf_counter()
         headers = headers_of(scope)
-        if not self.rates.admits(headers.get(AUTHORIZATION), scope):
+        given = headers.get
+        authorization = given(AUTHORIZATION)
+        if not self.rates.admits(authorization, scope):
             await too_many(self.pages, scope, receive, send)
             return
-        answer = None
+        reply = None
         messages: list[Message] = []
         now = self.fetches.services.clock()
-        if is_json(headers.get(b"content-type", b"")):
+        if is_json(given(b"content-type", b"")):
             asked = await begun(messages, receive)
-            # What does not say `banners` has no plan.
-            if asked is not None and b"banners" in asked:
-                try:
-                    answer = await self.find_answer(headers, asked, now=now)
-                except MusterError:
-                    pass
-                except Exception as fault:
-                    log_fault(fault, where="banners")
-        if answer is None:
+            if asked is not None:
+                key = (asked, authorization, given(CLIENT_TOKEN), given(VIEWER), given(LANGUAGE))
+                reply = self.fetches.replies.find(key, now=now) or await self.reply(key, now=now)
+        if reply is None:
             await application(scope, again(messages, receive), send)
             return
         FETCHES.graphql += 1
-        body = answer.body(answer.age(now))
+        body = reply.body(reply.age(now))
         start = {
             "type": "http.response.start",
             "status": 200,
             "headers": [
                 (b"content-length", b"%d" % len(body)),
-                (b"content-type", content_type(headers.get(b"accept", b""))),
-                *self.pages.headers(headers.get(b"origin")),
+                (b"content-type", content_type(given(b"accept", b""))),
+                *self.pages.headers(given(b"origin")),
                 *PRIVATE,
                 took(began),
             ],
@@ -224,16 +229,24 @@ class PostBanners:
         await send(start)
         await send({"type": "http.response.body", "body": body})
 
-    async def find_answer(self, headers: HeaderValues, body: bytes, *, now: datetime) -> Answer | None:
-        """The answer to a body; None when it has to be executed. Raises MusterError for what may be refused."""
-        question = self.bodies.find(body)
-        if question is not None and (answer := self.fetches.find(headers, question, now=now)) is not None:
-            return answer
-        if question is None:
-            # Nobody has a document read for whom nothing would be executed.
-            await self.fetches.prove(headers, now=now)
-            question = self.read_body(body)
-        return None if question is None else (await self.fetches.answer(headers, question, now=now))[0]
+    async def reply(self, key: Key, *, now: datetime) -> Reply | None:
+        """The answer to a body; None when it has to be executed, if only to be refused."""
+        body = key[0]
+        # What does not say `banners` has no plan.
+        if b"banners" not in body:
+            return None
+        try:
+            question = self.fetches.questions.find(body)
+            if question is None:
+                # Nobody has a document read for whom nothing would be executed.
+                await self.fetches.prove(key, now=now)
+                question = self.read_body(body)
+            return None if question is None else (await self.fetches.answer(key, question, now=now))[0]
+        except MusterError:
+            pass
+        except Exception as fault:
+            log_fault(fault, where="banners")
+        return None
 
     def read_body(self, body: bytes) -> Question | None:
         """What a body asks; None when it has to be executed, if only to be refused."""
@@ -259,7 +272,7 @@ class PostBanners:
         if plan is None or asked is None:
             return None
         question = Question(plan, asked)
-        self.bodies.keep(body, question)
+        self.fetches.questions.keep(body, question)
         return question
 
 
@@ -284,12 +297,14 @@ def content_type(accept: bytes) -> bytes:
 
 async def begun(messages: list[Message], receive: Receive) -> bytes | None:
     """The body of a request; None when it is longer than a question, or does not come. `messages` are those it took."""
-    body = b""
-    while not messages or (messages[-1].get("more_body") and len(body) <= LONGEST_QUESTION):
-        messages.append(await receive())
-        if messages[-1]["type"] != "http.request":
+    body, is_more = b"", True
+    while is_more and len(body) <= LONGEST_QUESTION:
+        message = await receive()
+        messages.append(message)
+        if message["type"] != "http.request":
             return None
-        body += messages[-1].get("body", b"")
+        body += message.get("body", b"")
+        is_more = message.get("more_body", False)
     return body if len(body) <= LONGEST_QUESTION else None
 
 

@@ -9,7 +9,6 @@ operation that asks for everything.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import groupby
 from typing import Any
 
 import orjson
@@ -33,12 +32,9 @@ from graphql import (
     parse,
 )
 
-from app.banner_json import TYPES, Selection, Write, decision_writer
+from app.banner_json import TYPES, Out, Selection, Write, decision_writer
 from app.reading import CACHED_DOCUMENTS, prepared
 from app.serving import Asked, Served
-
-LONG = 100
-"""Bytes from which on a part of an answer is worth being shared by several; one object more costs half of it."""
 
 ARGUMENTS = {"placements", "externalId", "locale", "offline"}
 
@@ -56,6 +52,8 @@ class Plan:
     write: Write[None]
     arguments: Mapping[str, Any]
     """Values as written in the operation, or a VariableNode."""
+    is_tagged: bool = False
+    """Whether its answers have an ETag, as those to a GET do."""
 
     def asked(self, variables: Mapping[str, Any]) -> Asked | None:
         """What an operation with these variables wants; None when it must be executed, if only to be refused."""
@@ -75,24 +73,12 @@ class Plan:
         return Asked(tuple(placements), external_id=texts[0], locale=texts[1], offline=offline)
 
     def answer(self, served: Served, asked: Asked) -> tuple[bytes, ...]:
-        """The answer in parts, with AGE for its age. Those of banners are the same objects in all answers."""
-        out: list[bytes] = [self.begin]
+        """The answer in parts, with AGE for its age: own ones and such as other answers may have too, in turn."""
+        out = Out()
+        out.append(self.begin)
         self.write(out, served, asked, None)
         out.append(self.end)
-        return tuple(fewer(out))
-
-
-def fewer(parts: Sequence[bytes]) -> Iterator[bytes]:
-    """The same bytes in fewer parts: the short ones between two long ones become one."""
-    for long, run in groupby(parts, key=is_long):
-        if long:
-            yield from run
-        else:
-            yield b"".join(run)
-
-
-def is_long(part: bytes) -> bool:
-    return len(part) >= LONG
+        return out.parts()
 
 
 # --- from text to a plan ------------------------------------------------------------------------------------------
@@ -228,7 +214,7 @@ def rest_plan(*, offline: bool) -> Plan:
     document = parse(EVERYTHING % (ROTATION if offline else ""))
     fragments = {d.name.value: d for d in document.definitions if isinstance(d, FragmentDefinitionNode)}
     operations = [d for d in document.definitions if isinstance(d, OperationDefinitionNode)]
-    return replace(plan_operation(operations, fragments, None), begin=b"", end=b"")
+    return replace(plan_operation(operations, fragments, None), begin=b"", end=b"", is_tagged=True)
 
 
 REST, REST_OFFLINE = rest_plan(offline=False), rest_plan(offline=True)

@@ -22,6 +22,7 @@ from limits.errors import StorageError
 from starlette.types import Scope
 
 from app.auth import Caller
+from app.beside import Beside
 from app.limits import FRAGMENTS, Answers, Measure
 from app.problems import ApiError
 
@@ -59,10 +60,17 @@ def cost_of(document: DocumentNode, operation_name: str | None) -> int:
     operation = get_operation_ast(document, operation_name)
     if operation is None:
         return REFUSED_COST
-    measure, roots = Measure(document), dict[str, Answers]()
-    measure.selections(operation.selection_set, 1, 1, roots)
-    asked = sum(one.asked for name, one in roots.items() if name != FRAGMENTS)
-    return asked * ROOT_COSTS[operation.operation] + measure.fields // FIELDS_A_POINT
+    # One that is sent again and again is counted once.
+    known = COSTS.of(operation)
+    if not known:
+        measure, roots = Measure(document), dict[str, Answers]()
+        measure.selections(operation.selection_set, 1, 1, roots)
+        asked = sum(one.asked for name, one in roots.items() if name != FRAGMENTS)
+        known.append(asked * ROOT_COSTS[operation.operation] + measure.fields // FIELDS_A_POINT)
+    return known[0]
+
+
+COSTS: Beside[list[int]] = Beside(list)
 
 
 def who_of(caller: Caller | None, address: str) -> str:

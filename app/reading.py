@@ -2,15 +2,17 @@
 
 Both are work of this process's one loop, tens of milliseconds for a document as large as may be. So documents that are
 not kept are read one after the other, in phases between which everything else has its turn, and after each the loop is
-left alone for as long as it took. Callers take turns too: one who sends a hundred at once waits for their own.
+left alone for twice as long as it took. So are large bodies, which cost as much. Callers take turns too: one who sends
+a hundred at once waits for their own.
 """
 
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Generator, Iterator
+from contextlib import asynccontextmanager
 from time import perf_counter
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 from weakref import WeakValueDictionary
 
 from graphql import (
@@ -35,9 +37,7 @@ from graphql import (
     UniqueVariableNamesRule,
     VariablesAreInputTypesRule,
     VariablesInAllowedPositionRule,
-    parse,
     specified_rules,
-    validate,
 )
 from graphql.validation import (
     DeferStreamDirectiveLabel,
@@ -50,6 +50,10 @@ from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRul
 from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
 
 from app.limits import LONGEST_QUERY, MOST_TOKENS, TooMuch, check_document
+from app.parsing import has_more_tokens, parsed
+from app.validating import validated
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +119,9 @@ def phases(schema: GraphQLSchema, text: str, introspection: bool) -> Generator[N
     """
     if len(text) > LONGEST_QUERY:
         raise TooMuch(f"A query is at most {LONGEST_QUERY:,} characters long; put long values into variables.")
-    document = parse(text, max_tokens=MOST_TOKENS)
+    if has_more_tokens(text, MOST_TOKENS):
+        raise TooMuch(f"A query has at most {MOST_TOKENS} words and signs; send fewer operations at once.")
+    document = parsed(text, most_tokens=MOST_TOKENS)
     yield
     check_document(document, text)
     near = NEAR if introspection else (*NEAR, NoSchemaIntrospectionCustomRule)
@@ -136,7 +142,7 @@ def found(
 ) -> list[GraphQLError]:
     """What is wrong with a document by `rules`, the first few."""
     try:
-        return validate(schema, document, rules, max_errors=MOST_ERRORS)
+        return validated(schema, document, rules, most_errors=MOST_ERRORS)
     except GraphQLError:
         raise
     except Exception as fault:
@@ -200,8 +206,14 @@ def prepared(schema: GraphQLSchema, text: str, introspection: bool) -> Prepared:
     return kept
 
 
+LARGE_BODY = 32 * 1024
+"""Bytes from which on a body is read in turn: one of 2 MB takes up to 30 ms."""
+RESTS = 2
+"""How many times as long as reading took the loop is left alone after it: reading takes a third of it at most."""
+
+
 class Reader:
-    """Reads the documents of one loop's callers."""
+    """Reads the documents and large bodies of one loop's callers."""
 
     def __init__(self, documents: Documents = DOCUMENTS) -> None:
         self.documents = documents
@@ -220,8 +232,7 @@ class Reader:
         kept = self.documents.find(schema, text, introspection)
         if kept is not None:
             return kept
-        own = self.turns.setdefault(who, asyncio.Lock())
-        async with own, self.turn:
+        async with self.turn_of(who):
             # Who waited may find that somebody else has sent the same.
             kept = self.documents.find(schema, text, introspection)
             if kept is None:
@@ -230,9 +241,16 @@ class Reader:
                 self.documents.keep(schema, text, introspection, kept)
             return kept
 
+    @asynccontextmanager
+    async def turn_of(self, who: str) -> AsyncIterator[None]:
+        """A turn at reading, once others had theirs."""
+        own = self.turns.setdefault(who, asyncio.Lock())
+        async with own, self.turn:
+            await asyncio.sleep(max(0.0, self.free_at - perf_counter()))
+            yield
+
     async def read_anew(self, schema: GraphQLSchema, text: str, introspection: bool) -> Prepared:
         """Read phase after phase; everything that waits for the loop has a turn in between."""
-        await asyncio.sleep(max(0.0, self.free_at - perf_counter()))
         reading, took = phases(schema, text, introspection), 0.0
         while True:
             began = perf_counter()
@@ -243,8 +261,19 @@ class Reader:
                 return prepared
             finally:
                 took += perf_counter() - began
-                self.free_at = perf_counter() + took
+                self.free_at = perf_counter() + took * RESTS
             await asyncio.sleep(0)
+
+    async def read_body(self, body: bytes, read: Callable[[bytes], T], *, who: str) -> T:
+        """What `read` makes of a request's body: of a large one in turn with whoever has something to be read."""
+        if len(body) < LARGE_BODY:
+            return read(body)
+        async with self.turn_of(who):
+            began = perf_counter()
+            try:
+                return read(body)
+            finally:
+                self.free_at = perf_counter() + (perf_counter() - began) * RESTS
 
 
 class Prepare(SchemaExtension):

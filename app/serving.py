@@ -72,7 +72,7 @@ class Served:
                 campaign=banner.campaign_id.bytes,
                 placement=place.id.bytes,
                 content_version=banner.content_version,
-                viewer=self.viewer.id.bytes,
+                viewer=self.viewer.id,
                 profile_id=self.viewer.profile_id,
                 window_start=window * place.window_s,
                 kind=kind,

@@ -8,8 +8,7 @@ look-up and grants nothing.
 
 import hmac
 import struct
-from base64 import urlsafe_b64decode
-from binascii import b2a_base64
+from binascii import a2b_base64, b2a_base64
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
@@ -19,7 +18,7 @@ from pyroaring import BitMap
 
 from app.patience import UNREACHABLE, within
 from campaigns.banners import Viewer
-from campaigns.tokens import URL_SAFE, Signer
+from campaigns.tokens import FROM_URL_SAFE, URL_SAFE, Signer
 from profiles import profiles
 
 VIEWER_TOKEN = "viewer"
@@ -74,7 +73,8 @@ class ViewerTokens:
     def read(self, workspace_id: UUID, token: str) -> Claim | None:
         """What `make` was given for this workspace, expired or not; None for anything that it did not make."""
         try:
-            whole = urlsafe_b64decode(token.encode("ascii") + b"=" * (-len(token) % 4))
+            padded = token.encode("ascii") + b"=" * (-len(token) % 4)
+            whole = a2b_base64(padded.translate(FROM_URL_SAFE))
             mac, expires, profile = HEAD.unpack_from(whole)
         except (ValueError, struct.error):  # binascii.Error and UnicodeError are ValueErrors
             return None

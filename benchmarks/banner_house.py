@@ -94,8 +94,9 @@ async def house(folder: Path) -> AsyncIterator[House]:
             "MUSTER_SMTP_URL": "smtp://127.0.0.1:1",
             "MUSTER_LOG_LEVEL": "WARNING",
             "MUSTER_GRAPHIQL": "false",
-            "MUSTER_RATE_LIMIT": "0",
-            "MUSTER_REQUEST_RATE": "0",
+            # Everything is counted, and nobody reaches the limits.
+            "MUSTER_RATE_LIMIT": "1000000000",
+            "MUSTER_REQUEST_RATE": "1000000000",
         }
         try:
             yield House(workspace_id, owner, environ, key, campaigns, places, Signer(TOKEN_KEY.encode()))

@@ -5,8 +5,12 @@ core, a plain ASGI app that answers the same bytes under the same server (the li
 (with its JIT) with a resolver that has the answers in memory, proves nobody and decides nothing. Profiles are numbers
 in the bitmaps of segments; a row each would change nothing, since a fetch reads none.
 
-Viewers are drawn from the million: some thousands who come again and again, as those do who have an app open, and, for
-`first_of_raw`, others who were never seen before. Each fetches the two placements of one of ten screens.
+Viewers are drawn from the million; each fetches the two placements of one of ten screens. There are two mixes, and they
+are never mixed. `rest` and `graphql` are of RETURNING viewers, as those who have an app open: each fetched both ways
+once before anything is measured, and then they come in turn, again and again. `first` is of viewers who were never seen
+before and come once; it is measured after the others, beside the plain app again, since what is kept for its viewers
+pushes out what is kept for those. Beside requests a second stands what one costs: the server's processor time.
+`rest_idle` is the part of the time in which the server waited for the load.
 
 How long an answer takes is measured twice. With connections that never pause (`saturated_p99_ms`) it is the length of
 the queue that they make by themselves: 32 divided by the answers of a second. `p99_ms` is of requests that arrive as
@@ -35,7 +39,7 @@ import orjson
 from benchmarks import node
 from benchmarks.banner_house import BANNERS, PLACEMENTS, PROFILES, SEGMENTS, House, house
 from benchmarks.banner_requests import ROOT, ask, events, get, post, write
-from benchmarks.loads import CONNECTIONS, WRK, Loaded, arrivals, cpu_s, load, memory_mb, serving
+from benchmarks.loads import CONNECTIONS, WRK, Loaded, Running, arrivals, load, memory_mb, once, serving
 from benchmarks.tools import Missing, tool
 
 RETURNING = 10_000
@@ -66,16 +70,16 @@ async def measure(folder: Path, seconds: int, *, only_tracking: bool) -> dict[st
         say(f"{PROFILES:,} profiles, {BANNERS} banners, {PLACEMENTS} placements, {SEGMENTS} segments")
         with ExitStack() as stack:
             api = [sys.executable, "-m", "app.cli", "api"]
-            pid, ours = stack.enter_context(serving(folder, "api", api, place.environ, "/readyz"))
-            found = {} if only_tracking else fetching(folder, place, pid, ours, seconds, draw, stack)
+            ours = stack.enter_context(serving(folder, "api", api, place.environ, "/readyz"))
+            found = {} if only_tracking else fetching(folder, place, ours, seconds, draw, stack)
             for size in BATCHES:
-                found |= await tracking(folder, place, pid, ours, seconds, draw, size)
-            found["memory_after_tracking_mb"] = memory_mb(pid)
+                found |= await tracking(folder, place, ours, seconds, draw, size)
+            found["memory_after_tracking_mb"] = memory_mb(ours.pid)
     return found
 
 
 def fetching(
-    folder: Path, place: House, pid: int, ours: int, seconds: int, draw: Random, stack: ExitStack
+    folder: Path, place: House, ours: Running, seconds: int, draw: Random, stack: ExitStack
 ) -> dict[str, float]:
     """The figures of fetches by name; `stack` keeps the other servers."""
     asked = [(viewer, draw.randrange(PLACEMENTS)) for viewer in place.viewers(RETURNING, draw)]
@@ -84,12 +88,14 @@ def fetching(
     for round_ in range(ROUNDS):
         new = place.viewers(FIRST, draw)
         write(folder, f"first{round_}", (get(place, one, draw.randrange(PLACEMENTS)) for one in new))
-    others = answered(folder, place, ours, asked)
+    others = answered(folder, place, ours.port, asked)
     say(f"an answer has {others.size:,} bytes")
-    ports = {"rest": ours, "graphql": ours, **others.start(stack)}
-    found = rates(folder, ports, ours, seconds)
-    found |= paced(folder, ports, seconds, per_s=min(found[f"{name}_per_s"] for name in PACED) / 2)
-    return found | {"memory_mb": memory_mb(pid)}
+    servers = {"rest": ours, "graphql": ours, **others.start(stack)}
+    for name in ("rest", "graphql"):
+        once(folder, name, ours)
+    found = rates(folder, servers, seconds)
+    found |= paced(folder, servers, seconds, per_s=min(found[f"{name}_per_s"] for name in PACED) / 2)
+    return found | firsts(folder, servers, seconds) | {"memory_mb": memory_mb(ours.pid)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +105,8 @@ class Others:
     folder: Path
     size: int
 
-    def start(self, stack: ExitStack) -> dict[str, int]:
-        """Their ports by name."""
+    def start(self, stack: ExitStack) -> dict[str, Running]:
+        """Them by name."""
         folder = self.folder
         plain = [sys.executable, "-m", "benchmarks.raw", "{port}", str(folder / "answer")]
         answers = [str(SCHEMA), str(folder / "answers")]
@@ -109,11 +115,11 @@ class Others:
             "yoga": (node.command("yoga.cjs", "{port}", *answers), node.environ()),
             "mercurius": (node.command("mercurius.cjs", "{port}", *answers), node.environ()),
         }
-        ports = {
-            name: stack.enter_context(serving(folder, name, command, environ, "/graphql"))[1]
+        started = {
+            name: stack.enter_context(serving(folder, name, command, environ, "/graphql"))
             for name, (command, environ) in commands.items()
         }
-        return ports | {"raw_post": ports["raw"]}
+        return started | {"raw_post": started["raw"]}
 
 
 def answered(folder: Path, place: House, port: int, asked: Sequence[tuple[tuple[str, str], int]]) -> Others:
@@ -134,48 +140,77 @@ FILES = {"raw": "rest", "raw_post": "graphql", "yoga": "graphql", "mercurius": "
 """Which requests each gets that has none of its own."""
 
 
-def rates(folder: Path, ports: dict[str, int], ours: int, seconds: int) -> dict[str, float]:
+def rates(folder: Path, servers: dict[str, Running], seconds: int) -> dict[str, float]:
     """Requests a second of all, in turns, and how they compare in each round."""
-    rounds: list[dict[str, Loaded]] = []
-    for name, port in ports.items():
-        load(folder, FILES.get(name, name), port, 2)
-    for number in range(ROUNDS):
-        rounds.append(
-            {name: load(folder, FILES.get(name, name), port, seconds) for name, port in ports.items()}
-            | {"first": load(folder, f"first{number}", ours, seconds)}
-        )
-        say(
-            "  " + ", ".join(f"{name} {one.per_s:,.0f}/s (p99 {one.p99_ms:.1f} ms)" for name, one in rounds[-1].items())
-        )
-
-    def ratio(one: str, of: str) -> float:
-        return median(found[one].per_s / found[of].per_s for found in rounds)
-
+    for name, server in servers.items():
+        load(folder, FILES.get(name, name), server, 2)
+    rounds = [
+        {name: told(name, load(folder, FILES.get(name, name), server, seconds)) for name, server in servers.items()}
+        for _ in range(ROUNDS)
+    ]
     return {
-        "rest_of_raw": ratio("rest", "raw"),
-        "first_of_raw": ratio("first", "raw"),
-        "graphql_of_raw": ratio("graphql", "raw_post"),
+        "rest_of_raw": ratio(rounds, "rest", "raw"),
+        "graphql_of_raw": ratio(rounds, "graphql", "raw_post"),
         "saturated_p99_ms": median(max(found["rest"].p99_ms, found["graphql"].p99_ms) for found in rounds),
-        "saturated_first_p99_ms": median(found["first"].p99_ms for found in rounds),
         "saturated_raw_p99_ms": median(found["raw"].p99_ms for found in rounds),
-        "of_yoga": ratio("graphql", "yoga"),
-        "of_mercurius": ratio("graphql", "mercurius"),
-        **{f"{name}_per_s": median(found[name].per_s for found in rounds) for name in rounds[0]},
+        "of_yoga": ratio(rounds, "graphql", "yoga"),
+        "of_mercurius": ratio(rounds, "graphql", "mercurius"),
+        **medians(rounds),
     }
+
+
+def firsts(folder: Path, servers: dict[str, Running], seconds: int) -> dict[str, float]:
+    """The same of viewers who were never seen before, and of plain ASGI in turns with them. Raises RuntimeError when
+    there are too few of them."""
+    rounds = []
+    for number in range(ROUNDS):
+        found = {
+            "raw": told("raw", load(folder, "rest", servers["raw"], seconds)),
+            "first": told("first", load(folder, f"first{number}", servers["rest"], seconds)),
+        }
+        if found["first"].requests > FIRST:
+            raise RuntimeError("viewers came twice: raise FIRST")
+        rounds.append(found)
+    return {
+        "first_of_raw": ratio(rounds, "first", "raw"),
+        "saturated_first_p99_ms": median(found["first"].p99_ms for found in rounds),
+        "first_per_s": median(found["first"].per_s for found in rounds),
+        "first_cpu_us": median(found["first"].cpu_us for found in rounds),
+    }
+
+
+def told(name: str, made: Loaded) -> Loaded:
+    say(f"  {name}: {made.per_s:,.0f}/s, p99 {made.p99_ms:.1f} ms, {made.cpu_us:.0f} us each, idle {made.idle:.0%}")
+    return made
+
+
+def ratio(rounds: Sequence[dict[str, Loaded]], one: str, of: str) -> float:
+    """How many requests of the one are answered in the time of one of the other."""
+    return median(found[one].per_s / found[of].per_s for found in rounds)
+
+
+def medians(rounds: Sequence[dict[str, Loaded]]) -> dict[str, float]:
+    """What each made in a second, what a request cost it, and how idle it was."""
+    made = {}
+    for name in rounds[0]:
+        made[f"{name}_per_s"] = median(found[name].per_s for found in rounds)
+        made[f"{name}_cpu_us"] = median(found[name].cpu_us for found in rounds)
+        made[f"{name}_idle"] = median(found[name].idle for found in rounds)
+    return made
 
 
 PACED = ("raw", "rest", "raw_post", "graphql")
 
 
-def paced(folder: Path, ports: dict[str, int], seconds: int, *, per_s: float) -> dict[str, float]:
+def paced(folder: Path, servers: dict[str, Running], seconds: int, *, per_s: float) -> dict[str, float]:
     """How long answers take when `per_s` requests arrive, of ours and of plain ASGI in turns."""
     rounds: list[dict[str, Loaded]] = []
     for _ in range(ROUNDS):
         rounds.append(
-            {name: arrivals(folder, FILES.get(name, name), ports[name], seconds, per_s=per_s) for name in PACED}
+            {name: arrivals(folder, FILES.get(name, name), servers[name], seconds, per_s=per_s) for name in PACED}
         )
-        told = (f"{name} p50 {one.p50_ms:.1f} p99 {one.p99_ms:.1f} ms" for name, one in rounds[-1].items())
-        say(f"  paced: {', '.join(told)}")
+        all_ = (f"{name} p50 {one.p50_ms:.1f} p99 {one.p99_ms:.1f} ms" for name, one in rounds[-1].items())
+        say(f"  paced: {', '.join(all_)}")
     return {
         "paced_per_s": median(one.per_s for found in rounds for one in found.values()),
         "p50_ms": median(max(found["rest"].p50_ms, found["graphql"].p50_ms) for found in rounds),
@@ -186,17 +221,17 @@ def paced(folder: Path, ports: dict[str, int], seconds: int, *, per_s: float) ->
 
 
 async def tracking(
-    folder: Path, place: House, pid: int, port: int, seconds: int, draw: Random, size: int
+    folder: Path, place: House, ours: Running, seconds: int, draw: Random, size: int
 ) -> dict[str, float]:
     """Events a second that are told in requests of `size`, written and counted, and the API's processor time an event.
     Raises RuntimeError when the counts are others."""
     most = min(MOST_TOLD_PER_S // size, MOST_REQUESTS_PER_S) * seconds + CONNECTIONS
     write(folder, "events", events(place, draw, name=f"of{size}", requests=most, events_each=size))
-    before, cpu = await place.owner.fetchval(IMPRESSIONS, place.workspace_id), cpu_s(pid)
-    made = await asyncio.to_thread(load, folder, "events", port, seconds)
+    before = await place.owner.fetchval(IMPRESSIONS, place.workspace_id)
+    made = await asyncio.to_thread(load, folder, "events", ours, seconds)
     if made.requests > most:
         raise RuntimeError("events were told twice: raise MOST_TOLD_PER_S")
-    cpu_us = (cpu_s(pid) - cpu) * 1e6 / (made.requests * size)
+    cpu_us = made.cpu_us / size
     # Those under way at the end are written, and wrk does not count them.
     counted = await place.owner.fetchval(IMPRESSIONS, place.workspace_id) - before
     if not 0 <= counted - made.requests * size <= CONNECTIONS * size:
@@ -210,11 +245,16 @@ LINES = (
     ("raw_per_s", "plain ASGI, the same bytes, a second", ""),
     ("rest_per_s", "GET /v1/banners", ""),
     ("rest_of_raw", "of it", "at least 0.75"),
-    ("first_per_s", "of viewers never seen before", ""),
-    ("first_of_raw", "of it", ""),
+    ("raw_cpu_us", "processor time of one, us: plain ASGI", ""),
+    ("rest_cpu_us", "GET /v1/banners", ""),
+    ("first_cpu_us", "the same of a viewer never seen before", ""),
+    ("rest_idle", "part of the time without work", "about 0"),
+    ("first_per_s", "GET /v1/banners of viewers never seen before", ""),
+    ("first_of_raw", "of plain ASGI", ""),
     ("raw_post_per_s", "plain ASGI, of a POST", ""),
     ("graphql_per_s", "POST /graphql", ""),
     ("graphql_of_raw", "of it", "at least 0.5, aim 0.75"),
+    ("graphql_cpu_us", "processor time of one, us", ""),
     ("yoga_per_s", "graphql-yoga", ""),
     ("of_yoga", "times as fast", ""),
     ("mercurius_per_s", "mercurius with JIT", ""),

@@ -22,7 +22,7 @@ from uuid import UUID
 from app.administration import make_key, open_database_of
 from app.settings import load_settings
 from app.stack import Stack
-from benchmarks.hostile import Client
+from benchmarks.hostile import COUNTED, Client
 from db.transactions import transaction
 from segments import everyone
 from tests.app.caller import operation_text
@@ -200,8 +200,7 @@ def main() -> None:
     found: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o711)  # PostgreSQL may have to run as nobody, who must pass here
-        # Nobody is to be stopped by the limit of their rate.
-        stack = Stack(Path(folder), environ=environ | {"MUSTER_RATE_LIMIT": "0"})
+        stack = Stack(Path(folder), environ=environ | COUNTED)
         try:
             stack.start_servers()
             stack.environ = stack.settings()

@@ -1,7 +1,7 @@
 """The figures of `benchmarks.segments`, each with the hand-written SQL beside it, repetition by repetition in turn.
 
 Ours are the use cases that a worker calls, against the database that an API and a worker would use. A set that differs
-from the SQL's ends the run.
+from the SQL's ends the run. Without SQL, which takes most of the time, nothing is compared.
 """
 
 import asyncio
@@ -28,6 +28,10 @@ from segments.models import EvaluationCause, EvaluationStatus
 from segments.sources import Sources
 
 REPETITIONS = 5
+TURNS = 4
+"""Of the hundred: in every second one a cycle of all comes first, and then one after the other."""
+WITHOUT_PACKS = 2
+"""Of those evaluated alone in a turn so many are once more, with everybody to read."""
 TOUCHED = 1000
 WARMING = 10
 """Beats before those that count, as in a server in service: each of the first reads thousands of pages of the index of
@@ -118,6 +122,9 @@ class Times:
     def median(self, what: str) -> float:
         return median(self.taken[what])
 
+    def mean(self, what: str) -> float:
+        return sum(self.taken[what]) / len(self.taken[what])
+
     def fastest(self, among: Sequence[str]) -> str:
         return min((what for what in among if what in self.taken), key=self.median)
 
@@ -132,6 +139,8 @@ class Run:
     sources: Sources
     now: datetime
     """Where windows end; it moves on as people act."""
+    sql: bool = True
+    """Whether the hand-written SQL is run as well."""
 
     async def cycle(self, segment_ids: Sequence[UUID]) -> None:
         """Evaluate these segments as a worker does, and no others wait."""
@@ -176,7 +185,7 @@ async def nested(run: Run) -> Figure:
         ours = await run.members(segment)
         require_same("the 1 %", ours, before - BitMap(some) if away else before)
         await times.of("least", least_read(run))
-        for form, write in FORMS.items():
+        for form, write in FORMS.items() if run.sql else ():
             sql = write(question)
             await times.of(form, run.owner.fetch(f"SELECT count(*) FROM ({sql}) AS s"))
             require_same(form, ours, await run.selected(sql))
@@ -185,11 +194,13 @@ async def nested(run: Run) -> Figure:
         await change(run.owner, bench, some)
         await times.of("cold", run.cycle([segment]))
     require_same("the 1 %, without packs", await run.members(segment), before)
-    form = times.fastest(list(FORMS))
     note = (
         f"{len(before):,} members, {len(some):,} moved; without packs, which it makes: {times.median('cold'):,.0f} ms"
     )
     note += f"; its rows only read: {times.median('least'):,.0f} ms"
+    if not run.sql:
+        return Figure(times.median("ours"), note=note)
+    form = times.fastest(list(FORMS))
     return Figure(times.median("ours"), times.median(form), form, note)
 
 
@@ -220,44 +231,62 @@ async def populated(run: Run) -> Figure:
         (segment,) = await changes.add_segments(bench, [(f"Everybody {repetition}", EVERYBODY)])
         await times.of("ours", run.run_waiting())
         require_same("everybody", await run.members(segment), BitMap(range(1, bench.profiles + 1)))
-        await times.of("SQL", run.owner.execute(POPULATE_BY_HAND, bench.workspace_id, segment, bench.now))
-        await run.owner.execute("TRUNCATE by_hand")
+        if run.sql:
+            await times.of("SQL", run.owner.execute(POPULATE_BY_HAND, bench.workspace_id, segment, bench.now))
+            await run.owner.execute("TRUNCATE by_hand")
         for statement in changes.FORGET_SEGMENTS:
             await run.owner.execute(statement)
     await run.owner.execute("DROP TABLE by_hand")
-    return Figure(times.median("ours"), times.median("SQL"), "INSERT ... SELECT", f"{bench.profiles:,} members")
+    note = f"{bench.profiles:,} members"
+    if not run.sql:
+        return Figure(times.median("ours"), note=note)
+    return Figure(times.median("ours"), times.median("SQL"), "INSERT ... SELECT", note)
 
 
-async def hundred(run: Run, definitions: Sequence[Mapping[str, Any]]) -> tuple[Figure, Figure, list[UUID]]:
-    """All segments in one cycle, one of them alone (the mean over all), and their ids.
+async def hundred(run: Run, definitions: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Figure], list[UUID]]:
+    """All segments in one cycle, one of them alone (the mean over all), that in times of this, and their ids.
 
-    Before each 0.5 % of the people act, so that members move. The SQL of a tenth of them is run once, one after the
-    other, and what it takes is taken for all: at a million people all of them took minutes.
+    Both find packs, made a moment ago, and before both 0.5 % of the people act, so that members move and as many must
+    be asked about. The notes say what both take without packs, when everybody is read and packs are made. The SQL of a
+    tenth of them is run once, one after the other, and what it takes is taken for all: at a million people all of them
+    took minutes.
     """
     bench, times, draw = run.bench, Times(), random.Random(2)
     ids = await standing(run, definitions)
-    share = len(ids) // REPETITIONS
     acting = bench.profiles // 200
 
     async def act() -> None:
         await changes.act(run.owner, bench, changes.active_people(draw, bench, acting), at=bench.now)
 
-    for repetition in range(REPETITIONS):
+    for turn in range(TURNS):
+        mine = ids[turn::TURNS]
+        for one in mine[:WITHOUT_PACKS]:
+            await changes.forget_packs(run.owner, bench)
+            await times.of("one, read", run.cycle([one]))
+        await changes.forget_packs(run.owner, bench)
         await act()
-        await times.of("all", run.cycle(ids))
-        await act()
-        for one in ids[repetition * share : (repetition + 1) * share]:
-            await times.of("one", run.cycle([one]))
-        # The others, so that as many have acted before each.
-        await run.cycle(ids)
-    all_by_hand = await by_hand(run, definitions, ids)
-    one_ms = sum(times.taken["one"]) / len(times.taken["one"])
-    moved = f"{acting:,} people acted before each"
-    return (
-        Figure(times.median("all"), all_by_hand.ours, all_by_hand.form, moved),
-        Figure(one_ms, all_by_hand.ours / len(ids), all_by_hand.form, "mean over the 100"),
-        ids,
-    )
+        await times.of("all, read", run.cycle(ids))
+        # Who comes second asks about those of both acts: each comes first as often as the other.
+        for together in (True, False) if turn % 2 else (False, True):
+            await act()
+            if together:
+                await times.of("all", run.cycle(ids))
+                continue
+            for one in mine:
+                await times.of("one", run.cycle([one]))
+            # The others, so that as many have acted before each.
+            await run.cycle(ids)
+    sql_ms, form = await by_hand(run, definitions, ids) if run.sql else (None, "")
+    all_ms, one_ms, all_read_ms, one_read_ms = (times.mean(what) for what in ("all", "one", "all, read", "one, read"))
+    without = "without packs, which it makes"
+    found = {
+        "all_ms": Figure(all_ms, sql_ms, form, f"{acting:,} people acted before; {without}: {all_read_ms:,.0f}"),
+        "one_ms": Figure(one_ms, sql_ms and sql_ms / len(ids), form, f"mean over all; {without}: {one_read_ms:,.0f}"),
+        "hundred_ratio": Figure(
+            all_ms / one_ms, sql_ms and float(len(ids)), note=f"both without packs: {all_read_ms / one_read_ms:.1f}"
+        ),
+    }
+    return found, ids
 
 
 async def standing(run: Run, definitions: Sequence[Mapping[str, Any]]) -> list[UUID]:
@@ -267,9 +296,9 @@ async def standing(run: Run, definitions: Sequence[Mapping[str, Any]]) -> list[U
     return ids
 
 
-async def by_hand(run: Run, definitions: Sequence[Mapping[str, Any]], ids: Sequence[UUID]) -> Figure:
+async def by_hand(run: Run, definitions: Sequence[Mapping[str, Any]], ids: Sequence[UUID]) -> tuple[float | None, str]:
     """What all sets take by hand, told from a tenth of them by the form that is the fastest for the first three of
-    these; compared with our members."""
+    these, and that form; compared with our members."""
     times = Times()
     questions = [Question(one["definition"], run.bench.workspace_id, run.bench.now) for one in definitions]
     sample = list(zip(questions, ids, strict=True))[::SAMPLED]
@@ -281,8 +310,7 @@ async def by_hand(run: Run, definitions: Sequence[Mapping[str, Any]], ids: Seque
         sql = FORMS[form](question)
         await times.of("one", run.owner.fetch(f"SELECT count(*) FROM ({sql}) AS s"))
         require_same(form, await run.members(segment), await run.selected(sql))
-    mean = sum(times.taken["one"]) / len(sample)
-    return Figure(mean * len(ids), form=f"{form}, every tenth once")
+    return times.mean("one") * len(ids), f"{form}, every tenth once"
 
 
 async def touched(run: Run, definitions: Sequence[Mapping[str, Any]], ids: Sequence[UUID]) -> Figure:
@@ -301,6 +329,8 @@ async def touched(run: Run, definitions: Sequence[Mapping[str, Any]], ids: Seque
         if what == "warming":
             continue
         moved += beat.entered + beat.exited
+        if not run.sql:
+            continue
         sql = handwritten.one_pass(Question(None, bench.workspace_id, run.now, people), conditions)
         rows = await times.of("SQL", run.owner.fetch(sql))
         asked = BitMap(people)
@@ -314,6 +344,8 @@ async def touched(run: Run, definitions: Sequence[Mapping[str, Any]], ids: Seque
         f"{moved // (2 * REPETITIONS):,} moves a pulse; the {WARMING} pulses before, from disk: {first[0]:,.0f} ms,"
         f" at the median {median(first):,.0f}"
     )
+    if not run.sql:
+        return Figure(times.median("ours"), note=note)
     return Figure(times.median("ours"), times.median("SQL"), "one pass, FILTER", note)
 
 
@@ -332,13 +364,13 @@ def require_same(what: str, ours: BitMap, theirs: BitMap) -> None:
 
 
 @asynccontextmanager
-async def opened(bench: Bench, sources: Sources) -> AsyncIterator[Run]:
-    """A run over `bench`, which is taken back to how it was made before and after."""
+async def opened(bench: Bench, sources: Sources, *, sql: bool = True) -> AsyncIterator[Run]:
+    """A run over `bench`, with hand-written SQL or without, which is taken back to how it was made before and after."""
     owner = await asyncpg.connect(bench.owner_url)
     try:
         await owner.execute(f"SET work_mem = '{WORK_MEMORY}'")
         await changes.take_back(owner, bench)
-        yield Run(bench, owner, sources, bench.now)
+        yield Run(bench, owner, sources, bench.now, sql)
         await changes.take_back(owner, bench)
     finally:
         await owner.close()

@@ -18,7 +18,7 @@ from time import perf_counter
 from urllib.parse import urlsplit
 
 from app.stack import Stack
-from benchmarks.hostile import Client, measured, started_key
+from benchmarks.hostile import COUNTED, Client, measured, started_key
 from tests.app.hostile import BODIES, DOCUMENTS, with_variables
 
 ATTACKERS = 2
@@ -85,8 +85,7 @@ def main() -> None:
     environ = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o711)  # PostgreSQL may have to run as nobody, who must pass here
-        # Nobody is to be stopped by the limit of their rate.
-        stack = Stack(Path(folder), environ=environ | {"MUSTER_RATE_LIMIT": "0"})
+        stack = Stack(Path(folder), environ=environ | COUNTED)
         try:
             key = started_key(stack)
             host, pid = urlsplit(stack.api_url).netloc, stack.processes["api"].pid

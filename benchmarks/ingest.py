@@ -1,8 +1,9 @@
 """Events a second over HTTP: a real `muster api`, batches of 1,000 from another process, a durable PostgreSQL.
 
 Who acts is zipf-distributed over the people of a database of `benchmarks.databases`, as their history is; every event
-has a random UUID for its message id, happened now, and carries page, device, browser and place or properties. Alone:
-`python -m benchmarks.ingest --profiles 1000000`, which prints one JSON line last.
+has a random UUID for its message id, happened now, and carries the person's own device, browser and place, and a page
+or properties. `--restless` draws device, browser and place anew for each event, so that hardly any is without news of
+its person. Alone: `python -m benchmarks.ingest --profiles 1000000`, which prints a JSON line for 4 and 8 connections.
 """
 
 import argparse
@@ -73,12 +74,15 @@ class Sent:
     client_cpu_s: float
 
 
-async def measure(bench: Bench, *, seconds: float = 10, warm_s: float = 0, clients: int = 4) -> dict[str, Any]:
+async def measure(
+    bench: Bench, *, seconds: float = 10, warm_s: float = 0, clients: int = 8, restless: bool = False
+) -> dict[str, Any]:
     """Events a second that were acknowledged, and what the machine did meanwhile.
 
     Keys: events_per_s of the `seconds` that follow `warm_s`, and first_per_s of those; clients; median_ms and
-    longest_ms of a batch; api_us, client_us and postgres_us, processor time an event; wal_bytes an event; fsync,
-    synchronous_commit and full_page_writes, as the server says them. After a checkpoint, pages go to the log as a whole
+    longest_ms of a batch; api_us, client_us and postgres_us, processor time an event; idle, the share of the machine's
+    processor time that nobody used from first to last; wal_bytes an event; fsync, synchronous_commit and
+    full_page_writes, as the server says them. After a checkpoint, pages go to the log as a whole
     when they are changed first, an event several of them: that is what warming up is for. `clients` connections send
     one batch after the other. Nothing is taken back: the events stay in the database.
     """
@@ -89,14 +93,21 @@ async def measure(bench: Bench, *, seconds: float = 10, warm_s: float = 0, clien
         with tempfile.TemporaryDirectory() as scratch:
             bodies = Path(scratch) / "bodies"
             await asyncio.to_thread(
-                write_bodies, bodies, bench.profiles, anonymous, int((warm_s + seconds) * MOST_BATCHES_A_SECOND)
+                write_bodies,
+                bodies,
+                bench.profiles,
+                anonymous,
+                int((warm_s + seconds) * MOST_BATCHES_A_SECOND),
+                restless,
             )
             with running_api(bench, Path(scratch) / "api.log") as (api, url):
                 key = await asyncio.to_thread(make_key, bench)
                 began = datetime.now(UTC)
                 wal, postgres, mine = await owner.fetchval(WAL_BYTES), await postgres_cpu_s(owner), cpu_s(api.pid)
+                spent, unused = machine_s()
                 sent = await asyncio.to_thread(send_all, url, key, bodies, warm_s, seconds, clients)
                 postgres, mine = await postgres_cpu_s(owner) - postgres, cpu_s(api.pid) - mine
+                spent, unused = (after - before for after, before in zip(machine_s(), (spent, unused), strict=True))
                 wal = await owner.fetchval(WAL_BYTES) - wal
         written = await owner.fetchval(COUNT, bench.workspace_id, began)
         assert written == sent.accepted, (written, sent.accepted)
@@ -111,32 +122,34 @@ async def measure(bench: Bench, *, seconds: float = 10, warm_s: float = 0, clien
         "api_us": round(mine / sent.accepted * 1e6, 1),
         "client_us": round(sent.client_cpu_s / sent.accepted * 1e6, 1),
         "postgres_us": round(postgres / sent.accepted * 1e6, 1),
+        "idle": round(unused / spent, 3),
         "wal_bytes": round(wal / sent.accepted),
         **durable,
     }
 
 
-def write_bodies(file: Path, profiles: int, anonymous: set[int], batches: int) -> None:
+def write_bodies(file: Path, profiles: int, anonymous: set[int], batches: int, restless: bool) -> None:
     """Bodies of POST /v1/events, one a line; the same at every run but for message ids and times."""
     draw = random.Random(1)
     with file.open("wb") as target:
         for _ in range(batches):
-            target.write(orjson.dumps({"events": [event(draw, profiles, anonymous) for _ in range(BATCH)]}))
+            target.write(orjson.dumps({"events": [event(draw, profiles, anonymous, restless) for _ in range(BATCH)]}))
             target.write(b"\n")
 
 
-def event(draw: random.Random, profiles: int, anonymous: set[int]) -> dict[str, Any]:
+def event(draw: random.Random, profiles: int, anonymous: set[int], restless: bool = False) -> dict[str, Any]:
     """One event as an SDK sends it."""
     person = who_acts(draw, profiles)
+    own = draw.randrange(81) if restless else person % 81
     viewed = draw.random() < 0.37
     made: dict[str, Any] = {
         "messageId": str(uuid.uuid4()),
         "name": EVENT_NAMES[0] if viewed else draw.choice(EVENT_NAMES[1:]),
         "occurredAt": datetime.now(UTC).isoformat(),
-        "deviceType": draw.choice(("mobile", "desktop", "tablet")),
-        "browser": draw.choice(("Chrome", "Safari", "Firefox")),
-        "country": draw.choice(("DE", "US", "FR")),
-        "city": draw.choice(("Berlin", "Boston", "Lyon")),
+        "deviceType": ("mobile", "desktop", "tablet")[own % 3],
+        "browser": ("Chrome", "Safari", "Firefox")[own // 3 % 3],
+        "country": ("DE", "US", "FR")[own // 9 % 3],
+        "city": ("Berlin", "Boston", "Lyon")[own // 27],
         "sessionId": f"{person}-{draw.randrange(100)}",
     }
     made["anonymousId" if person in anonymous else "externalId"] = f"{'a' if person in anonymous else 'c'}{person}"
@@ -265,6 +278,16 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def machine_s() -> tuple[float, float]:
+    """Processor time of the machine since it started, of all cores, and how much of it nobody used."""
+    user, nice, system, idle, iowait, irq, softirq, *_ = map(
+        int, Path("/proc/stat").read_text().partition("\n")[0].split()[1:]
+    )
+    unused = idle + iowait
+    ticks = os.sysconf("SC_CLK_TCK")
+    return (user + nice + system + unused + irq + softirq) / ticks, unused / ticks
+
+
 async def postgres_cpu_s(owner: asyncpg.Connection) -> float:
     """Processor time that the server's processes have used."""
     return await asyncio.to_thread(cpu_of_siblings_s, await owner.fetchval("SELECT pg_backend_pid()"))
@@ -277,7 +300,7 @@ def cpu_of_siblings_s(pid: int) -> float:
 
 
 def main() -> None:
-    """Measure with 1, 2 and 4 connections, or be the client process of that."""
+    """Measure with 4 and 8 connections, or be the client process of that."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--send", nargs=5, metavar=("HOST", "FILE", "WARM_S", "SECONDS", "CLIENTS"), help=argparse.SUPPRESS
@@ -285,7 +308,8 @@ def main() -> None:
     parser.add_argument("--profiles", type=int, default=1_000_000)
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--warm", type=float, default=20, help="seconds before those")
-    parser.add_argument("--clients", type=int, action="append", help="1, 2 and 4 if left out")
+    parser.add_argument("--clients", type=int, action="append", help="4 and 8 if left out")
+    parser.add_argument("--restless", action="store_true", help="people change device, browser and place all the time")
     arguments = parser.parse_args()
     if arguments.send:
         host, file, warm_s, seconds, clients = arguments.send
@@ -296,10 +320,15 @@ def main() -> None:
 
         async def run() -> None:
             bench = await databases.prepare(url, profiles=arguments.profiles)
-            for clients in arguments.clients or (1, 2, 4):
-                print(
-                    json.dumps(await measure(bench, seconds=arguments.seconds, warm_s=arguments.warm, clients=clients))
+            for clients in arguments.clients or (4, 8):
+                measured = await measure(
+                    bench,
+                    seconds=arguments.seconds,
+                    warm_s=arguments.warm,
+                    clients=clients,
+                    restless=arguments.restless,
                 )
+                print(json.dumps(measured), flush=True)
 
         asyncio.run(run())
 

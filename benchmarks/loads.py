@@ -6,12 +6,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import sleep
 from urllib.request import Request, urlopen
 
 from app.processes import choose_port, end, launched
+from benchmarks.arrivals import waits
 from benchmarks.tools import tool
 
 SERVER, LOAD = "0", "1"
@@ -28,13 +29,23 @@ class Loaded:
     p50_ms: float
     p99_ms: float
     requests: int
+    cpu_us: float = 0.0
+    """The server's processor time a request."""
+    idle: float = 0.0
+    """The part of the time in which the server had nothing to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A server on its core."""
+
+    pid: int
+    port: int
 
 
 @contextmanager
-def serving(
-    folder: Path, name: str, command: list[str], environ: dict[str, str], path: str
-) -> Iterator[tuple[int, int]]:
-    """Process id and port of a server on its core; `{port}` in the command is where it listens."""
+def serving(folder: Path, name: str, command: list[str], environ: dict[str, str], path: str) -> Iterator[Running]:
+    """A server on its core; `{port}` in the command is where it listens."""
     port = choose_port(folder / f"{name}_port")
     pinned = [tool("taskset", "It is in Debian's package util-linux."), "-c", SERVER]
     filled = [one.replace("{port}", str(port)) for one in command]
@@ -43,7 +54,7 @@ def serving(
         process = subprocess.Popen(launched([*pinned, *filled], ends_with_us=True), env=environ, stdout=log, stderr=log)
     try:
         wait_for(process, f"http://127.0.0.1:{port}{path}", folder / f"{name}.log")
-        yield process.pid, port
+        yield Running(process.pid, port)
     finally:
         end(process, [])
 
@@ -64,21 +75,30 @@ def wait_for(process: "subprocess.Popen[bytes]", url: str, log: Path) -> None:
     raise RuntimeError(f"{url} does not answer")
 
 
-def load(folder: Path, name: str, port: int, seconds: int) -> Loaded:
+def once(folder: Path, name: str, server: Running) -> None:
+    """Have each of the requests in a file answered once; returns when all are. Raises RuntimeError when one was
+    refused."""
+    requests = (folder / name).read_bytes().split(b"\0")[:-1]
+    waits(server.port, requests, [0.0] * len(requests), CONNECTIONS)
+
+
+def load(folder: Path, name: str, server: Running, seconds: int) -> Loaded:
     """What wrk makes of the requests in a file: as many as it can, each connection asking again when it is answered.
     Raises RuntimeError when one was refused."""
     command = [tool("wrk", WRK), "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "60s"]
     script = str(Path(__file__).with_name("wrk.lua"))
-    found = run([*command, "-s", script, f"http://127.0.0.1:{port}", "--", str(folder / name)])
+    before = cpu_s(server.pid)
+    found = run([*command, "-s", script, f"http://127.0.0.1:{server.port}", "--", str(folder / name)])
+    took = cpu_s(server.pid) - before
     if found["refused"] or found["broken"]:
         raise RuntimeError(f"{name}: {found}")
-    return loaded(found)
+    return replace(loaded(found), cpu_us=took / found["requests"] * 1e6, idle=1 - took / found["seconds"])
 
 
-def arrivals(folder: Path, name: str, port: int, seconds: int, *, per_s: float) -> Loaded:
+def arrivals(folder: Path, name: str, server: Running, seconds: int, *, per_s: float) -> Loaded:
     """How the requests in a file are answered that arrive by themselves, `per_s` a second on average
     (benchmarks/arrivals.py). Raises RuntimeError when one was refused."""
-    asked = map(str, (port, folder / name, per_s, seconds, CONNECTIONS))
+    asked = map(str, (server.port, folder / name, per_s, seconds, CONNECTIONS))
     return loaded(run([sys.executable, "-m", "benchmarks.arrivals", *asked]))
 
 

@@ -76,8 +76,9 @@ def ask(host: str, path: str, secret: str, people: Sequence[int]) -> list[tuple[
 
 
 async def memory(run: Run, segment_ids: Sequence[UUID]) -> Figure:
-    """The most memory in MB of a process that does what a worker does: a first population of everybody, a cycle over
-    `segment_ids`, and pulses over 1,000 people each."""
+    """The most memory in MB of a process that does what a worker does: a first population of everybody, two cycles over
+    `segment_ids`, the first of which makes packs, and pulses over 1,000 people each."""
+    await changes.forget_packs(run.owner, run.bench)
     await changes.add_segments(run.bench, [("Everybody at last", EVERYBODY)])
     ours, theirs = multiprocessing.Pipe()
     process = multiprocessing.get_context("spawn").Process(
@@ -110,7 +111,8 @@ async def evaluate_and_pulse(bench: Bench, now: datetime, segment_ids: list[UUID
     async with pool(bench.login_url):
         run = Run(bench, owner, segment_sources(packed=True), now)
         await run.run_waiting()
-        await run.cycle(segment_ids)
+        for _ in range(2):
+            await run.cycle(segment_ids)
         draw = Random(5)
         for _ in range(PULSES):
             await act_in_a_second(run, draw)

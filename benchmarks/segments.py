@@ -6,6 +6,7 @@ ingest_per_s, member_check_ms, memory_mb. The first run makes the data and keeps
 
     python -m benchmarks.segments --profiles 100000         one size, in a minute
     python -m benchmarks.segments --only evaluate touched   some of the figures
+    python -m benchmarks.segments --no-sql                  ours alone, which takes a fraction of the time
 """
 
 import argparse
@@ -67,10 +68,10 @@ KEYS = (
 )  # fmt: skip
 
 
-async def measure(bench: Bench, parts: Sequence[str]) -> dict[str, Figure]:
-    """The figures of one database, by the keys of LINES."""
+async def measure(bench: Bench, parts: Sequence[str], *, sql: bool) -> dict[str, Figure]:
+    """The figures of one database, by the keys of LINES; `sql`: those of the hand-written SQL too."""
     found: dict[str, Figure] = {}
-    async with pool(bench.login_url), figures.opened(bench, segment_sources(packed=True)) as run:
+    async with pool(bench.login_url), figures.opened(bench, segment_sources(packed=True), sql=sql) as run:
         if "populate" in parts:
             found["populate_ms"] = said("populate_ms", await figures.populated(run))
         if "evaluate" in parts:
@@ -86,10 +87,8 @@ async def measure_hundred(run: Run, parts: Sequence[str]) -> dict[str, Figure]:
     """The figures for which the 100 segments must stand."""
     found: dict[str, Figure] = {}
     if "hundred" in parts:
-        together, one, ids = await figures.hundred(run, SEGMENTS)
-        ratio = Figure(together.ours / one.ours, together.by_hand and one.by_hand and together.by_hand / one.by_hand)
-        for key, figure in (("all_ms", together), ("one_ms", one), ("hundred_ratio", ratio)):
-            found[key] = said(key, figure)
+        taken, ids = await figures.hundred(run, SEGMENTS)
+        found |= {key: said(key, figure) for key, figure in taken.items()}
     else:
         ids = await figures.standing(run, SEGMENTS)
     if "touched" in parts:
@@ -176,8 +175,8 @@ def table(found: Mapping[int, Mapping[str, Figure]]) -> str:
 def as_json(measured: Mapping[str, Figure]) -> str:
     """The figures of the largest size in one line."""
     values = {key: figure.ours for key, figure in measured.items()}
-    if "evaluate_ms" in measured:
-        values["sql_ms"] = measured["evaluate_ms"].by_hand or 0
+    if "evaluate_ms" in measured and (by_hand := measured["evaluate_ms"].by_hand) is not None:
+        values["sql_ms"] = by_hand
     return json.dumps({key: round(values[key], 2) for key in KEYS if key in values})
 
 
@@ -186,18 +185,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--profiles", type=int, action="append", help="one size; 100,000, 300,000 and a million else")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="some of the figures")
+    parser.add_argument("--no-sql", action="store_true", help="ours alone, compared with nothing")
     arguments = parser.parse_args()
     found: dict[int, dict[str, Figure]] = {}
     with databases.running_server() as url:
         for profiles in sorted(arguments.profiles or SIZES):
             bench = asyncio.run(databases.prepare(url, profiles=profiles))
             say(f"{profiles:,} people, windows end at {bench.now:%Y-%m-%d %H:%M} UTC")
-            found[profiles] = asyncio.run(measure(bench, arguments.only))
+            found[profiles] = asyncio.run(measure(bench, arguments.only, sql=not arguments.no_sql))
             server = asyncio.run(about_server(bench))
     print(f"\nPython {platform.python_version()}, PostgreSQL {server}")
-    print(
-        "Medians of 5 or more repetitions, ours and SQL in turn; SQL runs on the server alone (count over the ids).\n"
-    )
+    by_hand = "ours and SQL in turn; SQL runs on the server alone (count over the ids)"
+    how = "SQL was not run" if arguments.no_sql else by_hand
+    print(f"Medians of 5 or more repetitions, of the hundred means of {figures.TURNS} turns; {how}.\n")
     print(table(found))
     print(as_json(found[max(found)]))
 

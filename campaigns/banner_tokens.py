@@ -14,7 +14,7 @@ from hashlib import blake2b
 from typing import NamedTuple
 from uuid import UUID
 
-from campaigns.tokens import URL_SAFE, Signer
+from campaigns.tokens import FROM_URL_SAFE, URL_SAFE, Signer
 
 IMPRESSION = "impression"
 """The purpose its signature is for."""
@@ -24,7 +24,6 @@ FIELDS = struct.Struct(">16s16s16sIIIB")
 PADDED = b"\0\0"
 """Beside 73 bytes: 75 are base64 without padding or spare bits."""
 MAC = slice(FIELDS.size, FIELDS.size + MAC_BYTES)
-FROM_URL_SAFE = bytes.maketrans(b"-_", b"+/")
 
 
 class ImpressionKind(IntEnum):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from secrets import token_bytes
-from uuid import UUID
+from typing import NamedTuple
 
 from campaigns import rotation
 from campaigns.banner_rules import HIGHEST_PRIORITY, is_held_out
@@ -42,17 +42,16 @@ class Viewer:
         return cls("a" + urlsafe_b64encode(token_bytes(16)).rstrip(b"=").decode(), None)
 
     @property
-    def id(self) -> UUID:
-        """For impressions: a profile's is its number, a visitor's its own 16 bytes."""
+    def id(self) -> bytes:
+        """16 bytes for impressions: a profile's are its number, a visitor's their own."""
         if self.key[0] == "p":
-            return UUID(int=int(self.key[1:]))
+            return int(self.key[1:]).to_bytes(16, "big")
         if self.key[0] == "a":
-            return UUID(bytes=urlsafe_b64decode(self.key[1:] + "=="))
-        return UUID(bytes=blake2b(self.key.encode("utf-8", "replace"), digest_size=16).digest())
+            return urlsafe_b64decode(self.key[1:] + "==")
+        return blake2b(self.key.encode("utf-8", "replace"), digest_size=16).digest()
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
+class Shown(NamedTuple):
     """A banner in a placement, or, HIDDEN, one that the holdout keeps away."""
 
     banner: Banner
@@ -73,8 +72,7 @@ class Candidate:
         return HIGHEST_PRIORITY + 1 if self.kind is ImpressionKind.TEST else self.banner.rules.priority
 
 
-@dataclass(frozen=True, slots=True)
-class PlacementDecision:
+class PlacementDecision(NamedTuple):
     placement: str
     place: Place | None
     """None: nothing is ever shown there."""
@@ -86,8 +84,7 @@ class PlacementDecision:
     """What would be among them, were the viewer not held out."""
 
 
-@dataclass(frozen=True, slots=True)
-class BannerDecision:
+class BannerDecision(NamedTuple):
     placements: tuple[PlacementDecision, ...]
     good_until: datetime
     """When time alone may change something here: a start, an expiry, the end of a rotation window or of a day for which
@@ -126,7 +123,9 @@ class Choice:
         if self.place is None:
             return PlacementDecision(self.key, None, self.window)
         slots = self.place.slots
-        shown = [Shown(one, ImpressionKind.TEST) for one in self.ranked(self.tests(self.place))][:slots]
+        shown: list[Shown] = []
+        if self.place.tests:
+            shown += [Shown(one, ImpressionKind.TEST) for one in self.ranked(self.tests(self.place))][:slots]
         hidden: list[Shown] = []
         for level in self.levels(self.place):
             if len(shown) >= slots:
@@ -135,7 +134,7 @@ class Choice:
             for one in self.ranked(level):
                 if len(shown) >= slots:
                     break
-                if is_held_out(one.rules, viewer=self.viewer.key, campaign_id=one.id):
+                if one.rules.holdout_percent and is_held_out(one.rules, viewer=self.viewer.key, campaign_id=one.id):
                     hidden.append(Shown(one, ImpressionKind.HIDDEN))
                 else:
                     shown.append(Shown(one, ImpressionKind.SHOWN))
@@ -152,11 +151,12 @@ class Choice:
         """What this viewer may be shown, by priority, the highest first."""
         if self.has_stopped(place.stops):
             return
+        now, profile_id = self.now, self.viewer.profile_id
         for level in place.levels:
             eligible = [
                 one
                 for one in level
-                if one.is_on(self.now) and one.audience.has(self.viewer.profile_id) and not self.has_stopped(one.stops)
+                if one.is_on(now) and one.audience.has(profile_id) and not self.has_stopped(one.stops)
             ]
             if eligible:
                 yield eligible

@@ -324,7 +324,8 @@ def members_of(row: Record, before: Known | None) -> Members:
         base = before.members.base
     else:
         base = BitMap.deserialize(row["base"])
-    return Members(base, BitMap.deserialize(row["added"]), BitMap.deserialize(row["removed"]))
+    added, removed = BitMap.deserialize(row["added"]), BitMap.deserialize(row["removed"])
+    return Members(base, added or NOBODY, removed or NOBODY)
 
 
 def stops_of(found: Iterable[tuple[Stop, BitMap]], limits: Limits, *, now: datetime) -> Stops:

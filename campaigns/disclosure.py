@@ -76,12 +76,12 @@ OF_VIEWERS = (
 def viewers_of(person: Person) -> list[UUID]:
     """What counts of banners know a person by: as a profile, as a visitor, and before there was a profile."""
     keys = [f"p{id}" for id in person.profile_ids] + [f"e{name}" for name in person.external_ids]
-    found = {Viewer(key, None).id for key in keys}
+    found = {UUID(bytes=Viewer(key, None).id) for key in keys}
     for name in person.anonymous_ids:
         # Ids that we gave visitors; servers make up others, which no banner knows.
         if name.startswith("a") and len(name) == 23:
             try:
-                found.add(Viewer(name, None).id)
+                found.add(UUID(bytes=Viewer(name, None).id))
             except (Error, ValueError):
                 continue
     return sorted(found)

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, assert_never
 from uuid import UUID
 
-from campaigns import approval, audience, banner_stops, content, lifecycle, placements
+from campaigns import approval, audience, banner_stops, content, lifecycle, placements, sending
 from campaigns.audience import Targets
 from campaigns.banner_content import BannerContent
 from campaigns.banner_rules import PLAIN, BannerRules
@@ -195,8 +195,9 @@ async def update(
 ) -> Campaign:
     """The campaign with `changes`; from PREPARING on only name, expiry, missed policy, rate and threshold can change.
 
-    A change of what it says or to whom takes back its approval: it is a draft again. `by` is who wants it.
-    Raises CampaignNotFound, CampaignError naming the field.
+    A change of what it says or to whom takes back its approval: it is a draft again. One that stays scheduled must be
+    complete after it, as when it was scheduled. `by` is who wants it. Raises CampaignNotFound, CampaignError naming the
+    field.
     """
     given = changes.given()
     # Before the transaction: a child may read in it for two seconds, and the campaign is not locked meanwhile.
@@ -253,9 +254,13 @@ async def update(
             )
         if wanted.rules.limits != before.rules.limits:
             await banner_stops.restate(connection, workspace_id, campaign_id, wanted.rules.limits, now=now)
-        if any(getattr(wanted, name) != getattr(before, name) for name in FROZEN_FIELDS):
+        edited = any(getattr(wanted, name) != getattr(before, name) for name in FROZEN_FIELDS)
+        if edited:
             await approval.withdraw(connection, campaign, by=by, now=now)
-        return await Campaign.get(workspace_id=workspace_id, id=campaign_id)
+        changed = await Campaign.get(workspace_id=workspace_id, id=campaign_id)
+        if edited and changed.status is CampaignStatus.SCHEDULED:
+            await sending.require_complete(connection, changed, now=now)
+        return changed
 
 
 async def duplicate(workspace_id: UUID, campaign_id: UUID, *, now: datetime) -> Campaign:

@@ -1,6 +1,7 @@
 """Writes the ledger of a push dispatch: a row for each device of each person; and only counts what it would be."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from uuid import UUID
 
 from pyroaring import BitMap
@@ -10,23 +11,28 @@ from campaigns.gates import push_gated, push_gates
 from db.transactions import Connection
 
 # Everyone of $2 with each device that can be reached (device 0: there is none), and the reason why nothing is sent, if
-# there is one. $3: the topic, $4: consent matters. In the order of ids, so that neighbours in the ledger are neighbours
-# in its pages. The devices of one person are one look-up, whatever the planner knows of the table.
+# there is one. $3: the topic, $4: consent matters, $5 as in planning.py: devices go along with a merge. In the order of
+# ids, so that neighbours in the ledger are neighbours in its pages. The devices of one person are one look-up, whatever
+# the planner knows of the table.
 GATED = (
     """
 WITH person AS MATERIALIZED (
-  SELECT p.id FROM profile p
+  SELECT p.id AS profile_id, p.id FROM profile p
   WHERE p.workspace_id = $1 AND p.id = ANY($2::int[]) AND p.merged_into IS NULL AND p.erased_at IS NULL
-  ORDER BY p.id),
+  UNION ALL
+  SELECT lost.id, p.id FROM profile lost JOIN profile p ON p.workspace_id = $1 AND p.id = lost.merged_into
+  WHERE lost.workspace_id = $1 AND lost.id = ANY($2::int[]) AND lost.merged_into IS NOT NULL AND lost.updated_at >= $5
+    AND p.merged_into IS NULL AND p.erased_at IS NULL
+  ORDER BY 1),
 reached AS MATERIALIZED (
-  SELECT person.id, coalesce(v.id, 0) AS device_id
+  SELECT person.profile_id, person.id, coalesce(v.id, 0) AS device_id
   FROM person LEFT JOIN LATERAL (
     SELECT o.id FROM device o WHERE o.workspace_id = $1 AND o.profile_id = person.id AND o.disabled_at IS NULL
     ORDER BY o.id OFFSET 0) AS v ON true)"""
     + push_gated(people="(SELECT array_agg(id) FROM person)", matters="$4", topic="$3")
     + """,
 gated AS MATERIALIZED (
-  SELECT id, device_id, CASE
+  SELECT profile_id, device_id, CASE
     WHEN device_id = 0 THEN 'NO_DEVICE'"""
     + push_gates(person="reached", matters="$4")
     + """
@@ -39,12 +45,12 @@ PLAN = (
     + """,
 written AS (
   INSERT INTO delivery (workspace_id, dispatch_id, profile_id, device_id, state, reason)
-  SELECT $1, $5, id, device_id, CASE WHEN reason IS NULL THEN 'pending' ELSE 'skipped' END, reason FROM gated)
-SELECT count(DISTINCT id) FROM gated
+  SELECT $1, $6, profile_id, device_id, CASE WHEN reason IS NULL THEN 'pending' ELSE 'skipped' END, reason FROM gated)
+SELECT count(DISTINCT profile_id) FROM gated
 """
 )
-# A device that went from one person of the audience to another while the ledger was written stands in it twice. It gets
-# one message: whoever was written last has it, or had it last.
+# A device that went from one person of the audience to another while the ledger was written, also by a merge, stands in
+# it twice. It gets one message: whoever was written last has it, or had it last.
 SPARE_TWINS = """
 WITH shared AS MATERIALIZED (
   SELECT device_id, max(profile_id) AS keeper FROM delivery WHERE dispatch_id = $1 AND device_id <> 0
@@ -76,10 +82,13 @@ async def plan(
     profile_ids: Sequence[int],
     topic: str,
     consent_matters: bool,
+    merged_since: datetime,
 ) -> int:
     """Write the rows of these people: one for each device, for those without one that is skipped. Answers how many
-    people there were: who was erased or merged meanwhile has none."""
-    people: int = await connection.fetchval(PLAN, workspace_id, profile_ids, topic, consent_matters, dispatch_id)
+    people there were: who was erased meanwhile has none."""
+    people: int = await connection.fetchval(
+        PLAN, workspace_id, profile_ids, topic, consent_matters, merged_since, dispatch_id
+    )
     return people
 
 
@@ -87,7 +96,7 @@ async def count_gated(
     connection: Connection, *, workspace_id: UUID, audience: BitMap, topic: str, consent_matters: bool
 ) -> dict[str | None, int]:
     """How many devices a send now would skip, by reason; under None those it would reach, under NO_DEVICE people."""
-    rows = await connection.fetch(COUNT_GATED, workspace_id, list(audience), topic, consent_matters)
+    rows = await connection.fetch(COUNT_GATED, workspace_id, list(audience), topic, consent_matters, None)
     return {row["reason"]: row["messages"] for row in rows}
 
 

@@ -99,7 +99,7 @@ async def resolve(
         messages = await settle(connection, campaign, resolved_as=resolved_as, reason=reasons.RESOLVED_BY_HAND, now=now)
         if not messages:
             message = "No message of this campaign is in doubt; there is nothing to resolve."
-            raise CampaignError("NOT_IN_DOUBT", message, field=("id",))
+            raise CampaignError("NOT_IN_DOUBT", message, field=("campaign_id",))
         resolved_by = by.label if by else "somebody without a key"
         return await note(connection, campaign, resolved_as, messages, resolved_by=resolved_by, now=now)
 
@@ -143,7 +143,7 @@ async def settle(
         await connection.execute(RECOUNT, campaign.workspace_id, dispatch_id)
         # Live segments look for what was sent in the last moments, and this was sent before.
         people = {row["person_id"] for row in rows}
-        await write_touched(connection, workspace_id=campaign.workspace_id, profile_ids=people, now=now)
+        await write_touched(connection, workspace_id=campaign.workspace_id, profile_ids=people)
         return len(rows)
     await connection.execute(REOPEN, campaign.workspace_id, dispatch_id, min(row["profile_id"] for row in rows))
     if campaign.status is S.SENT:

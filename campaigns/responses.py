@@ -150,7 +150,7 @@ async def record(target: Target, *, profile_id: int, visit: Visit, now: datetime
                 {"machine": True} if verdict.is_by_machine else None,
             )
         if verdict.also_by_machine or (verdict.is_new and not verdict.is_by_machine):
-            await write_touched(connection, workspace_id=target.workspace_id, profile_ids=[person], now=now)
+            await write_touched(connection, workspace_id=target.workspace_id, profile_ids=[person])
 
 
 @dataclass(frozen=True, slots=True)

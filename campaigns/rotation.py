@@ -26,6 +26,7 @@ class Candidate(Protocol):
 
 
 C = TypeVar("C", bound=Candidate)
+TWO_52 = 2**52
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +42,18 @@ def draw(*, viewer: str, placement: str, window: int, id: str) -> float:
 
     52 bits and a half are what a double holds exactly, so that every language gets the same number, never 0 nor 1.
     """
+    return drawn(question(viewer, placement, window) + id.encode("utf-8", "replace"))
+
+
+def question(viewer: str, placement: str, window: int) -> bytes:
+    """What is hashed, but for the id that follows."""
     # Only the viewer may hold a line break, and it stands first: no two questions are the same text.
-    asked = f"{viewer}\n{placement}\n{window}\n{id}"
-    digest = sha256(asked.encode("utf-8", "replace")).digest()
-    return ((int.from_bytes(digest[:7], "big") >> 4) + 0.5) / 2**52
+    return f"{viewer}\n{placement}\n{window}\n".encode("utf-8", "replace")
+
+
+def drawn(asked: bytes) -> float:
+    """The number that is drawn for a question with an id."""
+    return ((int.from_bytes(sha256(asked).digest()[:7], "big") >> 4) + 0.5) / TWO_52
 
 
 def choose(eligible: Sequence[Candidate], *, viewer: str, placement: str, window: int) -> str | None:
@@ -58,12 +67,12 @@ def choose(eligible: Sequence[Candidate], *, viewer: str, placement: str, window
 
 def ranked(eligible: Sequence[C], *, viewer: str, placement: str, window: int) -> list[C]:
     """All that may be chosen, the choice first: what further places are given to. Those of weight 0 are left out."""
-    scores = []
+    asked, scores = question(viewer, placement, window), []
     for one in eligible:
-        if one.weight > 0:
+        weight, id = one.weight, one.id
+        if weight > 0:
             # The exponential draw with rate `weight` that comes first: -ln(u) / weight, smallest wins.
-            u = draw(viewer=viewer, placement=placement, window=window, id=one.id)
-            scores.append((-log(u) / one.weight, one.id, one))
+            scores.append((-log(drawn(asked + id.encode("utf-8", "replace"))) / weight, id, one))
     scores.sort(key=BY_SCORE)
     return [one for _, _, one in scores]
 

@@ -24,6 +24,7 @@ from campaigns import (
 )
 from campaigns.approval import ApprovalMissing
 from campaigns.banner_content import BannerContent
+from campaigns.breaker import Pause
 from campaigns.carrier import Carrier, EmailRun, PushRun, Run
 from campaigns.errors import CampaignError, IllegalMove
 from campaigns.mime import SenderInfo, header_address
@@ -32,7 +33,6 @@ from campaigns.push_content import PushContent, repeats_on
 from campaigns.reasons import PauseReason, SkipReason
 from campaigns.tracking import Tracking
 from campaigns.transmission import transmit
-from channels.base import OutcomeScope
 from db.transactions import Connection, transaction
 from profiles.keys import Actor
 from profiles.models import Workspace
@@ -180,8 +180,7 @@ async def deliver(workspace_id: UUID, campaign_id: UUID, *, carrier: Carrier, no
 
     Any number of workers may do this at once, and any of them may die at any point.
     """
-    if not await ensure_frozen(workspace_id, campaign_id, now=now):
-        return False
+    await ensure_frozen(workspace_id, campaign_id, now=now)
     await tallies.recount(workspace_id, campaign_id)
     async with transaction(workspace_id) as connection:
         unfinished = await connection.fetch(UNFINISHED, workspace_id, campaign_id)
@@ -221,24 +220,23 @@ async def prepare(workspace_id: UUID, campaign_id: UUID, *, carrier: Carrier, no
         return False
 
 
-async def ensure_frozen(workspace_id: UUID, campaign_id: UUID, *, now: datetime) -> bool:
-    """Freeze the audience of a campaign that waited for its segments; False while it still waits, or failed."""
+async def ensure_frozen(workspace_id: UUID, campaign_id: UUID, *, now: datetime) -> None:
+    """Freeze the audience of a campaign that waited for its segments, unless it still waits; what stands in the way is
+    written on it."""
     async with transaction(workspace_id) as connection:
         campaign = await lifecycle.find_locked(workspace_id, campaign_id)
         if campaign is None or campaign.status is not S.PREPARING:
-            return campaign is not None
+            return
         if await Dispatch.filter(workspace_id=workspace_id, campaign_id=campaign_id, kind=DispatchKind.SEND).exists():
-            return True
+            return
         try:
             async with transaction(workspace_id):  # a savepoint: a refusal leaves no dispatch behind
                 await require_complete(connection, campaign, now=now)
-                return await freeze(connection, campaign, now=now)
+                await freeze(connection, campaign, now=now)
         except ApprovalMissing as refusal:
             await lifecycle.move(connection, campaign, S.PAUSED, now=now, reason=refusal.code, detail=refusal.held)
-            return False
         except CampaignError as refusal:
             await lifecycle.move(connection, campaign, S.FAILED, now=now, reason=refusal.code, detail=refusal.message)
-            return False
 
 
 async def work_on(
@@ -259,7 +257,7 @@ async def work_on(
         # has failed. One that was cancelled or has expired ends all the same.
         await ending.close_rest(workspace_id, campaign_id, dispatch_id, now=now, until=until)
         if not await ending.finish(workspace_id, campaign_id, dispatch_id):
-            await hold(workspace_id, campaign_id, reason=refusal.code, detail=refusal.message, now=now)
+            await hold(workspace_id, campaign_id, Pause(refusal.code, refusal.message), now=now)
         return True
     async with transaction(workspace_id) as connection:
         breaker = await runs.watch(connection, run, carrier=carrier)
@@ -269,9 +267,7 @@ async def work_on(
     if campaign.status is S.SENDING and not lane.gate.is_shut():
         sent = await transmit(lane, carrier, breaker=breaker, error_threshold=campaign.error_threshold, until=until)
         if sent.pause:
-            await hold(workspace_id, campaign_id, reason=sent.pause.reason, detail=sent.pause.detail, now=now)
-        elif sent.halted and sent.halted.scope is OutcomeScope.CHANNEL:
-            await hold(workspace_id, campaign_id, reason=sent.halted.code, detail=sent.halted.detail, now=now)
+            await hold(workspace_id, campaign_id, sent.pause, seen=(dispatch_id, breaker.since), now=now)
         elif monotonic() >= until or carrier.stopping.is_set():
             return False
     await ending.close_rest(workspace_id, campaign_id, dispatch_id, now=now, until=until)
@@ -368,9 +364,22 @@ async def begin_sending(workspace_id: UUID, campaign_id: UUID, run: Run, *, carr
         return True
 
 
-async def hold(workspace_id: UUID, campaign_id: UUID, *, reason: str, detail: str, now: datetime) -> None:
-    """Pause a campaign of which nothing can leave, or too much is refused, with the reason."""
+async def hold(
+    workspace_id: UUID,
+    campaign_id: UUID,
+    why: Pause,
+    *,
+    seen: tuple[UUID, datetime | None] | None = None,
+    now: datetime,
+) -> None:
+    """Pause a campaign of which nothing can leave, or too much is refused, with the reason.
+
+    `seen`: of which dispatch, and since which resume. When it was resumed again meanwhile a person has looked already.
+    """
     async with transaction(workspace_id) as connection:
         campaign = await lifecycle.find_locked(workspace_id, campaign_id)
-        if campaign is not None and campaign.status in (S.PREPARING, S.SENDING):
-            await lifecycle.move(connection, campaign, S.PAUSED, now=now, reason=reason, detail=detail)
+        if campaign is None or campaign.status not in (S.PREPARING, S.SENDING):
+            return
+        if seen and await connection.fetchval(runs.RESUMED_AT, workspace_id, seen[0]) != seen[1]:
+            return
+        await lifecycle.move(connection, campaign, S.PAUSED, now=now, reason=why.reason, detail=why.detail)

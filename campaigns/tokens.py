@@ -9,7 +9,7 @@ import struct
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error, b2a_base64
 from dataclasses import dataclass
-from hashlib import blake2b
+from hashlib import blake2b, sha256
 from uuid import UUID
 
 MAC_BYTES = 16
@@ -21,6 +21,11 @@ class Signer:
 
     def __init__(self, key: bytes) -> None:
         self._key = key
+        # HMAC as RFC 2104 2 has it: hmac.digest looks up its algorithm anew each time, which costs three times as much.
+        # Keys longer than a block of 64 bytes are hashed first.
+        block = (key if len(key) <= 64 else sha256(key).digest()).ljust(64, b"\0")
+        self._inner = sha256(bytes(one ^ 0x36 for one in block))
+        self._outer = sha256(bytes(one ^ 0x5C for one in block))
 
     def sign(self, purpose: str, payload: bytes) -> str:
         """A token of 4/3 x (payload + 16) URL-safe characters."""
@@ -43,7 +48,10 @@ class Signer:
         return hmac.digest(self._key, b"key\0" + purpose.encode(), "sha256")
 
     def _mac(self, purpose: str, payload: bytes) -> bytes:
-        return hmac.digest(self._key, purpose.encode() + b"\0" + payload, "sha256")[:MAC_BYTES]
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(purpose.encode() + b"\0" + payload)
+        outer.update(inner.digest())
+        return outer.digest()[:MAC_BYTES]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +78,7 @@ def read_unsubscribe_token(signer: Signer, token: str) -> UnsubscribeClaim | Non
 
 
 MAIL_LINK = struct.Struct(">qi")
-URL_SAFE = bytes.maketrans(b"+/", b"-_")
+URL_SAFE, FROM_URL_SAFE = bytes.maketrans(b"+/", b"-_"), bytes.maketrans(b"-_", b"+/")
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,10 +47,8 @@ class Transmitted:
 
     handed_over: int
     """Messages given to the channel in this turn."""
-    halted: Outcome | None
-    """The answer that made it stop: a person has to mend something first."""
     pause: Pause | None
-    """Too much went wrong."""
+    """Too much went wrong, or the channel refuses everything: a person has to mend something first."""
 
 
 async def transmit(
@@ -109,7 +107,8 @@ class Turn:
         finally:
             # Also when this job is cancelled: a message that may have left must have its outcome written.
             await asyncio.shield(self.wind_down(heart))
-        return Transmitted(self.handed_over, self.halted, self.breaker.pause)
+        refused = Pause(self.halted.code, self.halted.detail) if self.halted else None
+        return Transmitted(self.handed_over, self.breaker.pause or refused)
 
     def may_go_on(self) -> bool:
         stopped = self.halted or self.breaker.pause or self.carrier.stopping.is_set()

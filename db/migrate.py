@@ -6,6 +6,7 @@ from urllib.parse import unquote, urlsplit
 import asyncpg
 from tortoise import Tortoise
 from tortoise.migrations.api import migrate as run_migrations
+from tortoise.migrations.schema_generator.state_apps import StateApps
 
 from db.roles import Role, ensure_roles, let_call
 from db.transactions import APP_LABEL, tortoise_config
@@ -13,6 +14,15 @@ from db.transactions import APP_LABEL, tortoise_config
 # Session-level: it must outlive the transactions of the single migrations, and ends with the connection.
 LOCK = "SELECT pg_advisory_lock(hashtext('muster migrate'))"
 LOCK_TIMEOUT = "4s"
+
+
+def ask_nothing(self: StateApps) -> None:
+    """In place of the queries that Tortoise builds for all models as they were, twice for each operation: our
+    migrations say SQL and ask no model, and more than half of a `muster migrate` went there (1.8 s of processor time,
+    not 0.8)."""
+
+
+StateApps._build_initial_querysets = ask_nothing  # type: ignore[method-assign]
 
 
 async def migrate(

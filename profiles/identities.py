@@ -76,10 +76,11 @@ SELECT $1, u.name, u.id, $4 FROM unnest($2::text[], $3::int[]) AS u (name, id)
 ON CONFLICT (workspace_id, anonymous_id) DO NOTHING RETURNING anonymous_id AS name, profile_id AS id
 """
 DELETE_UNUSED = "DELETE FROM profile WHERE workspace_id = $1 AND id = ANY($2::int[])"
-# A row for a thousand people: whoever acts on it takes it whole.
+# A row for a thousand people: whoever acts on it takes it whole. Its time is the transaction's, whatever the caller's
+# now is: word that an import of hours wrote at its end is not forgotten as if it had come at its beginning.
 WRITE_TOUCHED = """
-INSERT INTO profile_change (workspace_id, profile_ids, kind, changed_at)
-SELECT $1, array_agg(u.id ORDER BY u.place), 'touched', $3 FROM unnest($2::int[]) WITH ORDINALITY AS u (id, place)
+INSERT INTO profile_change (workspace_id, profile_ids, kind)
+SELECT $1, array_agg(u.id ORDER BY u.place), 'touched' FROM unnest($2::int[]) WITH ORDINALITY AS u (id, place)
 GROUP BY (u.place - 1) / 1000 ORDER BY (u.place - 1) / 1000
 """
 
@@ -223,9 +224,7 @@ async def hold_living(connection: Connection, workspace_id: UUID, profile_id: in
     return None
 
 
-async def write_touched(
-    connection: Connection, *, workspace_id: UUID, profile_ids: Collection[int], now: datetime
-) -> None:
+async def write_touched(connection: Connection, *, workspace_id: UUID, profile_ids: Collection[int]) -> None:
     """Tell the packages above that these people changed, in the transaction that changed them."""
     if profile_ids:
-        await connection.execute(WRITE_TOUCHED, workspace_id, sorted(profile_ids), now)
+        await connection.execute(WRITE_TOUCHED, workspace_id, sorted(profile_ids))

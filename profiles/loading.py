@@ -145,8 +145,8 @@ WITH made AS (
     true, $2, $2
   FROM incoming_profile u RETURNING id, external_id),
 told AS (
-  INSERT INTO profile_change (workspace_id, profile_ids, kind, changed_at)
-  SELECT $1, array_agg(id), 'touched', $2 FROM (SELECT id, row_number() OVER (ORDER BY id) AS place FROM made) AS one
+  INSERT INTO profile_change (workspace_id, profile_ids, kind)
+  SELECT $1, array_agg(id), 'touched' FROM (SELECT id, row_number() OVER (ORDER BY id) AS place FROM made) AS one
   GROUP BY (place - 1) / 1000)
 SELECT count(*), array_agg(id) FILTER (WHERE $3) AS ids, array_agg(external_id) FILTER (WHERE $3) AS names
 FROM made
@@ -160,8 +160,8 @@ WITH made AS (
   FROM incoming_profile u WHERE NOT EXISTS (SELECT 1 FROM known_profile k WHERE k.external_id = u.external_id)
   ON CONFLICT (workspace_id, external_id) DO NOTHING RETURNING id, external_id),
 told AS (
-  INSERT INTO profile_change (workspace_id, profile_ids, kind, changed_at)
-  SELECT $1, array_agg(id), 'touched', $2 FROM (SELECT id, row_number() OVER (ORDER BY id) AS place FROM made) AS one
+  INSERT INTO profile_change (workspace_id, profile_ids, kind)
+  SELECT $1, array_agg(id), 'touched' FROM (SELECT id, row_number() OVER (ORDER BY id) AS place FROM made) AS one
   GROUP BY (place - 1) / 1000)
 SELECT count(*), array_agg(id) FILTER (WHERE $3) AS ids, array_agg(external_id) FILTER (WHERE $3) AS names
 FROM made
@@ -179,8 +179,8 @@ WITH changed AS (
     city = coalesce(excluded.city, profile.city), identified = true, updated_at = excluded.updated_at
   WHERE profile.merged_into IS NULL AND profile.erased_at IS NULL RETURNING id, external_id),
 told AS (
-  INSERT INTO profile_change (workspace_id, profile_ids, kind, changed_at)
-  SELECT $1, array_agg(id), 'touched', $2 FROM (SELECT id, row_number() OVER (ORDER BY id) AS place FROM changed) AS one
+  INSERT INTO profile_change (workspace_id, profile_ids, kind)
+  SELECT $1, array_agg(id), 'touched' FROM (SELECT id, row_number() OVER (ORDER BY id) AS place FROM changed) AS one
   GROUP BY (place - 1) / 1000)
 SELECT count(*), array_agg(id) FILTER (WHERE $3) AS ids, array_agg(external_id) FILTER (WHERE $3) AS names
 FROM changed
@@ -375,7 +375,7 @@ async def load_events(
         ),
     )
     await connection.execute(INSERT_EVENTS, workspace_id, now)
-    await write_touched(connection, workspace_id=workspace_id, profile_ids=set(profile_ids), now=now)
+    await write_touched(connection, workspace_id=workspace_id, profile_ids=set(profile_ids))
     # Last, since another batch about the same people waits from here on until the commit.
     nothing = [None] * len(profile_ids)
     seen = (events.texts.get(name, nothing) for name in COLUMNS)

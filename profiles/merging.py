@@ -186,7 +186,7 @@ async def try_identify(
             await connection.execute(NAME, workspace_id, visitor, external_id, now)
     except asyncpg.UniqueViolationError:
         return None
-    await write_touched(connection, workspace_id=workspace_id, profile_ids=[visitor], now=now)
+    await write_touched(connection, workspace_id=workspace_id, profile_ids=[visitor])
     return Merged(visitor, False)
 
 
@@ -217,7 +217,7 @@ async def name_visitor(
             return None
     if not await connection.fetch(INSERT_ALIASES, workspace_id, [anonymous_id], [person], now):
         return None
-    await write_touched(connection, workspace_id=workspace_id, profile_ids=[person], now=now)
+    await write_touched(connection, workspace_id=workspace_id, profile_ids=[person])
     return Merged(person, False)
 
 
@@ -274,4 +274,4 @@ async def unite(
     dates = [(winner["id"], key, at) for key, at in moved_dates(winner["traits"], traits)]
     await write_dates(connection, workspace_id, dates)
     await connection.execute(WRITE_MERGED, *mine, now)
-    await write_touched(connection, workspace_id=workspace_id, profile_ids=[winner["id"]], now=now)
+    await write_touched(connection, workspace_id=workspace_id, profile_ids=[winner["id"]])

@@ -102,7 +102,7 @@ async def store(connection: Connection, *, workspace_id: UUID, patches: Sequence
     touched: set[int] = set()
     for _ in range(MOST_ROUNDS):
         if not waiting:
-            await write_touched(connection, workspace_id=workspace_id, profile_ids=touched, now=now)
+            await write_touched(connection, workspace_id=workspace_id, profile_ids=touched)
             return outcomes
         drafts = await lock_drafts(connection, workspace_id, sorted({patches[place].external_id for place in waiting}))
         placed: dict[int, Draft] = {}

@@ -76,12 +76,15 @@ def properties_texts(values: Sequence[object]) -> list[str]:
     Looked at all together where all are objects of plain values, as they are in most batches.
     """
     objects = [value for value in values if type(value) is dict]
-    if len(objects) < len(values) or not are_plain(objects):
+    # Many events have none, which need no look.
+    told = [value for value in objects if value]
+    if len(objects) < len(values) or not are_plain(told):
         return [properties_text(value) for value in values]
-    texts = list(map(orjson.dumps, objects))
+    texts = list(map(orjson.dumps, told))
     if max(map(len, texts), default=0) > MOST_BYTES:
         return [properties_text(value) for value in values]
-    return [text.decode() for text in texts]
+    following = map(bytes.decode, texts)
+    return [next(following) if value else "{}" for value in objects]
 
 
 def is_plain(value: object) -> bool:

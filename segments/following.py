@@ -50,7 +50,7 @@ async def follow(
     if not dependents:
         return
     if len(changed) <= MOST_FOLLOWED:
-        await write_touched(connection, workspace_id=workspace_id, profile_ids=to_parameter(changed), now=now)
+        await write_touched(connection, workspace_id=workspace_id, profile_ids=to_parameter(changed))
         return
     await connection.fetch(HOLD_OPEN, workspace_id, dependents)
     await connection.execute(TELL_RUNNING, workspace_id, now, changed.serialize())

@@ -7,6 +7,7 @@ from enum import StrEnum
 from uuid import UUID
 
 from db.keysets import ALWAYS, Direction, Key, KeyType, Listed, Order, Place, Span, statements
+from db.rows import to_model
 from db.transactions import transaction
 from profiles.text import check_storable
 from segments.errors import SegmentNotFound, clean
@@ -15,15 +16,19 @@ from segments.models import Segment, SegmentStatus, SegmentType
 # Row level security keeps LIKE and lower() from any index, and a workspace has thousands of segments at most: what is
 # left of them is sorted, and only the first are read whole. EVERYONE is counted nowhere, and the largest.
 PAGE = """
-SELECT s.id, ({key})::text AS key
+SELECT page.key AS "page.key", s.* FROM (
+SELECT s.id, {key} AS sorted, ({key})::text AS key
 FROM segment s LEFT JOIN segment_membership m ON m.workspace_id = $1 AND m.segment_id = s.id
 WHERE s.workspace_id = $1 AND ($2::text[] IS NULL OR s.status = ANY($2)) AND ($3::text[] IS NULL OR s.type = ANY($3))
   AND ($4::text IS NULL OR position(lower($4) IN lower(s.name)) > 0) AND ($5::uuid IS NULL OR s.brand_id = $5)
   AND ($6::timestamptz IS NULL OR s.created_at >= $6) AND ($7::timestamptz IS NULL OR s.created_at < $7)
   AND ($8::timestamptz IS NULL OR s.updated_at >= $8) AND ($9::timestamptz IS NULL OR s.updated_at < $9)
   AND ($10::text IS NULL OR ({key}, s.id) {beyond} ($10::text::{type}, $11::uuid))
-ORDER BY {key} {direction}, s.id {direction} LIMIT $12
+ORDER BY {key} {direction}, s.id {direction} LIMIT $12) AS page
+JOIN segment s ON s.workspace_id = $1 AND s.id = page.id
+ORDER BY page.sorted {direction}, s.id {direction}
 """
+BY_IDS = "SELECT * FROM segment WHERE workspace_id = $1 AND id = ANY($2)"
 SIZES = """
 SELECT segment_id, size, evaluated_at FROM segment_membership WHERE workspace_id = $1 AND segment_id = ANY($2)
 UNION ALL
@@ -109,9 +114,7 @@ async def page(
             after and after.id,
             limit,
         )
-        ids = [row["id"] for row in rows]
-        found = {one.id: one for one in await Segment.filter(workspace_id=workspace_id, id__in=ids)} if ids else {}
-    return [Listed(found[row["id"]], Place(row["key"], row["id"])) for row in rows if row["id"] in found]
+    return [Listed(to_model(Segment, row), Place(row["page.key"], row["id"])) for row in rows]
 
 
 async def get(workspace_id: UUID, segment_id: UUID) -> Segment:
@@ -124,9 +127,9 @@ async def get(workspace_id: UUID, segment_id: UUID) -> Segment:
 
 async def load(workspace_id: UUID, segment_ids: Collection[UUID]) -> dict[UUID, Segment]:
     """Segments by id; ids that are not of this workspace are left out."""
-    async with transaction(workspace_id):
-        found = await Segment.filter(workspace_id=workspace_id, id__in=list(segment_ids))
-    return {segment.id: segment for segment in found}
+    async with transaction(workspace_id) as connection:
+        rows = await connection.fetch(BY_IDS, workspace_id, list(segment_ids))
+    return {row["id"]: to_model(Segment, row) for row in rows}
 
 
 async def sizes(workspace_id: UUID, segment_ids: Collection[UUID]) -> dict[UUID, SizeRow]:

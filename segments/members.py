@@ -33,7 +33,10 @@ CROSS JOIN LATERAL (
   WHERE workspace_id = $1 AND segment_id = s.segment_id AND profile_id = p.id AND exited_at IS NULL LIMIT 1) AS m
 JOIN segment g ON g.workspace_id = $1 AND g.id = s.segment_id ORDER BY p.id, g.id
 """
-KIND = "SELECT type, ranking FROM segment WHERE workspace_id = $1 AND id = $2"
+# Intervals are by this clock, and callers' may be ahead of it.
+KIND = """
+SELECT type, ranking, $3::timestamptz > clock_timestamp() AS ahead FROM segment WHERE workspace_id = $1 AND id = $2
+"""
 PAGE = """
 SELECT m.profile_id, m.entered_at, r.order_value FROM (
   SELECT profile_id, entered_at FROM membership
@@ -139,7 +142,7 @@ async def page(
 
     Of EVERYONE all who live now, each since its profile was made, and no history of who lived then. Empty for a
     segment that does not exist or was never evaluated, and in rank order until its ranking was evaluated. Raises
-    SegmentError NOT_RANKED, and RANK_IS_OF_NOW for ranks of another instant.
+    SegmentError NOT_RANKED, RANK_IS_OF_NOW for ranks of another instant, and AS_OF_AHEAD for one that is to come.
     """
     async with transaction(workspace_id) as connection:
         return await read_page(
@@ -158,9 +161,14 @@ async def read_page(
     as_of: datetime | None,
 ) -> list[Member]:
     """See `page`."""
-    kind = await connection.fetchrow(KIND, workspace_id, segment_id)
+    kind = await connection.fetchrow(KIND, workspace_id, segment_id, as_of)
     if kind is None:
         return []
+    if as_of is not None and kind["ahead"]:
+        message = (
+            f"{as_of.isoformat()} is still to come, and nobody knows who will be in; leave it out for who is in now."
+        )
+        raise SegmentError("AS_OF_AHEAD", message, field=("as_of",))
     direction = None if kind["ranking"] is None else ranking.parse(kind["ranking"]).direction
     if order is MemberOrder.RANK:
         check_rank_order(direction, as_of)

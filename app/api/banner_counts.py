@@ -6,7 +6,7 @@ from uuid import UUID
 
 import strawberry
 
-from app.api.declare import about, argument, output, resolved
+from app.api.declare import about, argument, looked_up, output, resolved
 from app.api.placements import Placement
 from app.context import Info
 from app.problems import ApiError
@@ -51,7 +51,7 @@ class BannerDayCounts:
             hidden=row.counts.hidden,
         )
 
-    @resolved
+    @looked_up
     async def placement(self, info: Info) -> Placement | None:
         """Where; null when the placement was deleted since."""
         row = await info.context.loaders.placements.load(self.placement_key)

@@ -11,7 +11,7 @@ from app.api import ids, ordering, paging
 from app.api.banner_counts import BannerCounts
 from app.api.banner_rules import BannerRules
 from app.api.content import CampaignContent, content_of
-from app.api.declare import about, argument, output, query, resolved
+from app.api.declare import about, argument, looked_up, output, query, resolved
 from app.api.deliveries import (
     CampaignProgress,
     Delivery,
@@ -163,14 +163,14 @@ class Campaign(Node):
             finished_at=row.finished_at,
         )
 
-    @resolved
+    @looked_up
     async def status_reason(self, info: Info) -> str | None:
         """Why it is so, for programs: of a paused one BY_HAND, MISSED, SILENT, ERROR_THRESHOLD, RENDER_FAILURES or a
         code of the mail server's; of one that is prepared AWAITS_EVALUATION or EVALUATION_HELD; null when there is
         nothing to say."""
         return (await self.standing(info)).reason
 
-    @resolved
+    @looked_up
     async def status_detail(self, info: Info) -> str | None:
         """Why it is so, for people."""
         return (await self.standing(info)).detail
@@ -191,49 +191,49 @@ class Campaign(Node):
         given = Approval.of(self.row)
         return CampaignApproval.of(given) if given else None
 
-    @resolved
+    @looked_up
     async def brand(self, info: Info) -> Brand | None:
         """The brand it belongs to; null when it is for all."""
         row = await info.context.loaders.brands.load(self.row.brand_id) if self.row.brand_id else None
         return Brand.of(row) if row else None
 
-    @resolved
+    @looked_up
     async def sender(self, info: Info) -> Sender | None:
         """Whom an email campaign comes from."""
         row = await info.context.loaders.senders.load(self.row.sender_id) if self.row.sender_id else None
         return Sender.of(row) if row else None
 
-    @resolved
+    @looked_up
     async def placement(self, info: Info) -> Placement | None:
         """Where a banner appears."""
         row = await info.context.loaders.placements.load(self.row.placement_id) if self.row.placement_id else None
         return Placement.of(row) if row else None
 
-    @resolved
+    @looked_up
     async def test_segment(self, info: Info) -> Segment | None:
         """Whose members see a banner before it goes live; null: nobody does."""
         row = await info.context.loaders.segments.load(self.row.test_segment_id) if self.row.test_segment_id else None
         return Segment.of(row) if row else None
 
-    @resolved
+    @looked_up
     async def segments(self, info: Info) -> list[Segment]:
         """Whom it goes to: everybody who is in at least one of these."""
         targets = await info.context.loaders.targets.load(self.key)
         return [Segment.of(row) for row in targets.included] if targets else []
 
-    @resolved
+    @looked_up
     async def excluded_segments(self, info: Info) -> list[Segment]:
         """Whom it spares: nobody who is in one of these gets it."""
         targets = await info.context.loaders.targets.load(self.key)
         return [Segment.of(row) for row in targets.excluded] if targets else []
 
-    @resolved
+    @looked_up
     async def progress(self, info: Info) -> CampaignProgress | None:
         """Where its messages are; null before its audience is frozen, and for banners. Test sends never count."""
         row = None if self.channel is CampaignChannel.BANNER else await progress_of(info, self.key)
         return CampaignProgress.of(row) if row else None
 
-    @resolved
+    @looked_up
     async def responses(self, info: Info) -> CampaignResponses | None:
         """What people did with its mails; null before its audience is frozen, and for banners. Tests never count."""
         if await progress_of(info, self.key) is None:
@@ -241,7 +241,7 @@ class Campaign(Node):
         counted = await info.context.loaders.responses.load(self.key)
         return CampaignResponses.of(counted) if counted else None
 
-    @resolved
+    @looked_up
     async def banner_counts(self, info: Info) -> BannerCounts | None:
         """What viewers did with a banner; null for all others."""
         if self.channel is not CampaignChannel.BANNER:
@@ -249,7 +249,7 @@ class Campaign(Node):
         counted = await info.context.loaders.banner_counts.load(self.key)
         return BannerCounts.of(self.key, counted or CountsRow())
 
-    @resolved
+    @looked_up
     async def links(self, info: Info) -> list[CampaignLink]:
         """The tracked links of its mails, in their order, from the first mail on; empty before. Tests never count."""
         return [CampaignLink.of(one) for one in await info.context.loaders.links.load(self.key) or ()]
@@ -278,7 +278,7 @@ class Campaign(Node):
         rows = await resolving.resolutions(info.context.workspace_id, self.key)
         return [InDoubtResolution.of(row) for row in rows]
 
-    @resolved
+    @looked_up
     async def tests(self, info: Info) -> list[Dispatch]:
         """Its test sends, newest first; at most 100."""
         if self.channel is CampaignChannel.BANNER:

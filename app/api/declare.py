@@ -14,6 +14,7 @@ from typing import Any, TypeVar, dataclass_transform
 import strawberry
 from strawberry.extensions import FieldExtension
 from strawberry.types import Info
+from strawberry.types.field import StrawberryField
 
 from app.auth import require
 from app.once import Audited, Beforehand, Once
@@ -174,3 +175,18 @@ def subscription(*, needs: Scope) -> Callable[[Callable[..., Any]], Any]:
 def resolved(resolver: Callable[..., Any]) -> Any:
     """A field of an object that has to be looked up; its object was already granted to the caller."""
     return strawberry.field(resolver)
+
+
+LOADERS_ONLY = "awaits_loaders_only"
+
+
+def looked_up(resolver: Callable[..., Any]) -> Any:
+    """Like `resolved`, of a resolver that takes nothing but `info` and awaits nothing but loaders: it is begun for all
+    objects of a list before any is waited for, in one task, which a transaction of its own would not bear."""
+    vars(resolver)[LOADERS_ONLY] = True
+    return strawberry.field(resolver)
+
+
+def is_looked_up(field: StrawberryField) -> bool:
+    """Whether a field was declared so."""
+    return field.base_resolver is not None and LOADERS_ONLY in vars(field.base_resolver.wrapped_func)

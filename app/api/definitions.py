@@ -1,7 +1,9 @@
 """Conditions that clients give once, not as a segment's, and the names that sentences about conditions need."""
 
+from functools import lru_cache
 from uuid import UUID
 
+import orjson
 from strawberry import ID
 
 from app.api import ids
@@ -45,5 +47,18 @@ def to_condition(
 async def names_of(info: Info, condition: Condition) -> dict[UUID, str]:
     """Names of the segments, saved queries and campaigns that a condition names; unknown ones are left out."""
     named = list(references.named(condition))
-    names = await info.context.loaders.condition_names.load_many(named)
+    # One after the other: all are asked for by then, and load_many costs a callback each.
+    asked = [info.context.loaders.condition_names.load(id) for id in named]
+    names = [await name for name in asked]
     return {id: name for id, name in zip(named, names, strict=True) if name is not None}
+
+
+def stored(definition: object) -> Condition:
+    """The condition of a definition as it is kept. Lists of segments are looked at again and again, and to read one
+    costs more than all else that is told of a segment."""
+    return read(orjson.dumps(definition))
+
+
+@lru_cache(maxsize=1_024)
+def read(text: bytes) -> Condition:
+    return conditions.read(orjson.loads(text))

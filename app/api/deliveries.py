@@ -9,7 +9,7 @@ import strawberry
 from strawberry import ID
 
 from app.api import ids, paging
-from app.api.declare import about, argument, enum, output, resolved
+from app.api.declare import about, argument, enum, looked_up, output, resolved
 from app.api.enums import DispatchKind
 from app.api.ids import Kind
 from app.api.nodes import Node
@@ -92,7 +92,7 @@ class ReasonCount:
             last_at=row.last_at,
         )
 
-    @resolved
+    @looked_up
     async def example(self, info: Info) -> "Delivery | None":
         """The newest of them when they were counted; its `detail` has the words of the mail server."""
         row = await info.context.loaders.deliveries.load(self.key)
@@ -234,7 +234,7 @@ class Delivery:
             updated_at=row.updated_at,
         )
 
-    @resolved
+    @looked_up
     async def profile(self, info: Info) -> Profile | None:
         """The recipient; null when the profile was removed."""
         from app.api.profiles import Profile
@@ -242,7 +242,7 @@ class Delivery:
         row = await info.context.loaders.profiles.load(self.key.profile_id)
         return Profile.of(row) if row else None
 
-    @resolved
+    @looked_up
     async def events(self, info: Info) -> list[DeliveryEvent]:
         """Opens and clicks, newest first; the newest 100 at most. None of a test send's messages."""
         return [DeliveryEvent.of(row) for row in await info.context.loaders.message_events.load(self.key) or ()]

@@ -2,8 +2,8 @@
 
 from collections.abc import Awaitable, Callable, Hashable, Mapping
 from datetime import datetime
-from functools import partial
-from typing import TypeVar
+from functools import cached_property
+from typing import Generic, TypeVar
 from uuid import UUID
 
 from strawberry.dataloader import DataLoader
@@ -11,6 +11,7 @@ from strawberry.dataloader import DataLoader
 from campaigns import banner_counts, counts, deliveries, placements, responses, senders, statuses
 from campaigns import listing as campaign_listing
 from campaigns.models import Campaign
+from campaigns.placements import Share, rotations
 from profiles import brands, consent, devices, keys, profiles
 from segments import evaluation, members, references, saved_queries
 from segments import listing as segment_listing
@@ -21,51 +22,74 @@ V = TypeVar("V")
 MOST_AT_ONCE = 100
 
 
-def gathered(load: Callable[[UUID, list[K]], Awaitable[Mapping[K, V]]], workspace_id: UUID) -> DataLoader[K, V | None]:
-    """A loader of what `load` finds; None for what it does not."""
+class Gathered(Generic[K, V]):
+    """A loader of what `load` finds, None for what it does not; made when it is first asked for."""
 
-    async def batch(keys: list[K]) -> list[V | None]:
-        found = await load(workspace_id, keys)
-        return [found.get(key) for key in keys]
+    def __init__(self, load: Callable[[UUID, list[K]], Awaitable[Mapping[K, V]]]) -> None:
+        self.load = load
 
-    return DataLoader(load_fn=batch, max_batch_size=MOST_AT_ONCE)
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, loaders: "Loaders", owner: type) -> DataLoader[K, V | None]:
+        async def batch(keys: list[K]) -> list[V | None]:
+            found = await self.load(loaders.workspace_id, keys)
+            return [found.get(key) for key in keys]
+
+        # From now on it is found there.
+        made = vars(loaders)[self.name] = DataLoader(load_fn=batch, max_batch_size=MOST_AT_ONCE)
+        return made
 
 
 class Loaders:
     """The loaders of one request; all of one workspace, and as of `now`."""
 
-    def __init__(self, workspace_id: UUID, *, now: datetime) -> None:
-        self.api_keys = gathered(keys.load, workspace_id)
-        self.brands = gathered(brands.load, workspace_id)
-        self.profiles = gathered(profiles.load, workspace_id)
-        self.profile_brands = gathered(brands.of_profiles, workspace_id)
-        self.devices = gathered(devices.of_profiles, workspace_id)
-        self.all_devices = gathered(devices.all_of_profiles, workspace_id)
-        self.consents = gathered(consent.of_profiles, workspace_id)
-        self.segments = gathered(segment_listing.load, workspace_id)
-        self.segment_sizes = gathered(segment_listing.sizes, workspace_id)
-        self.segment_neighbours = gathered(references.neighbours, workspace_id)
-        self.condition_names = gathered(campaign_listing.load_names, workspace_id)
-        self.saved_queries = gathered(saved_queries.load, workspace_id)
-        self.evaluations = gathered(evaluation.load, workspace_id)
-        self.latest_evaluations = gathered(evaluation.latest, workspace_id)
-        self.memberships = gathered(members.segments_of_profiles, workspace_id)
-        self.senders = gathered(senders.load, workspace_id)
-        self.placements = gathered(placements.load, workspace_id)
-        self.rotations = gathered(partial(placements.rotations, now=now), workspace_id)
-        self.campaigns = DataLoader(load_fn=partial(self.load_campaigns, workspace_id), max_batch_size=MOST_AT_ONCE)
-        self.standings = gathered(statuses.of_campaigns, workspace_id)
-        self.targets = gathered(campaign_listing.load_targets, workspace_id)
-        self.runs = gathered(counts.runs, workspace_id)
-        self.responses = gathered(responses.of_campaigns, workspace_id)
-        self.banner_counts = gathered(banner_counts.of_campaigns, workspace_id)
-        self.links = gathered(responses.of_links, workspace_id)
-        self.message_events = gathered(responses.of_messages, workspace_id)
-        self.deliveries = gathered(deliveries.load, workspace_id)
-        self.dispatches = gathered(campaign_listing.load_dispatches, workspace_id)
+    # A name is the module's until it is the loader's: what is of the same module stands before that.
+    api_keys = Gathered(keys.load)
+    profile_brands = Gathered(brands.of_profiles)
+    brands = Gathered(brands.load)
+    profiles = Gathered(profiles.load)
+    all_devices = Gathered(devices.all_of_profiles)
+    devices = Gathered(devices.of_profiles)
+    consents = Gathered(consent.of_profiles)
+    segments = Gathered(segment_listing.load)
+    segment_sizes = Gathered(segment_listing.sizes)
+    segment_neighbours = Gathered(references.neighbours)
+    condition_names = Gathered(campaign_listing.load_names)
+    saved_queries = Gathered(saved_queries.load)
+    evaluations = Gathered(evaluation.load)
+    latest_evaluations = Gathered(evaluation.latest)
+    memberships = Gathered(members.segments_of_profiles)
+    senders = Gathered(senders.load)
+    placements = Gathered(placements.load)
+    standings = Gathered(statuses.of_campaigns)
+    targets = Gathered(campaign_listing.load_targets)
+    runs = Gathered(counts.runs)
+    links = Gathered(responses.of_links)
+    message_events = Gathered(responses.of_messages)
+    responses = Gathered(responses.of_campaigns)
+    banner_counts = Gathered(banner_counts.of_campaigns)
+    deliveries = Gathered(deliveries.load)
+    dispatches = Gathered(campaign_listing.load_dispatches)
 
-    async def load_campaigns(self, workspace_id: UUID, keys: list[UUID]) -> list[Campaign | None]:
+    def __init__(self, workspace_id: UUID, *, now: datetime) -> None:
+        self.workspace_id, self.now = workspace_id, now
+
+    @cached_property
+    def campaigns(self) -> DataLoader[UUID, Campaign | None]:
+        return DataLoader(load_fn=self.load_campaigns, max_batch_size=MOST_AT_ONCE)
+
+    @cached_property
+    def rotations(self) -> DataLoader[UUID, list[Share] | None]:
+        return DataLoader(load_fn=self.load_rotations, max_batch_size=MOST_AT_ONCE)
+
+    async def load_campaigns(self, keys: list[UUID]) -> list[Campaign | None]:
         """Campaigns, whose senders are known from then on."""
-        found = await campaign_listing.load_with_senders(workspace_id, keys)
+        found = await campaign_listing.load_with_senders(self.workspace_id, keys)
         self.senders.prime_many({sender.id: sender for _, sender in found.values() if sender is not None})
         return [found[key][0] if key in found else None for key in keys]
+
+    async def load_rotations(self, keys: list[UUID]) -> list[list[Share] | None]:
+        """Which banners are live in placements, as of the request."""
+        found = await rotations(self.workspace_id, keys, now=self.now)
+        return [found.get(key) for key in keys]

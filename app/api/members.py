@@ -9,7 +9,7 @@ import strawberry
 from strawberry import ID
 
 from app.api import ids, paging
-from app.api.declare import about, argument, output, query, resolved
+from app.api.declare import about, argument, looked_up, output, query, resolved
 from app.api.enums import ChangeKind, MemberOrder
 from app.api.ids import Kind
 from app.api.paging import After, Connection, First, PageInfo
@@ -65,7 +65,7 @@ class SegmentMemberChange:
             rank_value=row.rank_value,
         )
 
-    @resolved
+    @looked_up
     async def profile(self, info: Info) -> Profile | None:
         """The profile; null when it was erased meanwhile."""
         require(info.context.caller, Scope.READ)
@@ -103,7 +103,7 @@ class MemberReads:
         after: After = None,
         order_by: Annotated[MemberOrder, argument("ID, or RANK for a segment with a ranking.")] = MemberOrder.ID,
         as_of: Annotated[
-            datetime | None, argument("Who was in at this instant, instead of now; ordered by ID only.")
+            datetime | None, argument("Who was in at this instant, which is over, instead of now; ordered by ID only.")
         ] = None,
     ) -> SegmentMemberConnection:
         """Who is in it. EVERYONE lists all who live now, also as of an earlier instant, when they existed by then."""

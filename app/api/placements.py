@@ -9,7 +9,7 @@ from strawberry import ID, Maybe
 
 from app.api import ids
 from app.api.banner_rules import BannerLimits, BannerLimitsInput, to_limits
-from app.api.declare import about, argument, input_type, mutation, output, query, resolved
+from app.api.declare import about, argument, input_type, looked_up, mutation, output, query
 from app.api.enums import BannerField
 from app.api.ids import Kind
 from app.api.nodes import Node
@@ -52,7 +52,7 @@ class PlacementShare:
             share_percent=float(row.share * 100),
         )
 
-    @resolved
+    @looked_up
     async def campaign(self, info: Info) -> Annotated["Campaign", strawberry.lazy("app.api.campaigns")] | None:
         """The banner's campaign; null when it was deleted this instant."""
         from app.api.campaigns import Campaign
@@ -92,7 +92,7 @@ class Placement(Node):
             created_at=row.created_at,
         )
 
-    @resolved
+    @looked_up
     async def rotation(self, info: Info) -> list[PlacementShare]:
         """The live banners here with their shares, the highest priority first and then the oldest."""
         return [PlacementShare.of(one) for one in await info.context.loaders.rotations.load(self.row_key) or ()]

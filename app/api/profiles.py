@@ -9,7 +9,7 @@ from strawberry import ID, Maybe
 
 from app.api import ids, ordering, paging
 from app.api.consents import Consent, Device
-from app.api.declare import about, argument, input_type, mutation, output, query, resolved
+from app.api.declare import about, argument, input_type, looked_up, mutation, output, query, resolved
 from app.api.ids import Kind
 from app.api.nodes import Node
 from app.api.ordering import OfBrand, ProfileOrder, brand_key, order_of, place_of
@@ -81,7 +81,7 @@ class Profile(Node):
             updated_at=row.updated_at,
         )
 
-    @resolved
+    @looked_up
     async def brands(self, info: Info) -> list[Brand]:
         """The brands the person belongs to."""
         return [Brand.of(row) for row in await info.context.loaders.profile_brands.load(self.key) or ()]
@@ -100,13 +100,13 @@ class Profile(Node):
         loader = loaders.all_devices if include_disabled else loaders.devices
         return [Device.of(row) for row in await loader.load(self.key) or []]
 
-    @resolved
+    @looked_up
     async def consents(self, info: Info) -> list[Consent]:
         """What the person said about channels and topics; where nothing was said, the workspace's default holds."""
         require(info.context.caller, Scope.READ)
         return [Consent.of(row) for row in await info.context.loaders.consents.load(self.key) or []]
 
-    @resolved
+    @looked_up
     async def memberships(self, info: Info) -> list[ProfileMembership]:
         """Segments the profile is in now; EVERYONE is not listed."""
         from app.api.segments import Segment
@@ -115,7 +115,7 @@ class Profile(Node):
         entered = await info.context.loaders.memberships.load(self.key) or ()
         return [ProfileMembership(segment=Segment.of(one.segment), entered_at=one.entered_at) for one in entered]
 
-    @resolved
+    @looked_up
     async def segments(self, info: Info) -> list[Annotated["Segment", strawberry.lazy("app.api.segments")]]:
         """Segments the profile is in now; EVERYONE is not listed. `memberships` says since when."""
         from app.api.segments import Segment
@@ -157,7 +157,7 @@ class ProfilePayload(Payload):
         """The profile's id; null when it was refused."""
         return None if self.key is None else ids.encode(Kind.PROFILE, self.key)
 
-    @resolved
+    @looked_up
     async def profile(self, info: Info) -> Profile | None:
         """The profile as it is now; null when it was refused. Needs a key that may read."""
         require(info.context.caller, Scope.READ)

@@ -9,8 +9,8 @@ from strawberry import ID
 
 from app.api import ids, ordering, paging
 from app.api.conditions import from_definition
-from app.api.declare import about, argument, output, query, resolved
-from app.api.definitions import names_of
+from app.api.declare import about, argument, looked_up, output, query, resolved
+from app.api.definitions import names_of, stored
 from app.api.enums import BuilderMode, Cadence, EvaluationCause, EvaluationStatus, SegmentStatus, SegmentType
 from app.api.ids import Kind
 from app.api.members import MemberReads
@@ -93,7 +93,7 @@ class SegmentEvaluation(Node):
             error=row.error,
         )
 
-    @resolved
+    @looked_up
     async def segment(self, info: Info) -> "Segment | None":
         """The segment that was evaluated."""
         row = await info.context.loaders.segments.load(self.segment_key)
@@ -154,48 +154,48 @@ class Segment(MemberReads, Node):
             updated_at=row.updated_at,
         )
 
-    @resolved
+    @looked_up
     async def brand(self, info: Info) -> Brand | None:
-        """The brand it belongs to; null when it is for all."""
+        """The brand it belongs to, whose campaigns alone may name it; null when it is for all."""
         row = await info.context.loaders.brands.load(self.brand_key) if self.brand_key else None
         return Brand.of(row) if row else None
 
-    @resolved
+    @looked_up
     async def summary(self, info: Info) -> str | None:
         """Conditions and ranking in a sentence or two; null for types without conditions."""
         if self.stored.definition is None:
             return None
-        condition = conditions.read(self.stored.definition)
+        condition = stored(self.stored.definition)
         said = conditions.summary(condition, await names_of(info, condition))
         if self.stored.ranking is not None:
             said += f" {ranking.summary(ranking.parse(self.stored.ranking))}"
         return said
 
-    @resolved
+    @looked_up
     async def references(self, info: Info) -> list["Segment"]:
         """The segments that its conditions name."""
         beside = await info.context.loaders.segment_neighbours.load(self.key)
         return [Segment.of(row) for row in beside.uses] if beside else []
 
-    @resolved
+    @looked_up
     async def used_by(self, info: Info) -> list["Segment"]:
         """The segments whose conditions name this one."""
         beside = await info.context.loaders.segment_neighbours.load(self.key)
         return [Segment.of(row) for row in beside.used_by] if beside else []
 
-    @resolved
+    @looked_up
     async def size(self, info: Info) -> int | None:
         """How many profiles are in it; null when it was never evaluated, which is not zero."""
         row = await info.context.loaders.segment_sizes.load(self.key)
         return row.size if row else None
 
-    @resolved
+    @looked_up
     async def last_evaluated_at(self, info: Info) -> datetime | None:
         """As of when the members are; null when it was never evaluated."""
         row = await info.context.loaders.segment_sizes.load(self.key)
         return row.evaluated_at if row else None
 
-    @resolved
+    @looked_up
     async def last_evaluation(self, info: Info) -> SegmentEvaluation | None:
         """The newest evaluation, finished or not; null when there was none."""
         row = await info.context.loaders.latest_evaluations.load(self.key)

@@ -7,7 +7,7 @@ import strawberry
 from strawberry import ID
 
 from app.api import ids
-from app.api.declare import about, input_type, mutation, output, query, resolved
+from app.api.declare import about, input_type, looked_up, mutation, output, query
 from app.api.ids import Kind
 from app.api.nodes import Node
 from app.api.payloads import Payload
@@ -41,7 +41,7 @@ class Sender(Node):
             created_at=row.created_at,
         )
 
-    @resolved
+    @looked_up
     async def brand(self, info: Info) -> Brand | None:
         """The brand it belongs to; null when it is for all."""
         row = await info.context.loaders.brands.load(self.brand_key) if self.brand_key else None

@@ -42,13 +42,28 @@ EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Events as columns. `place` is where in `people`, which are ascending, an event's profile is."""
+    """Events as columns. `place` is where in `people`, which are ascending, an event's profile is. `in_order`: by time,
+    so that those of a window stand together."""
 
     people: npt.NDArray[np.uint32]
     place: Integers
     times: Integers | None
     flags: Integers | None
     numbers: dict[str, Numbers]
+    in_order: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Some rows: of those in `stretch` the ones that are `mine`, all of them where it is None."""
+
+    stretch: slice
+    mine: Booleans | None
+
+    def of(self, column: npt.NDArray[T]) -> npt.NDArray[T]:
+        """What a column has in these rows."""
+        column = column[self.stretch]
+        return column if self.mine is None else column[self.mine]
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,16 +160,18 @@ def tally(rows: Rows, share: Share, now: datetime) -> Tally:
     """What the events of one leaf come to."""
     event, size = share.event, len(rows.people)
     mine = chosen(rows, share, now)
-    place = of_mine(rows.place, mine)
+    place = mine.of(rows.place)
     counts = np.bincount(place, minlength=size)
-    there = counts > 0
+    there = np.flatnonzero(counts > 0)
     measures = []
     for total in event.totals:
         numbers = rows.numbers[total.property]
-        known = of_mine(numbers.known, mine)
-        units = of_mine(numbers.units, mine)[known]
-        measures.append(measured(total.aggregate, place[known], units, numbers.decimals, size, there))
-    times = None if rows.times is None else of_mine(rows.times, mine)
+        known, units = mine.of(numbers.known), mine.of(numbers.units)
+        numbered = place
+        if not known.all():
+            numbered, units = place[known], units[known]
+        measures.append(measured(total.aggregate, numbered, units, numbers.decimals, size, there))
+    times = None if rows.times is None else mine.of(rows.times)
     first = None if event.first is None else extreme(np.minimum, place, times, size, there)
     last = None if event.last is None else extreme(np.maximum, place, times, size, there)
     return Tally(rows.people[there], counts[there], tuple(measures), first, last)
@@ -162,29 +179,27 @@ def tally(rows: Rows, share: Share, now: datetime) -> Tally:
 
 def merged_of(event: Event, one: Tally, other: Tally) -> Tally:
     """See `merged`."""
+    if not len(one.people) or not len(other.people):
+        return one if len(one.people) else other
     people, place = placed(np.concatenate((one.people, other.people)).astype(np.int64))
-    size, mine = len(people), place[: len(one.people)]
-    theirs = place[len(one.people) :]
-    there = np.zeros(size, np.bool_)
-    there[place] = True
+    size = len(people)
 
-    def added(left: Integers, right: Integers) -> Integers:
-        # Each has a person once, so that no addition is lost.
-        found = np.zeros(size, np.int64)
-        found[mine] = left
-        found[theirs] += right
-        return found[there]
+    def added(left: Integers, right: Integers) -> npt.NDArray[Any]:
+        # Numbers of events: exact as floats, whose integers are so up to 2^53.
+        return np.bincount(place, weights=np.concatenate((left, right)), minlength=size)
 
+    counts = added(one.counts, other.counts)
+    there = np.flatnonzero(counts > 0)
     measures = []
     for total, left, right in zip(event.totals, one.measures, other.measures, strict=True):
         left, right = alike(left, right)
         known = np.concatenate((left.many, right.many)) > 0
         units = np.concatenate((left.units, right.units))[known]
         measure = measured(total.aggregate, place[known], units, left.decimals, size, there)
-        measures.append(replace(measure, many=added(left.many, right.many)))
+        measures.append(replace(measure, many=added(left.many, right.many)[there].astype(np.int64)))
     first = None if event.first is None else extreme(np.minimum, place, both(one.first, other.first), size, there)
     last = None if event.last is None else extreme(np.maximum, place, both(one.last, other.last), size, there)
-    return Tally(people[there], added(one.counts, other.counts), tuple(measures), first, last)
+    return Tally(people[there], counts[there].astype(np.int64), tuple(measures), first, last)
 
 
 def alike(one: Measure, other: Measure) -> tuple[Measure, Measure]:
@@ -209,8 +224,8 @@ def both(one: Integers | None, other: Integers | None) -> Integers:
     return np.concatenate((one, other))
 
 
-def extreme(choose: np.ufunc, place: Integers, times: Integers | None, size: int, there: Booleans) -> Integers:
-    """The first or the last time at each place that is `there`."""
+def extreme(choose: np.ufunc, place: Integers, times: Integers | None, size: int, there: Integers) -> Integers:
+    """The first or the last time at each of the places `there`."""
     assert times is not None
     found = np.full(size, LARGEST if choose is np.minimum else -LARGEST)
     choose.at(found, place, times)
@@ -233,24 +248,30 @@ def meeting(event: Event, tally: Tally, now: datetime) -> BitMap:
     return BitMap(found)
 
 
-def chosen(rows: Rows, share: Share, now: datetime) -> Booleans | None:
-    """Which rows are the leaf's; None: all of them."""
+def chosen(rows: Rows, share: Share, now: datetime) -> Chosen:
+    """Which rows are the leaf's."""
+    stretch = slice(None)
     mine: Booleans | None = None
+    if rows.times is not None and share.event.window is not None:
+        if rows.in_order:
+            first, after = bounds(share.event.window, now)
+            stretch = slice(reached(rows.times, first), reached(rows.times, after))
+        else:
+            mine = inside(rows.times, share.event.window, now)
     if share.flag:
         assert rows.flags is not None
-        mine = rows.flags & share.flag != 0
-    if rows.times is not None and share.event.window is not None:
-        within = inside(rows.times, share.event.window, now)
-        mine = within if mine is None else mine & within
-    return mine
+        flagged = rows.flags[stretch] & share.flag != 0
+        mine = flagged if mine is None else mine & flagged
+    return Chosen(stretch, mine)
 
 
-def of_mine(column: npt.NDArray[T], mine: Booleans | None) -> npt.NDArray[T]:
-    return column if mine is None else column[mine]
+def reached(times: Integers, at: int | None) -> int | None:
+    """Where in ascending times the first is that is not before `at`."""
+    return None if at is None else int(np.searchsorted(times, at))
 
 
-def measured(aggregate: Aggregate, place: Integers, units: Units, decimals: int, size: int, there: Booleans) -> Measure:
-    """The total at each place that is `there`, of numbers at `place`."""
+def measured(aggregate: Aggregate, place: Integers, units: Units, decimals: int, size: int, there: Integers) -> Measure:
+    """The total at each of the places `there`, of numbers at `place`."""
     many = np.bincount(place, minlength=size)
     if aggregate is Aggregate.SUM or aggregate is Aggregate.AVG:
         if largest(units) * int(many.max(initial=0)) > LARGEST:
@@ -305,18 +326,24 @@ def compare(measures: Units, amount: Amount, decimals: int = 0, times: Integers 
 
 def inside(at: Integers, time: Time, now: datetime) -> Booleans:
     """Which instants are in `time`."""
+    first, after = bounds(time, now)
+    found = np.ones(len(at), np.bool_)
+    if first is not None:
+        found &= at >= first
+    if after is not None:
+        found &= at < after
+    return found
+
+
+def bounds(time: Time, now: datetime) -> tuple[int | None, int | None]:
+    """The first instant in `time`, and the first one after it; None where there is none."""
     match time:
         case Window(Side.WITHIN):
-            return (at >= micros(earlier(now, time.duration))) & (at <= micros(now))
+            return micros(earlier(now, time.duration)), micros(now) + 1
         case Window():
-            return at < micros(earlier(now, time.duration))
+            return None, micros(earlier(now, time.duration))
         case Period(since, until):
-            found = np.ones(len(at), np.bool_)
-            if since is not None:
-                found &= at >= micros(since)
-            if until is not None:
-                found &= at < micros(until)
-            return found
+            return (None if since is None else micros(since)), (None if until is None else micros(until))
         case _:
             assert_never(time)
 

@@ -21,7 +21,14 @@ from segments.engines import folding, packed_events, packed_traits
 from segments.engines.base import EngineError, Look, Ranks
 from segments.engines.folding import Tally
 from segments.engines.packed_events import Reach
-from segments.engines.postgres import COUNTED_FOR_S, MOST_LOOKED_UP, READ_IN_ORDER, PostgresEngine, only_row
+from segments.engines.postgres import (
+    COUNTED_FOR_S,
+    MOST_LOOKED_UP,
+    READ_IN_ORDER,
+    PostgresEngine,
+    only_row,
+    side_by_side,
+)
 from segments.engines.profile_leaves import is_dated
 from segments.nodes import EngineLeaf, Event, RankBy, Trait
 from segments.packs import Kind, Made, Moment, Name, Pack, Part
@@ -72,6 +79,11 @@ class Answer:
     snapshot: str = ""
     erased: int = 0
     """Of its moment."""
+
+    def add(self, more: "Answer") -> None:
+        """Take in what other packs say, of another moment."""
+        self.found |= more.found
+        self.changed |= more.changed
 
 
 class PackedEngine:
@@ -124,10 +136,9 @@ class PackedEngine:
     async def packed(self, question: Question) -> Answer:
         """What packs say, which are made where there are none."""
         try:
-            answer = await self.answered(question, whole=True)
+            answer = await self.answered(question, list(question.places))
             if answer.missing:
                 await self.make(question, answer)
-                answer = await self.answered(question, whole=False)
             return answer
         except AWAY as e:
             logger.warning("packs not used", extra={"workspace_id": question.workspace_id}, exc_info=e)
@@ -135,16 +146,14 @@ class PackedEngine:
             self.left |= dict.fromkeys(((question.workspace_id, name) for name in question.places), monotonic())
             return Answer()
 
-    async def answered(self, question: Question, *, whole: bool) -> Answer:
-        """What packs say that are there, all of one moment; with `whole` nothing when some are missing."""
+    async def answered(self, question: Question, names: Sequence[Name]) -> Answer:
+        """What those of these packs say that are there, all of one moment."""
         answer = Answer()
         at = monotonic()
-        async with packs.moment(question.workspace_id, question.places) as moment:
+        async with packs.moment(question.workspace_id, names) as moment:
             answer.snapshot, answer.erased = moment.snapshot, moment.erased
             serving = {name: pack for name, pack in moment.packs.items() if serves(question, name, pack)}
-            answer.missing = {name: moment.packs.get(name) for name in question.places.keys() - serving.keys()}
-            if whole and answer.missing:
-                return answer
+            answer.missing = {name: moment.packs.get(name) for name in names if name not in serving}
             for name, pack in serving.items():
                 found = await (of_trait if name.kind is Kind.TRAIT else of_events)(question, moment, name, answer)
                 answer.found |= zip(question.places[name], found, strict=True)
@@ -155,18 +164,30 @@ class PackedEngine:
         return answer
 
     async def make(self, question: Question, answer: Answer) -> None:
-        """Read what is missing, and keep it. All of it is read after the moment of `answer`, whose snapshot it gets:
-        whoever changes while it is read has changed since."""
-        made = await self.made_of_traits(question, [name for name in answer.missing if name.kind is Kind.TRAIT])
+        """Read what is missing, keep it, and add what it says to `answer`. All of it is read after the moment of
+        `answer`, whose snapshot it gets: whoever changes while it is read has changed since."""
 
         async def keep(some: Sequence[Made]) -> None:
             await packs.keep(question.workspace_id, some, snapshot=answer.snapshot, erased=answer.erased)
 
-        await keep(made)
-        for name, before in answer.missing.items():
+        async def traits(began: asyncio.Event) -> None:
+            began.set()
+            made = await self.made_of_traits(question, [name for name in answer.missing if name.kind is Kind.TRAIT])
+            if made:
+                await keep(made)
+                answer.add(await self.answered(question, [one.name for one in made]))
+
+        async def events(began: asyncio.Event) -> None:
+            began.set()
             # One after the other, for the sake of memory.
-            if name.kind is Kind.EVENT and (one := await self.made_of_events(question, name, before)) is not None:
-                await keep([one])
+            for name in [name for name in answer.missing if name.kind is Kind.EVENT]:
+                if (made := await self.made_of_events(question, name, answer.missing[name])) is not None:
+                    one, found = made
+                    await keep([one])
+                    answer.found |= zip(question.places[name], found, strict=True)
+
+        # While the one waits for PostgreSQL, the other one packs.
+        await side_by_side(traits, events)
 
     async def made_of_traits(self, question: Question, names: Sequence[Name]) -> list[Made]:
         """Packs of these traits, of those that have few values; all are read at once."""
@@ -195,15 +216,19 @@ class PackedEngine:
             self.left[workspace_id, name] = monotonic()
         return made
 
-    async def made_of_events(self, question: Question, name: Name, before: Pack | None) -> Made | None:
-        """A pack of these events, which can answer what the one before could as well; None where they are too many."""
+    async def made_of_events(
+        self, question: Question, name: Name, before: Pack | None
+    ) -> tuple[Made, list[BitMap]] | None:
+        """A pack of these events, which can answer what the one before could as well, and who meets the leaves that it
+        may answer; None where the events are too many."""
         workspace_id, reach = question.workspace_id, question.reach(name)
         known = None if before is None else packed_events.reach_again(name.name, before.facts, question.now)
         if known is not None:
             reach = reach.with_(known)
         reading = packed_events.reading(reach)
         times = packed_events.times(reach, profiles=question.profiles, now=question.now)
-        events, parts = 0, list[Part]()
+        shares = packed_events.shares(reach, packed_events.facts(reach, times, question.now), question.of(name))
+        events, parts, tallies = 0, list[Part](), list[Tally]()
         try:
             for time in times if not reach.is_too_much else ():
                 values = reading.statement.values(workspace_id, now=question.now, part=time)
@@ -211,17 +236,26 @@ class PackedEngine:
                     workspace_id, planning=self.inner.planning(workspace_id, None)
                 ) as connection:
                     columns = await only_row(connection, reading.statement, values)
-                packed = await asyncio.to_thread(packed_events.content, reading, columns)
-                if packed is None or (events := events + packed[0]) > packed_events.MOST_EVENTS:
+                rows = await asyncio.to_thread(packed_events.in_order, reading, columns)
+                del columns
+                packed = b"" if rows is None else await asyncio.to_thread(packed_events.content, reach, rows)
+                events += 0 if rows is None else len(rows.place)
+                if packed is None or events > packed_events.MOST_EVENTS:
                     break
-                parts.append(Part(packed[1]))
+                parts.append(Part(packed))
+                tallies = await asyncio.to_thread(packed_events.tallied, shares, rows, tallies, question.now)
+                del rows  # 33 bytes an event, columns 26: the next ones come in while both would still be there
         except EngineError as e:
             require_answering(e)
             logger.warning("events not packed", extra={"workspace_id": workspace_id, "code": e.code}, exc_info=e)
         if len(parts) < len(times):
             self.left[workspace_id, name] = monotonic()
             return None
-        return Made(name, packed_events.facts(reach, times, question.now), parts, BitMap())
+        found = await asyncio.to_thread(folding.who_meets, shares, tallies, question.now)
+        # Two years are taken for all time, and most names have events of a part of it: nothing is no part.
+        kept = [(time, part) for time, part in zip(times, parts, strict=True) if part.content]
+        facts = packed_events.facts(reach, [time for time, _ in kept], question.now)
+        return Made(name, facts, [part for _, part in kept], BitMap()), found
 
     # --- what `inner` answers alone -------------------------------------------------------------------------------
 
@@ -289,8 +323,12 @@ async def of_events(question: Question, moment: Moment, name: Name, _: Answer) -
     reach = packed_events.reach_of(name.name, pack.facts)
     assert reach is not None
     shares = packed_events.shares(reach, pack.facts, question.of(name))
+
+    def fold(content: bytes, tallies: list[Tally]) -> list[Tally]:
+        return packed_events.tallied(shares, packed_events.rows(reach, content), tallies, now)
+
     tallies: list[Tally] = []
     for place in packed_events.places(pack.facts, question.reach(name).since):
         content = await packs.part(moment, question.workspace_id, pack, place)
-        tallies = await asyncio.to_thread(packed_events.tallied, shares, reach, content, tallies, now)
+        tallies = await asyncio.to_thread(fold, content, tallies)
     return await asyncio.to_thread(folding.who_meets, shares, tallies, now)

@@ -108,34 +108,39 @@ def times(reach: Reach, *, profiles: int, now: datetime) -> list[Part]:
     return [*cut[:-1], Part(reach.since or ALWAYS.since, cut[-1].until)]
 
 
-def content(reading: Reading, columns: Sequence[bytes | None]) -> tuple[int, bytes] | None:
-    """How many events there are in a part, and the part as it is kept; None where its numbers are too long for that.
-
-    Takes a thread of its own, like `rows`.
-    """
+def in_order(reading: Reading, columns: Sequence[bytes | None]) -> Rows | None:
+    """The events of a part by time, as they were read; None where there are none. Takes a thread of its own, as what is
+    below."""
     if columns[0] is None:
-        return 0, b""
+        return None
     read = folding.unpacked(reading, columns, folding.EPOCH)
     assert read.times is not None
     order = np.argsort(read.times, kind="stable")
-    at = read.times[order]
+    numbers = {key: Numbers(one.units[order], one.known[order], one.decimals) for key, one in read.numbers.items()}
+    flags = None if read.flags is None else read.flags[order]
+    return Rows(read.people, read.place[order], read.times[order], flags, numbers, in_order=True)
+
+
+def content(reach: Reach, rows: Rows) -> bytes | None:
+    """A part as it is kept; None where its numbers are too long for that."""
+    assert rows.times is not None
     kept: dict[str, Column] = {
-        "ids": read.people[read.place[order]].astype("<u4"),
-        "first": at[:1],
-        "times": narrow(np.diff(at)),
+        "ids": rows.people[rows.place].astype("<u4"),
+        "first": rows.times[:1],
+        "times": narrow(np.diff(rows.times)),
     }
-    if read.flags is not None:
-        kept["flags"] = narrow(read.flags[order])
+    if rows.flags is not None:
+        kept["flags"] = narrow(rows.flags)
     decimals = []
-    for place, values in enumerate(reading.values):
-        numbers = read.numbers[values.property]
+    for place, key in enumerate(reach.properties):
+        numbers = rows.numbers[key]
         if numbers.units.dtype == object:
             return None
         decimals.append(numbers.decimals)
-        kept[f"units {place}"] = narrow(np.where(numbers.known, numbers.units, 0)[order])
-        kept[f"known {place}"] = np.packbits(numbers.known[order])
+        kept[f"units {place}"] = narrow(np.where(numbers.known, numbers.units, 0))
+        kept[f"known {place}"] = np.packbits(numbers.known)
     head = orjson.dumps({"columns": [[key, one.dtype.str, len(one)] for key, one in kept.items()], "of": decimals})
-    return len(at), b"\n".join((head, b"".join(one.tobytes() for one in kept.values())))
+    return b"\n".join((head, b"".join(one.tobytes() for one in kept.values())))
 
 
 def narrow(numbers: Integers) -> Column:
@@ -196,15 +201,15 @@ def places(facts: Mapping[str, Any], since: datetime | None) -> list[int]:
     return [place for place, end in enumerate(ends) if since is None or end > since]
 
 
-def tallied(shares: Sequence[Share], reach: Reach, content: bytes, known: list[Tally], now: datetime) -> list[Tally]:
+def tallied(shares: Sequence[Share], rows: Rows | None, known: list[Tally], now: datetime) -> list[Tally]:
     """`known` with what a part adds."""
+    return known if rows is None else folding.merged(shares, known, folding.tallies_of(rows, shares, now))
+
+
+def rows(reach: Reach, content: bytes) -> Rows | None:
+    """A part as it was when it was kept; None where there are no events."""
     if not content:
-        return known
-    return folding.merged(shares, known, folding.tallies_of(rows(reach, content), shares, now))
-
-
-def rows(reach: Reach, content: bytes) -> Rows:
-    """A part as it was read."""
+        return None
     head, _, body = content.partition(b"\n")
     said = orjson.loads(head)
     kept = dict(columns_of(said["columns"], body))
@@ -215,7 +220,7 @@ def rows(reach: Reach, content: bytes) -> Rows:
         known = np.unpackbits(kept[f"known {at}"], count=len(times)).astype(np.bool_)
         numbers[key] = Numbers(kept[f"units {at}"].astype(np.int64), known, decimals)
     flags = kept.get("flags")
-    return Rows(people, place, times, None if flags is None else flags.astype(np.int64), numbers)
+    return Rows(people, place, times, None if flags is None else flags.astype(np.int64), numbers, in_order=True)
 
 
 def columns_of(said: Sequence[tuple[str, str, int]], body: bytes) -> Iterator[tuple[str, Column]]:

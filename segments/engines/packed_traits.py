@@ -30,7 +30,10 @@ MOST_OTHERS = 200
 def values_of(key: str) -> Statement:
     """The values that the trait has among some of the people, as JSON's text; NULL where they have none."""
     query = Query()
-    some = f"SELECT traits -> {query.bind(key, 'text')} AS value {query.rows_of('profile')} LIMIT {SAMPLED}"
+    # In an order that an index has: else all people of the workspace are looked up, for the sake of the first pages
+    # (among a million 700 ms, on a busy machine).
+    rows = f"{query.rows_of('profile')} ORDER BY id LIMIT {SAMPLED}"
+    some = f"SELECT traits -> {query.bind(key, 'text')} AS value {rows}"
     return query.made(
         f"SELECT value::text FROM ({some}) AS sample GROUP BY value ORDER BY count(*) DESC LIMIT {MOST_VALUES + 1}"
     )

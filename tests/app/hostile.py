@@ -53,7 +53,7 @@ DOCUMENTS: dict[str, Hostile] = {
         "{ workspace { " + "... on Workspace { " * 90 + "id" + " }" * 90 + " } }", TOO_COMPLEX
     ),
     "fields that overlap 150 times": Hostile(
-        "{ " + " ".join(f"workspace {{ name c{n}: id }}" for n in range(150)) + " }"
+        "{ " + " ".join(f"workspace {{ name c{n}: id }}" for n in range(150)) + " }", TOO_COMPLEX
     ),
     "60 operations": Hostile(" ".join(f"query Q{n} {{ workspace {{ id }} }}" for n in range(60)), TOO_COMPLEX),
     "operations that share a chain of fragments": Hostile(
@@ -63,15 +63,21 @@ DOCUMENTS: dict[str, Hostile] = {
         TOO_COMPLEX,
     ),
     "an undefined fragment": Hostile("{ workspace { ...Nope } }"),
-    "a list 2000 deep": Hostile("{ banners(placements: " + "[" * 2000 + "]" * 2000 + ") { maxAgeSeconds } }"),
-    "a selection 3000 deep": Hostile("{ a " * 3000 + "}" * 3000),
+    "a list 2000 deep": Hostile(
+        "{ banners(placements: " + "[" * 2000 + "]" * 2000 + ") { maxAgeSeconds } }", TOO_COMPLEX
+    ),
+    "a selection 3000 deep": Hostile("{ a " * 3000 + "}" * 3000, TOO_COMPLEX),
     "an input 100 deep": Hostile(
         "mutation { segmentCreate(input: "
         + "{definition: {not: " * 100
         + "1"
         + "}}" * 100
-        + ") { userErrors { code } } }"
+        + ") { userErrors { code } } }",
+        TOO_COMPLEX,
     ),
+    "a list 200 deep": Hostile("{ banners(placements: " + "[" * 200 + "]" * 200 + ") { maxAgeSeconds } }"),
+    "comments": Hostile("{ workspace { id } } " + "#\n" * MOST_TOKENS, TOO_COMPLEX),
+    "texts without end": Hostile("{ workspace { id } } " + '"""\\"""' * 2_000, TOO_COMPLEX),
     "introspection": Hostile("{ __schema { types { name } } }"),
     "introspection of a type": Hostile('{ __type(name: "Query") { fields { name } } }'),
     "introspection 10 deep": Hostile(

@@ -43,10 +43,10 @@ INSERT INTO banner_event (workspace_id, viewer, event_key, token_month, kind, ca
   content_version, occurred_at)
   SELECT $1, v.viewer, uuidv7(), '2026-01-01Z', 'DISMISS', c.id, '00000000-0000-0000-0000-0000000000b1', v.version,
     '2026-01-02Z'
-  FROM campaign c CROSS JOIN (VALUES ('{Viewer.known(0).id}'::uuid, 41), ('{VISITOR.id}'::uuid, 42),
-    ('{Viewer("eada", None).id}'::uuid, 43)) v (viewer, version) WHERE c.workspace_id = $1;
+  FROM campaign c CROSS JOIN (VALUES ('{Viewer.known(0).id.hex()}'::uuid, 41), ('{VISITOR.id.hex()}'::uuid, 42),
+    ('{Viewer("eada", None).id.hex()}'::uuid, 43)) v (viewer, version) WHERE c.workspace_id = $1;
 INSERT INTO banner_tally (workspace_id, subject_id, viewer, impressions, last_day, on_last_day, days)
-  VALUES ($1, '00000000-0000-0000-0000-0000000000b1', '{VISITOR.id}', 4712, '2026-01-02', 1, 1);
+  VALUES ($1, '00000000-0000-0000-0000-0000000000b1', '{VISITOR.id.hex()}', 4712, '2026-01-02', 1, 1);
 INSERT INTO banner_stop (workspace_id, subject_id, profile_id, reason)
   VALUES ($1, '00000000-0000-0000-0000-0000000000b1', $2, 'DISMISSED');
 """
@@ -82,7 +82,7 @@ async def fetched(console: Caller, profile_id: str) -> dict[str, Any]:
 
 async def written_of(console: Caller, profile_id: int, statements: str) -> None:
     """Run statements that know the workspace as $1 and the person as $2."""
-    statements = statements.replace(str(Viewer.known(0).id), str(Viewer.known(profile_id).id))
+    statements = statements.replace(Viewer.known(0).id.hex(), Viewer.known(profile_id).id.hex())
     async with transaction(console.workspace_id) as connection:
         for statement in statements.split(";\n"):
             if statement.strip():

@@ -5,7 +5,7 @@ import json
 import logging
 import re
 import sys
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -17,12 +17,10 @@ import httpx2
 import orjson
 import pytest
 from graphql import (
-    DocumentNode,
     FieldNode,
     GraphQLError,
     GraphQLInputObjectType,
     GraphQLScalarType,
-    GraphQLSchema,
     NameNode,
     OperationDefinitionNode,
     SelectionSetNode,
@@ -36,7 +34,6 @@ from graphql import (
 
 from app import limits, reading
 from app.problems import CLIENT_KEYS
-from app.rates import RateLimited
 from app.schema import build_schema
 from app.settings import load_settings
 from profiles import workspaces
@@ -110,69 +107,6 @@ def test_the_most_that_a_document_may_ask_for_is_read_in_pieces() -> None:
         assert len(made) == 3, name
         assert max(made) < MOST_CALLS_AT_ONCE, name
         assert sum(made) < MOST_CALLS, name
-
-
-async def test_documents_are_read_one_after_the_other_and_callers_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    """T-17: who sends many at once waits for their own, and whoever has nothing to be read goes on between phases."""
-    happened: list[str] = []
-
-    def phases(schema: GraphQLSchema, text: str, introspection: bool) -> Generator[None, None, reading.Prepared]:
-        happened.append(f"{text} begins")
-        yield
-        happened.append(f"{text} ends")
-        return DocumentNode(definitions=()), []
-
-    monkeypatch.setattr(reading, "phases", phases)
-    reader, schema = reading.Reader(reading.Documents()), build_schema(introspection=False)._schema
-
-    def check(who: str) -> None:
-        if who == "one" and "one's 3 ends" in happened:
-            raise RateLimited(7)
-
-    def send(who: str, n: int) -> asyncio.Task[reading.Prepared]:
-        return asyncio.create_task(reader.read(schema, f"{who}'s {n}", False, who=who, check=check))
-
-    sent = [send("one", n) for n in (1, 2, 3)] + [send("another", n) for n in (1, 1)]
-    late = [send("one", n) for n in (4, 5, 1)]
-
-    async def other_work() -> None:
-        while "another's 1 ends" not in happened:
-            happened.append("other work")
-            await asyncio.sleep(0)
-
-    await asyncio.gather(*sent, other_work())
-    documents = [
-        f"{text} {what}" for text in ("one's 1", "another's 1", "one's 2", "one's 3") for what in ("begins", "ends")
-    ]
-    assert [what for what in happened if what != "other work"] == documents
-    assert happened[happened.index("one's 1 begins") + 1 : happened.index("one's 1 ends")] == ["other work"]
-    # Who has nothing left by then has nothing more read, however long it has waited.
-    ended = [type(one) for one in await asyncio.gather(*late, return_exceptions=True)]
-    assert ended == [RateLimited, RateLimited, tuple]
-    late.clear()
-    # Whoever gave up waiting has not taken a turn along.
-    given_up = send("another", 6)
-    given_up.cancel()
-    await asyncio.gather(given_up, return_exceptions=True)
-    await send("another", 7)
-    assert [what for what in happened if what != "other work"][-2:] == ["another's 7 begins", "another's 7 ends"]
-    assert not reader.turns
-
-
-def test_what_is_kept_of_documents_is_bounded_by_their_text() -> None:
-    """T-17: memory is steady, whoever sends however many that are all allowed."""
-    schema, kept = build_schema(introspection=False)._schema, reading.Documents()
-
-    def keep(text: str) -> None:
-        kept.keep(schema, text, False, reading.prepare(schema, text, False))
-
-    for n in range(60):
-        keep("{ workspace { id } } #" + f"{n:09}" * 500)
-    assert kept.characters == sum(len(text) for _, text, _ in kept.kept) <= reading.CACHED_CHARACTERS
-    assert 30 < len(kept.kept) < 60
-    for n in range(2 * reading.CACHED_DOCUMENTS):
-        keep("{ workspace { id } } #" + f"{n}")
-    assert len(kept.kept) == reading.CACHED_DOCUMENTS
 
 
 @pytest.mark.parametrize("path", sorted(OPERATIONS.glob("*/*.graphql")), ids=lambda path: path.stem)

@@ -138,6 +138,11 @@ async def test_who_was_in_at_an_instant_is_told_afterwards(console: Caller) -> N
     assert await at(before) == []
     assert await at(between) == ["ada", "bob"]
     assert await at(None) == await at(await database_now()) == ["bob", "cyd"]
+    tomorrow = await database_now() + timedelta(days=1)
+    everyone = (await console.data("Segments", type="EVERYONE"))["edges"][0]["node"]["id"]
+    for segment in (one, everyone):
+        error = await console.error("SegmentMembers", id=segment, asOf=tomorrow.isoformat())
+        assert error["code"] == "AS_OF_AHEAD"
 
 
 async def test_everyone_lists_all_who_live_anonymous_visitors_included(console: Caller) -> None:

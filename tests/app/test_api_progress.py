@@ -188,7 +188,7 @@ async def test_messages_in_doubt_are_resolved_as_sent_and_it_is_kept_by_whom(con
     assert kept["resolvedBy"].startswith("of a test (msk_")
     assert await console.refusal("InDoubtResolve", input={"campaignId": one, "as": "RETRY"}) == (
         "NOT_IN_DOUBT",
-        ["input", "id"],
+        ["input", "campaignId"],
     )
 
 

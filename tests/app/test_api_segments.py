@@ -3,12 +3,9 @@
 from typing import Any
 from uuid import UUID
 
-import pytest
-
 from app.settings import load_settings
 from profiles import keys
 from profiles.models import KeyKind
-from segments import listing
 from tests.app.caller import Caller
 from tests.app.conftest import client_of
 from tests.workers.worker import Worker
@@ -481,21 +478,3 @@ async def test_how_large_conditions_may_be_is_a_setting(environ: dict[str, str],
                 "SegmentCreate", input={"name": "x", "type": "DYNAMIC", "definition": definition}
             )
             assert (code, (field or [])[2:]) == refused
-
-
-async def test_a_page_of_segments_costs_the_same_queries_as_one(
-    console: Caller, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[int] = []
-    sizes = listing.sizes
-
-    async def counted(workspace_id: UUID, segment_ids: Any) -> Any:
-        asked.append(len(segment_ids))
-        return await sizes(workspace_id, segment_ids)
-
-    monkeypatch.setattr(listing, "sizes", counted)
-    for number in range(4):
-        await make(console, name=str(number))
-    asked.clear()
-    await console.data("Segments")
-    assert asked == [5]

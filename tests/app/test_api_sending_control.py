@@ -67,6 +67,40 @@ async def test_a_campaign_of_which_too_much_is_refused_pauses_with_the_numbers_a
     assert len(channel.received) == 150
 
 
+class OneWaits(Refusing):
+    """Answers at once, but for one person, who waits until `go` is set."""
+
+    async def send(self, message: EmailMessage) -> Outcome:
+        if message.recipient == "p000@example.com":
+            return await super().send(message)
+        self.received.append(message)
+        return self.judge(message)
+
+
+async def test_what_was_refused_before_a_resume_does_not_pause_it_again_however_late_a_worker_is(
+    console: Caller,
+) -> None:
+    """It waits for its last answer while somebody has looked at what another worker paused for, and resumed."""
+    await crowd(console, 120)
+    one = await make(console)
+    await console.data("CampaignSend", input={"id": one})
+    channel = OneWaits(10)
+    channel.go.clear()
+    turn: dict[str, Any] = {"now": datetime.now(UTC), "until": monotonic() + 60}
+    late = asyncio.create_task(
+        sending.deliver(console.workspace_id, key_of(one), carrier=carrier(channel, concurrency=128), **turn)
+    )
+    await channel.until_received(1)
+    await console.data("CampaignPause", input={"id": one})
+    await console.data("CampaignResume", input={"id": one})
+    channel.go.set()
+    await late
+    assert (await console.data("Campaign", id=one))["statusReason"] is None
+    await work(console, one, channel)
+    campaign = await console.data("Campaign", id=one)
+    assert (campaign["status"], campaign["progress"]["failed"], len(channel.received)) == ("SENT", 10, 120)
+
+
 async def test_a_campaign_without_a_threshold_goes_on_whatever_is_refused(console: Caller) -> None:
     await crowd(console, 120)
     one = await make(console, errorThreshold=None)

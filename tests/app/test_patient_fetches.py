@@ -14,7 +14,6 @@ from jwt import PyJWK
 from app import fetches, front
 from app.auth import KnownKeys
 from app.boards import Boards, Kept
-from app.fetches import Fetches
 from app.jwks import BadToken, Issuer
 from app.plans import plan_of
 from campaigns.banner_stops import READ
@@ -195,23 +194,6 @@ async def test_a_reading_is_few_questions_at_one_instant(
     with pytest.raises(ReadOnlySQLTransactionError):
         async with transaction(workspace, at_one_instant=True) as connection:
             await connection.execute("UPDATE placement SET name = 'x'")
-
-
-async def test_what_is_kept_is_bounded_in_bytes(
-    console: Caller, app_caller: Caller, clock: Moved, settings: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Anybody may be many visitors, and ask for much."""
-    await show(console, "Sale")
-    monkeypatch.setattr(fetches, "MOST_BYTES", 10_000)
-    async with process(settings, clock) as (app, client):
-        kept: Fetches = app.front.fetches  # type: ignore[attr-defined]
-        for _ in range(20):
-            token = (await get(app_caller, http=client)).json()["viewerToken"]
-            for placements in (["home-top"], ["home-top"] * 3, ["home-top"]):
-                await get(app_caller.with_headers(x_muster_viewer=token), *placements, http=client)
-            sizes = [fetches.size_of(key, one) for key, one in kept.sessions.kept.items()]
-            assert kept.size == sum(sizes) <= 10_000
-        assert 1 < len(kept.sessions.kept) < 20
 
 
 async def test_nobody_without_a_key_has_a_document_read(

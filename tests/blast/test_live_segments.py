@@ -19,23 +19,13 @@ from segments import everyone, membership
 from tests.app.caller import Caller
 from tests.blast.running import child_of, children_of, until
 
-pytestmark = pytest.mark.xdist_group("live segments")  # one process starts what they share
+pytestmark = pytest.mark.xdist_group("live stack")  # one process starts what they share
 
 # What a beat does last, with everything done and nothing committed.
 AT_THE_END_OF_A_BEAT = """
 SELECT count(*) FROM pg_stat_activity
 WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%INSERT INTO pulse %'
 """
-
-
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Everything as `muster up` starts it."""
-    environ = {
-        name: value for name, value in os.environ.items() if not name.startswith(("MUSTER_", "DATABASE_", "REDIS_"))
-    }
-    with Stack(tmp_path_factory.mktemp("stack"), environ=environ, durable=False) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import asyncio
 import os
 import re
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -20,12 +20,12 @@ from app.stack import Stack
 from campaigns.machines import QUICK
 from segments import everyone
 from tests.app.caller import Caller
+from tests.blast.conftest import CONCURRENCY
 from tests.blast.running import child_of, until
 
-pytestmark = pytest.mark.xdist_group("whole path")  # one process starts what they share
+pytestmark = pytest.mark.xdist_group("live stack")  # one process starts what they share
 
 PEOPLE = 1_500
-CONCURRENCY = 16
 SENDER = {
     "fromName": "Muster",
     "fromAddress": "news@muster.example",
@@ -36,20 +36,6 @@ HTML = """<p>Hello {{ profile.external_id }}</p>
 
 LINKS = '<a href="https://shop.example/sale?a=1&amp;b=2">Sale</a> <a href="https://blog.example/">Blog</a>'
 BROWSER = "Mozilla/5.0 (X11; Linux x86_64; rv:144.0) Gecko/20100101 Firefox/144.0"
-
-
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Everything as `muster up` starts it, with short leases so that a death is noticed soon."""
-    environ = {
-        **{
-            name: value for name, value in os.environ.items() if not name.startswith(("MUSTER_", "DATABASE_", "REDIS_"))
-        },
-        "MUSTER_LEASE_S": "5",
-        "MUSTER_SEND_CONCURRENCY": str(CONCURRENCY),
-    }
-    with Stack(tmp_path_factory.mktemp("stack"), environ=environ, durable=False) as running:
-        yield running
 
 
 @pytest.fixture

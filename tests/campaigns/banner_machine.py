@@ -247,7 +247,7 @@ class BannerMachine(RuleBasedStateMachine):
                 campaign=shown.banner.campaign_id.bytes,
                 placement=self.stage.places[place].bytes,
                 content_version=shown.banner.content_version,
-                viewer=viewer.id.bytes,
+                viewer=viewer.id,
                 profile_id=viewer.profile_id,
                 window_start=seen.window * WINDOW_S,
                 kind=shown.kind,

@@ -238,7 +238,7 @@ def test_what_an_app_may_choose_from_is_what_the_server_would_choose_from() -> N
 
 def test_viewers_of_impressions_are_told_apart() -> None:
     named = Viewer("eada", None)
-    assert [one.id for one in (ADA, STRANGER)] == [UUID(int=1), UUID(int=0)]
+    assert [one.id for one in (ADA, STRANGER)] == [UUID(int=1).bytes, UUID(int=0).bytes]
     assert len({one.id for one in (ADA, STRANGER, named, Viewer("eben", None), Viewer.stranger())}) == 5
 
 
@@ -259,7 +259,7 @@ def test_an_impression_token_says_what_was_shown_and_is_always_the_same() -> Non
     assert TOKENS.read(WORKSPACE, token) == SHOWN
     assert token == TOKENS.make(WORKSPACE, SHOWN)
     assert len(token) == 100
-    nobody = SHOWN._replace(profile_id=None, viewer=STRANGER.id.bytes, kind=ImpressionKind.HIDDEN)
+    nobody = SHOWN._replace(profile_id=None, viewer=STRANGER.id, kind=ImpressionKind.HIDDEN)
     assert TOKENS.read(WORKSPACE, TOKENS.make(WORKSPACE, nobody)) == nobody
 
 

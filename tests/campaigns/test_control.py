@@ -12,6 +12,9 @@ from campaigns.errors import CampaignError, IllegalMove
 from campaigns.listing import get
 from campaigns.models import Campaign, CampaignStatus, MissedPolicy
 from campaigns.placements import PlacementInput
+from segments import lifecycle as segment_lifecycle
+from segments.lifecycle import SegmentInput
+from segments.models import SegmentType
 from tests.campaigns.factories import ReadHere, make_campaign
 
 S = CampaignStatus
@@ -86,12 +89,14 @@ async def test_a_campaign_that_expired_before_its_start_has_failed(workspace: UU
 
 
 async def test_what_stands_in_the_way_of_a_due_start_is_written_on_the_campaign(workspace: UUID, now: datetime) -> None:
-    campaign = await make_campaign(workspace, now=now)
+    segment = await segment_lifecycle.create(workspace, SegmentInput(name="VIPs", type=SegmentType.STATIC), now=now)
+    await segment_lifecycle.activate(workspace, segment.id, now=now)
+    campaign = await make_campaign(workspace, now=now, segment_ids=(segment.id,))
     await control.schedule(workspace, campaign.id, at=now + HOUR, now=now)
-    await drafts.update(workspace, campaign.id, CampaignChanges(sender_id=None), proofs=ReadHere(), now=now)
+    await segment_lifecycle.pause(workspace, segment.id, now=now)
     found = await control.act_on_time(workspace, campaign.id, now=now + HOUR)
     assert found is not None
-    assert (found.status, found.status_reason) == (S.FAILED, "SENDER_MISSING")
+    assert (found.status, found.status_reason) == (S.FAILED, "SEGMENT_NOT_ACTIVE")
 
 
 async def test_schedules_that_make_no_sense_are_refused_by_field(workspace: UUID, now: datetime) -> None:

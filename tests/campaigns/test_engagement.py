@@ -234,7 +234,7 @@ async def test_whoever_opens_enters_and_leaves_when_the_window_has_passed(worksp
     await make_event(workspace, run, ada, "open", at=now)
     async with transaction(workspace) as connection:
         # What the delivery engine does beside the row.
-        await write_touched(connection, workspace_id=workspace, profile_ids=[ada], now=now)
+        await write_touched(connection, workspace_id=workspace, profile_ids=[ada])
     await beat(workspace, now=now + timedelta(seconds=1))
     assert await factories.members_of(segment) == {ada}
     await beat(workspace, now=now + timedelta(minutes=4))

@@ -5,11 +5,14 @@ from time import monotonic
 from uuid import UUID, uuid4
 
 import asyncpg
+import pytest
 
-from campaigns import claims, intents, ledger, planning, sending
+from campaigns import claims, intents, ledger, planning, runs, sending
+from campaigns.carrier import EmailRun
 from campaigns.intents import Intent
 from campaigns.ledger import Result
-from campaigns.models import DeliveryState
+from campaigns.models import Campaign, DeliveryState, Dispatch
+from channels.base import Outcome, OutcomeKind
 from db.transactions import Connection, transaction
 from profiles.addresses import AddressHasher
 from tests.campaigns.factories import ScriptedChannel, carrier, make_campaign, make_people
@@ -32,6 +35,28 @@ async def changed(connection: Connection, *, since: tuple[int, int] = (0, 0)) ->
     """By this connection since then; PostgreSQL counts on over transactions for up to a second."""
     rows, within_page = await connection.fetchrow(CHANGED)
     return rows - since[0], within_page - since[1]
+
+
+async def test_content_is_compiled_once_a_process_however_many_turns_it_is_sent_in(
+    workspace: UUID, now: datetime, hasher: AddressHasher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled_email, compiled = runs.compiled_email, list[UUID]()
+
+    def noted(campaign: Campaign, dispatch: Dispatch) -> EmailRun:
+        compiled.append(dispatch.id)
+        return compiled_email(campaign, dispatch)
+
+    monkeypatch.setattr(runs, "compiled_email", noted)
+    await make_people(workspace, NAMES, hasher=hasher, now=now)
+    campaign = await make_campaign(workspace, now=now)
+    await sending.start(workspace, campaign.id, now=now)
+    channel = ScriptedChannel(lambda message: Outcome(OutcomeKind.DEFERRED, "TRY_LATER", "RCPT", "451 later"))
+    worker = carrier(channel)
+    for _ in range(2):
+        await sending.deliver(workspace, campaign.id, carrier=worker, now=now, until=monotonic() + 60)
+        async with transaction(workspace) as connection:
+            await connection.execute("UPDATE delivery SET not_before = now()")
+    assert (len(channel.received), len(compiled)) == (2 * len(NAMES), 1)
 
 
 async def test_an_ordinary_message_changes_its_row_twice_and_no_index(

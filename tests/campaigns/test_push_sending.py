@@ -202,6 +202,22 @@ async def test_a_device_whose_owner_is_merged_between_the_taking_and_the_making_
     assert provider.tokens == ["token-ann"]
 
 
+async def test_a_device_whose_owner_is_merged_between_the_freeze_and_the_ledger_gets_its_message_once(
+    workspace: UUID, now: datetime, hasher: AddressHasher
+) -> None:
+    """With somebody who came after the freeze, and with somebody of the audience."""
+    people = await make_people(workspace, ["ann", "ben", "cleo"], hasher=hasher, now=now)
+    await make_devices(workspace, ["ann", "ben", "cleo"], now=now)
+    await set_credential(workspace, now=now)
+    campaign, provider = await make_push_campaign(workspace, now=now), ScriptedProvider()
+    await sending.start(workspace, campaign.id, now=now)
+    people |= await make_people(workspace, ["dan"], hasher=hasher, now=now)
+    await merging.merge(workspace, winner_id=people["dan"], loser_id=people["ann"], now=now)
+    await merging.merge(workspace, winner_id=people["cleo"], loser_id=people["ben"], now=now)
+    await deliver(workspace, campaign.id, push_carrier(provider, hasher), now=now)
+    assert sorted(provider.tokens) == ["token-ann", "token-ben", "token-cleo"]
+
+
 async def test_a_device_that_moves_at_the_last_moment_is_seen_by_the_intent(
     workspace: UUID, now: datetime, hasher: AddressHasher
 ) -> None:

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from campaigns import claims, control, drafts, erasing, intents, planning, sending, tallies
+from campaigns import claims, control, counts, drafts, erasing, intents, planning, sending, tallies
 from campaigns.drafts import CampaignChanges
 from campaigns.errors import CampaignError, TargetError
 from campaigns.intents import Intended, Intent
@@ -17,8 +17,8 @@ from campaigns.listing import get
 from campaigns.models import CampaignStatus, DeliveryState
 from campaigns.senders import SenderInput, create
 from db.transactions import apart, transaction
-from profiles import brands, merging, profiles
-from profiles.addresses import AddressHasher
+from profiles import brands, consent, merging, profiles
+from profiles.addresses import AddressHasher, Channel
 from profiles.patches import ProfileInput
 from segments import lifecycle as segment_lifecycle
 from segments.lifecycle import SegmentInput
@@ -75,6 +75,32 @@ async def test_who_is_merged_after_the_freeze_gets_it_as_the_profile_they_are_no
     assert channel.recipients == ["ada@example.com", "new@example.com"]
     assert b"Hello new" in channel.received[1].data
     assert await states(workspace, campaign.id) == {people["ada"]: SENT, people["bob"]: SENT}
+
+
+async def test_who_is_merged_between_the_freeze_and_the_ledger_gets_it_once(
+    workspace: UUID, now: datetime, hasher: AddressHasher
+) -> None:
+    """R1: by then they are a tombstone. One winner came after the freeze, one is in the audience, one has said no."""
+    people = await make_people(workspace, ["ada", "bob", "cyd", "dan"], hasher=hasher, now=now)
+    campaign = await make_campaign(workspace, now=now)
+    await sending.start(workspace, campaign.id, now=now)
+    people |= await make_people(workspace, ["eve", "fox"], hasher=hasher, now=now)
+    await consent.unsubscribe(
+        workspace, profile_id=people["fox"], channel=Channel.EMAIL, topic="marketing", source="test", now=now
+    )
+    for loser, winner in (("bob", "eve"), ("cyd", "ada"), ("dan", "fox")):
+        await merge(workspace, people[loser], people[winner], now=now)
+    channel = ScriptedChannel()
+    await deliver_all(workspace, campaign.id, channel, now)
+    assert channel.recipients == ["ada@example.com", "eve@example.com"]
+    assert await states(workspace, campaign.id) == {
+        people["ada"]: SENT,
+        people["bob"]: SENT,
+        people["cyd"]: DUPLICATE,
+        people["dan"]: (DeliveryState.SKIPPED, "UNSUBSCRIBED"),
+    }
+    found = (await counts.of_campaigns(workspace, [campaign.id]))[campaign.id]
+    assert (found.audience, found.no_address, found.sent, found.skipped) == (4, 0, 2, 2)
 
 
 @pytest.mark.parametrize(("loser", "winner"), [("bob", "cyd"), ("cyd", "bob")])
@@ -375,8 +401,8 @@ async def test_who_waits_for_a_count_of_somebody_else_keeps_nobody_waiting(
             while not await somebody_waits(workspace):
                 pass
         assert await connection.fetchval(TRY_TO_COUNT, one)
-    tallies = {id: dict(tally.states) for id, (tally, _) in (await page).items()}
-    assert tallies == {key: {DeliveryState.PENDING: 1} for key in (one, other)}
+    states_of = {id: dict(tally.states) for id, (tally, _) in (await page).items()}
+    assert states_of == {key: {DeliveryState.PENDING: 1} for key in (one, other)}
 
 
 CHUNKS_WAITED_FOR = """

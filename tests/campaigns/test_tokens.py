@@ -1,5 +1,7 @@
 """Signed tokens: what was signed comes back, anything else is None."""
 
+import hmac
+from base64 import urlsafe_b64encode
 from uuid import UUID, uuid4
 
 import pytest
@@ -17,6 +19,14 @@ from campaigns.tokens import (
 
 SIGNER = Signer(b"a key of at least thirty-two bytes")
 CLAIM = UnsubscribeClaim(UUID(int=1), 2_147_483_647, UUID(int=2**128 - 1))
+
+
+@pytest.mark.parametrize("length", [1, 32, 64, 65, 200])
+def test_a_token_is_signed_by_hmac_sha_256(length: int) -> None:
+    """Also with a key longer than a block (RFC 2104 2, 3)."""
+    key = bytes(range(length))
+    mac = hmac.digest(key, b"purpose\0payload", "sha256")[:16]
+    assert Signer(key).sign("purpose", b"payload") == urlsafe_b64encode(b"payload" + mac).rstrip(b"=").decode()
 
 
 def token_of(claim: UnsubscribeClaim, signer: Signer = SIGNER) -> str:

@@ -1,12 +1,14 @@
 """What is forgotten by itself."""
 
 from datetime import datetime, timedelta
+from io import BytesIO
 from uuid import UUID
 
 import pytest
 
 from db.transactions import transaction
-from profiles import events, retention
+from profiles import events, imports, retention
+from profiles.addresses import AddressHasher
 from profiles.events import EventInput, TrackReport
 from profiles.retention import Forgotten
 from tests.profiles import people
@@ -103,3 +105,20 @@ async def test_the_audit_log_is_kept_for_a_time_and_remembered_requests_for_a_da
     assert await people.rows(workspace, REQUESTS) == [("kept",)]
     assert len(await people.rows(other_workspace, ENTRIES)) == 9
     assert await forget(workspace, now) == Forgotten(0, 0)
+
+
+async def test_word_of_an_import_of_hours_is_as_old_as_what_it_tells_of(
+    workspace: UUID, now: datetime, hasher: AddressHasher
+) -> None:
+    """And not as old as the import, whose now is that of its beginning: whoever goes by the word of a day would miss
+    what came last."""
+    began = now - OLD_CHANGES - SECOND
+    for plan in ("free", "premium"):
+        rows = BytesIO(f"id,plan\nann,{plan}\n".encode())
+        mapping = {"id": "external_id", "plan": "traits.plan"}
+        await imports.import_profiles(workspace, rows, mapping, hasher=hasher, now=began)
+    did = BytesIO(f"id,at\nann,{began.isoformat()}\n".encode())
+    mapping = {"id": "external_id", "at": "occurred_at"}
+    await imports.import_events(workspace, did, mapping, now=began, name="seen")
+    assert (await forget(workspace, now)).profile_changes == 0
+    assert await people.touched(workspace) == [(await people.find(workspace, "ann")).id] * 3

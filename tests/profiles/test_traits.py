@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 from profiles.addresses import AddressHasher
 from profiles.errors import ProfileError
 from profiles.profiles import ProfileInput
-from profiles.traits import TraitChanges, Traits, clean_properties, clean_traits, merged, same_json
+from profiles.traits import (
+    MOST_BYTES,
+    TraitChanges,
+    Traits,
+    clean_properties,
+    clean_traits,
+    merged,
+    properties_texts,
+    same_json,
+)
 from tests.profiles import people
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
@@ -109,6 +118,19 @@ def test_properties_are_any_json_within_bounds() -> None:
         with pytest.raises(ProfileError) as refusal:
             clean_properties(value)
         assert (refusal.value.code, refusal.value.field) == expected
+
+
+def test_properties_of_a_batch_are_each_in_its_place() -> None:
+    """Whether all are flat or not, and those that have none too."""
+    flat: list[object] = [{}, {"a": 1}, {}, {}, {"b": "ü", "c": None}, {}]
+    texts = ["{}", '{"a":1}', "{}", "{}", '{"b":"ü","c":null}', "{}"]
+    assert properties_texts(flat) == texts
+    assert properties_texts([*flat, {"d": {}}]) == [*texts, '{"d":{}}']
+    assert properties_texts([]) == []
+    refused: list[object] = [[], "", 0, None, {"a": "x" * MOST_BYTES}, {"": 1}]
+    for value in refused:
+        with pytest.raises(ProfileError):
+            properties_texts([*flat, value])
 
 
 def test_values_that_python_takes_for_equal_are_told_apart() -> None:

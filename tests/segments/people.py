@@ -112,7 +112,7 @@ async def change_people(workspace_id: UUID, people: Mapping[int, Person], *, now
         await connection.execute(NO_DATES, workspace_id, list(people))
         await connection.executemany(CHANGE, [(id, dict(one.traits)) for id, one in people.items()])
         await add_events(connection, workspace_id, list(people), list(people.values()))
-        await write_touched(connection, workspace_id=workspace_id, profile_ids=people.keys(), now=now)
+        await write_touched(connection, workspace_id=workspace_id, profile_ids=people.keys())
 
 
 async def make_months(*people: Person) -> None:

@@ -1,5 +1,6 @@
 """Any condition and anybody, from a small vocabulary so that the two meet."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -83,6 +84,11 @@ def some(values: st.SearchStrategy[Any], most: int) -> st.SearchStrategy[tuple[A
     return st.lists(values, min_size=1, max_size=most).map(tuple)
 
 
+def perhaps(values: Sequence[str]) -> st.SearchStrategy[str | None]:
+    """One of them, and as often None, in one draw: an example costs as much as it has draws."""
+    return st.sampled_from([*[None] * len(values), *values])
+
+
 # --- conditions ---------------------------------------------------------------------------------------------------
 
 keys = st.sampled_from(KEYS)
@@ -144,7 +150,7 @@ events = st.builds(
     last=st.none() | st.none() | times,
 )
 sessions = st.builds(Sessions, counts, st.none() | times)
-buckets = st.tuples(st.integers(0, 10_000), st.integers(0, 10_000)).filter(lambda ends: ends[0] < ends[1])
+buckets = st.tuples(st.integers(0, 10_000), st.integers(0, 10_000)).map(sorted).filter(lambda ends: ends[0] < ends[1])
 rows = st.one_of(
     st.builds(lambda key, pair: Trait(key, *pair), keys, of_traits),
     st.builds(lambda key, pair: Trait(key, *pair), keys, of_traits),
@@ -189,7 +195,7 @@ moments = st.one_of(
     st.integers(-60, 60 * 24 * 20).map(lambda minutes: NOW - timedelta(minutes=minutes)),
 )
 members = st.dictionaries(keys, st.sampled_from(VALUES), max_size=3)
-words = st.none() | st.sampled_from(WORDS)
+words = perhaps(WORDS)
 happenings = st.builds(
     Happened,
     st.sampled_from(NAMES),
@@ -198,7 +204,7 @@ happenings = st.builds(
     page_path=words,
     device_type=words,
     country=words,
-    session_id=st.none() | st.sampled_from(("s1", "s2", "")),
+    session_id=perhaps(("s1", "s2", "")),
     received_at=st.none() | moments,
 )
 people = st.builds(

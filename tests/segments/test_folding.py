@@ -108,8 +108,21 @@ def test_columns_are_folded_to_whom_the_oracle_finds(events: list[tuple[int, Hap
     for part in split:
         merged = folding.merged(reading.shares, merged, folding.fold(reading, columns(reading, part), NOW))
     expected = [meant(leaf, events) for leaf in leaves]
-    for tallies in (whole, merged):
+    for tallies in (whole, merged, in_order(reading, columns(reading, events))):
         assert [set(one) for one in folding.who_meets(reading.shares, tallies, NOW)] == expected
+
+
+def in_order(reading: Reading, columns: Sequence[bytes | None]) -> list[Tally]:
+    """Tallies of the same events in the order of their times, as packs have them."""
+    if columns[0] is None:
+        return []
+    rows = folding.unpacked(reading, columns, NOW)
+    if rows.times is None:
+        return folding.tallies_of(rows, reading.shares, NOW)
+    order = np.argsort(rows.times, kind="stable")
+    numbers = {key: replace(one, units=one.units[order], known=one.known[order]) for key, one in rows.numbers.items()}
+    rows = replace(rows, place=rows.place[order], times=rows.times[order], numbers=numbers, in_order=True)
+    return folding.tallies_of(rows, reading.shares, NOW)
 
 
 def test_each_leaf_takes_the_rows_with_its_flag() -> None:

@@ -100,7 +100,7 @@ async def test_packs_find_whom_the_oracle_finds_when_people_have_changed_and_tim
     named = [replace(person, external_id="who came") for person in more]
     came = dict(zip(await make_people(tenant, *named), named, strict=True))
     async with transaction(tenant) as connection:
-        await write_touched(connection, workspace_id=tenant, profile_ids=came.keys(), now=now)
+        await write_touched(connection, workspace_id=tenant, profile_ids=came.keys())
     known |= came
     meant = [{id for id, person in known.items() if oracle.meets(one, id, person, now)} for one in conditions]
     assert await ask(engine, tenant, conditions, now=now) == meant

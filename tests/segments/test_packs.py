@@ -15,7 +15,7 @@ from profiles.identities import write_touched
 from profiles.profiles import ProfileInput
 from segments import packs, pulse, tree
 from segments.conditions import parse
-from segments.engines import packed, packed_events, packed_traits
+from segments.engines import packed, packed_events, packed_traits, parts
 from segments.engines.packed import PackedEngine
 from segments.engines.postgres import PostgresEngine
 from segments.nodes import EngineLeaf
@@ -25,6 +25,9 @@ from tests.segments.factories import evaluate, make_dynamic, members_of
 from tests.segments.people import Happened, Person, make_people
 
 PACKS = "SELECT kind, name, id FROM pack WHERE workspace_id = $1 ORDER BY kind, name"
+PARTS = """
+SELECT name, place FROM pack_part JOIN pack ON pack.id = pack_id WHERE pack_part.workspace_id = $1 ORDER BY name, place
+"""
 SET_PLAN = "UPDATE profile SET traits = $3 WHERE workspace_id = $1 AND id = $2"
 PREMIUM = trait("plan", "EQUALS", "premium")
 NO_PLAN = trait("plan", "MISSING")
@@ -98,7 +101,7 @@ async def test_what_was_not_over_when_a_pack_was_made_has_changed_since(
     await settled(workspace, now=now)
     async with transaction(workspace) as connection:
         await connection.execute(SET_PLAN, workspace, b, {"plan": "premium"})
-        await write_touched(connection, workspace_id=workspace, profile_ids=[b], now=now)
+        await write_touched(connection, workspace_id=workspace, profile_ids=[b])
         assert await found(engine, workspace, PREMIUM, now=now) == [{a}]
     made = await kept(workspace)
     assert len(made) == 1
@@ -224,6 +227,21 @@ async def test_what_would_be_a_huge_pack_is_read_every_time(
         assert met == [{a}, {a, b}, {a, b}, set()]
     kinds = {kind for kind, *_ in await kept(workspace)}
     assert kinds == ({"EVENT"} if module is packed_traits else {"TRAIT"})
+
+
+async def test_nothing_is_kept_of_times_without_events(
+    monkeypatch: pytest.MonkeyPatch, engine: PackedEngine, workspace: UUID, now: datetime
+) -> None:
+    """Of the 32 parts of two years; and whoever is the first to do something is found."""
+    monkeypatch.setattr(parts, "LONGEST", 45 * DAY)
+    a, b = await on_plans(workspace, None, None, now=now)
+    await track(workspace, "purchase", "p0", at=now - 100 * DAY, now=now)
+    asked = (event(), event(name="refund"))
+    for _ in range(2):
+        assert await found(engine, workspace, *asked, now=now) == [{a}, set()]
+        assert [(name, place) for name, place in await rows(workspace, PARTS)] == [("purchase", 0)]
+    await track(workspace, "refund", "p1", at=now - 300 * DAY, now=now)
+    assert await found(engine, workspace, *asked, now=now) == [{a}, {b}]
 
 
 async def test_a_trait_keeps_those_of_rare_values_out_of_its_pack(
