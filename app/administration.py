@@ -82,11 +82,13 @@ async def workspace_named(name: str) -> UUID:
 
 async def checked_hasher(settings: Settings) -> "AddressHasher":
     """What hashes addresses here. Raises MusterError when it is not the key of before: what it writes would be lost."""
-    from app.resources import check_address_key
+    from app.installation import check_address_key
+    from db.transactions import across_workspaces
     from profiles.addresses import AddressHasher
 
     hasher = AddressHasher(settings.address_key.get_secret_value().encode())
-    await check_address_key(hasher)
+    async with across_workspaces() as connection:
+        await check_address_key(connection, hasher)
     return hasher
 
 

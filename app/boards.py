@@ -151,7 +151,8 @@ class Boards:
             due = [kept for one, kept in self.kept.items() if one in noticed or kept.is_due(began_at)]
             await asyncio.gather(*map(refresh, due))
             for one in [one for one, kept in self.kept.items() if began_at - kept.asked_at > FORGOTTEN_AFTER_S]:
-                del self.kept[one]
+                # Nobody keeps it true any more: nothing that was answered from it is answered again.
+                self.kept.pop(one).began_at = -float("inf")
             with suppress(TimeoutError):
                 async with asyncio.timeout(EVERY_S - (monotonic() - began_at)):
                     await self.bell.wait()

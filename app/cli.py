@@ -91,6 +91,7 @@ def api() -> None:
     import uvicorn
 
     from app.ending import Server
+    from app.installation import check_database
     from app.main import create_app
     from app.sockets import LARGEST_MESSAGE
 
@@ -134,6 +135,7 @@ def worker(
 ) -> None:
     """Run a worker, and start it again when it ends, until SIGTERM; messages under way are finished first."""
     settings = start_up(Settings)
+    from app.installation import check_database
     from app.probe import missing_of_worker
     from app.supervisor import Supervisor
 
@@ -155,12 +157,6 @@ async def count_workers(settings: Settings) -> int:
     async with administration.open_database_of(settings), across_workspaces() as connection:
         alive: int = await connection.fetchval(ALIVE, ALIVE_WITHIN)
     return alive
-
-
-async def check_database(settings: Settings) -> None:
-    """Say at once what would stop the process: no database, or another address key than before."""
-    async with administration.open_database_of(settings):
-        await administration.checked_hasher(settings)
 
 
 @app.command()

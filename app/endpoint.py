@@ -78,6 +78,7 @@ class Endpoint(GraphQL[Context, None]):
             idempotency_key=request.headers.get("idempotency-key"),
         )
         context.caller = await services.authenticator.caller(request.headers, now=context.now)
+        request.state.who = who_of(context.caller, address_of(request.scope))
         # GraphiQL asks for the schema before anybody has typed a key; every field asks for a right of its own.
         if context.caller is None and not services.settings.graphiql:
             raise unauthenticated()
@@ -87,6 +88,7 @@ class Endpoint(GraphQL[Context, None]):
         """A subscription as server-sent events."""
         services: Services = request.app.state.services
         caller = await streams.proven(services, request.headers)
+        request.state.who = who_of(caller, address_of(request.scope))
         asked = await self.parse_http_body(self.request_adapter_class(request))
         assert isinstance(self.schema, Schema)
         return streams.events(self.schema, services, caller, request.headers, asked)
@@ -106,9 +108,9 @@ class Endpoint(GraphQL[Context, None]):
             raise HTTPException(415, "Send JSON, with the header Content-Type: application/json.")
         body, asked = as_bytes(await request.get_body()), request._request  # type: ignore[attr-defined]
         services: Services = asked.app.state.services
-        # By what they say they are: who it is was proven already.
-        who = asked.headers.get("authorization", "") or address_of(asked.scope)
-        return await services.reader.read_body(body, lambda body: read_operation(body, self.operations), who=who)
+        return await services.reader.read_body(
+            body, lambda body: read_operation(body, self.operations), who=asked.state.who
+        )
 
     async def execute_single(
         self,
@@ -145,7 +147,7 @@ class Endpoint(GraphQL[Context, None]):
 
     async def take_cost(self, request: Request, context: Context, asked: GraphQLRequestData) -> None:
         """Read the document and take what it costs; raises RateLimited, before anything is read where that is known."""
-        rates, who = context.services.rates, who_of(context.caller, address_of(request.scope))
+        rates, who = context.services.rates, request.state.who
         rates.check(who)
         try:
             context.read = await context.services.reader.read(

@@ -25,6 +25,8 @@ TOKEN_REMEMBERED = timedelta(minutes=1)
 MOST_PROOFS = MOST_QUESTIONS = 1_024
 LONGEST_QUESTION = 8_192
 """Bytes of a query string or body that is kept."""
+LONGEST_AUTHORIZATION = 256
+"""The same of an Authorization header: that of a key has 60, and whoever likes puts blanks into it."""
 
 AUTHORIZATION, CLIENT_TOKEN, VIEWER = b"authorization", b"x-muster-client-token", b"x-muster-viewer"
 LANGUAGE = b"accept-language"
@@ -122,11 +124,14 @@ class Fetches:
         if caller.key_id is None:
             # A token is one person's: nobody else is helped by what it proved, and so many would push out the keys.
             return Proof(authorization, caller, token_until(caller, bearer, now))
+        # One that expires in between opens nothing more, for those either to whom nothing was answered yet.
+        until = min(now + REMEMBERED, caller.expires_at or FOREVER)
         if before is not None and before.caller == caller:
-            before.until = now + REMEMBERED
+            before.until = until
             return before
-        proof = Proof(authorization, caller, now + REMEMBERED)
-        self.proofs.keep(authorization, proof)
+        proof = Proof(authorization, caller, until)
+        if authorization is not None and len(authorization) <= LONGEST_AUTHORIZATION:
+            self.proofs.keep(authorization, proof)
         return proof
 
     def reply(self, key: Key, question: Question, caller: Caller, proof: Proof, served: Served) -> Reply:
@@ -138,7 +143,7 @@ class Fetches:
             parts=parts,
             etag=etag_of(parts, served.viewer.key) if question.plan.is_tagged else b"",
             fresh_until=served.good_until - LONGEST_AGE,
-            good_until=min(served.good_until, proven_until, caller.expires_at or FOREVER),
+            good_until=min(served.good_until, proven_until),
             proof=proof,
             kept=served.kept,
             made_at=served.kept.number,

@@ -129,7 +129,11 @@ class GetBanners:
         reply = self.fetches.replies.find(key, now=now)
         if reply is None:
             try:
-                question = self.fetches.questions.find(key[0]) or self.read_query(key[0])
+                question = self.fetches.questions.find(key[0])
+                if question is None:
+                    # Nobody has a question kept who may not ask it.
+                    await self.fetches.prove(key, now=now)
+                    question = self.read_query(key[0])
                 reply, is_new = await self.fetches.answer(key, question, now=now)
             except MusterError as refusal:
                 response = refused(refusal)
@@ -207,7 +211,8 @@ class PostBanners:
         now = self.fetches.services.clock()
         if is_json(given(b"content-type", b"")):
             asked = await begun(messages, receive)
-            if asked is not None:
+            # That is how what a GET asks begins, and no JSON: their answers are no answer to this.
+            if asked is not None and not asked.startswith(b"?"):
                 key = (asked, authorization, given(CLIENT_TOKEN), given(VIEWER), given(LANGUAGE))
                 reply = self.fetches.replies.find(key, now=now) or await self.reply(key, now=now)
         if reply is None:

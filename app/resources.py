@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from uuid import UUID, uuid4
 
+from app.installation import check_address_key
 from app.proofs import Proofreaders
 from app.pushing import Providers, PushHosts
 from app.settings import Settings
@@ -24,9 +25,7 @@ from campaigns.tokens import Signer, unsubscribe_token
 from channels.base import Channel as PushChannel
 from channels.base import PushMessage
 from channels.smtp import SmtpChannel, SmtpSettings
-from db.errors import MusterError
-from db.transactions import close_database, open_database
-from profiles import workspaces
+from db.transactions import across_workspaces, close_database, open_database
 from profiles.addresses import AddressHasher, Channel
 from segments.engines.postgres import PostgresEngine
 from segments.nodes import Engagement, SavedSql
@@ -34,10 +33,6 @@ from segments.saved_queries import SavedSqlSource
 from segments.sources import LeafSource, Sources
 
 logger = logging.getLogger(__name__)
-
-
-class WrongAddressKey(MusterError):
-    """The installation was started with another address key before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +63,8 @@ async def open_resources(settings: Settings) -> AsyncIterator[Resources]:
         )
         stack.push_async_callback(close_database)
         hasher = AddressHasher(settings.address_key.get_secret_value().encode())
-        await check_address_key(hasher)
+        async with across_workspaces() as connection:
+            await check_address_key(connection, hasher)
         wakeups = Wakeups(settings.redis_url)
         stack.push_async_callback(wakeups.close)
         signer = Signer(settings.token_key.get_secret_value().encode())
@@ -146,13 +142,3 @@ def segment_sources(*, packed: bool = False) -> Sources:
     from segments.engines.packed import PackedEngine
 
     return Sources(PackedEngine(PostgresEngine()), others)
-
-
-async def check_address_key(hasher: AddressHasher) -> None:
-    """Refuse to run with another address key than before: the whole suppression list would match nobody."""
-    if not await workspaces.check_address_key(hasher.fingerprint()):
-        raise WrongAddressKey(
-            "WRONG_ADDRESS_KEY",
-            "MUSTER_ADDRESS_KEY is not the key this database was first started with. Suppressed addresses are kept"
-            " under that key and would be mailed again; put the old key back.",
-        )

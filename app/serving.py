@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from app.auth import Caller, own_profile
@@ -12,6 +12,7 @@ from app.problems import ApiError
 from app.viewers import Sight, see
 from campaigns import banners, locales
 from campaigns.banner_content import BannerFace, filled, locale_of, localized
+from campaigns.banner_stops import day_of
 from campaigns.banner_tokens import Impression, ImpressionKind, ImpressionTokens
 from campaigns.banners import LONGEST_AGE, MOST_PLACEMENTS, BannerDecision, Candidate, PlacementDecision, Viewer
 from campaigns.board import Banner, Place
@@ -119,6 +120,11 @@ async def serve(
         away=kept.away,
         now=now,
     )
+    decision = banners.decide(kept.board, sight.viewer, asked.placements, now=now)
+    if asked.offline:
+        # An app may choose from banners too that were not looked at for this, and some come back the next day.
+        next_day = day_of(now) + timedelta(days=1)
+        decision = decision._replace(good_until=min(decision.good_until, next_day))
     return Served(
         workspace_id=caller.workspace_id,
         viewer=sight.viewer,
@@ -126,7 +132,7 @@ async def serve(
         claims=caller.claims,
         sight=sight,
         kept=kept,
-        decision=banners.decide(kept.board, sight.viewer, asked.placements, now=now),
+        decision=decision,
         now=now,
         tokens=services.impression_tokens,
     )

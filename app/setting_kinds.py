@@ -94,11 +94,11 @@ def parts_of(value: Any) -> Any:
 
 def named_roles(value: Any) -> Any:
     """Roles by the names of groups; a group's name may hold anything but commas, also `=`."""
+    if not isinstance(value, str):
+        return value  # the default, of every process that has no people
     # Not above: it takes tables with it, and no process starts faster for that.
     from profiles.keys import Role
 
-    if not isinstance(value, str):
-        return value
     roles: dict[str, str] = {}
     for part in parts_of(value):
         group, _, role = part.rpartition("=")

@@ -31,7 +31,7 @@ from app.setting_kinds import (
     Seconds,
     SmtpUrl,
 )
-from segments.conditions import WIDEST, Limits
+from segments.limits import WIDEST, Limits
 
 MAKE_A_KEY = 'Make one with: python3 -c "import secrets; print(secrets.token_urlsafe(48))"'
 

@@ -81,10 +81,20 @@ async def segments_targeted(
 
 
 async def save_targets(
-    connection: Connection, *, workspace_id: UUID, campaign_id: UUID, brand_id: UUID | None, wanted: Targets
+    connection: Connection,
+    *,
+    workspace_id: UUID,
+    campaign_id: UUID,
+    brand_id: UUID | None,
+    wanted: Targets,
+    copied: bool = False,
 ) -> None:
     """Replace the targets of a campaign of `brand_id`, or of all brands; raises TargetError naming the first segment
-    that is not there, given twice, or of another brand."""
+    that is not there, given twice, or of another brand.
+
+    `copied`: from another campaign, where nobody could mend a segment that came to another brand since; a start does
+    refuse it.
+    """
     both = (*wanted.included, *wanted.excluded)
     known = {one.id: one for one in await Segment.filter(workspace_id=workspace_id, id__in=list(both))}
     for field, ids in (("segment_ids", wanted.included), ("excluded_segment_ids", wanted.excluded)):
@@ -95,7 +105,8 @@ async def save_targets(
             if both.count(one) > 1:
                 message = "This segment is named twice; a segment is either included or excluded, once."
                 raise TargetError("DUPLICATE", message, field=(field, str(place)))
-            require_brand(known[one], brand_id, field=(field, str(place)))
+            if not copied:
+                require_brand(known[one], brand_id, field=(field, str(place)))
     await connection.execute(CLEAR_TARGETS, workspace_id, campaign_id)
     flags = [False] * len(wanted.included) + [True] * len(wanted.excluded)
     await connection.execute(ADD_TARGETS, workspace_id, campaign_id, list(both), flags)

@@ -149,8 +149,10 @@ async def create(workspace_id: UUID, wanted: CampaignInput, *, proofs: Proofs, n
     return await insert(workspace_id, wanted, proved, now=now)
 
 
-async def insert(workspace_id: UUID, wanted: CampaignInput, kept: dict[str, Any], *, now: datetime) -> Campaign:
-    """`create` with a content that was proved."""
+async def insert(
+    workspace_id: UUID, wanted: CampaignInput, kept: dict[str, Any], *, now: datetime, copied: bool = False
+) -> Campaign:
+    """`create` with a content that was proved; `copied` as in `audience.save_targets`."""
     async with transaction(workspace_id) as connection:
         await check(connection, workspace_id, wanted, kept, now=now)
         campaign_id: UUID = await connection.fetchval(
@@ -180,6 +182,7 @@ async def insert(workspace_id: UUID, wanted: CampaignInput, kept: dict[str, Any]
             campaign_id=campaign_id,
             brand_id=wanted.brand_id,
             wanted=Targets(wanted.segment_ids, wanted.excluded_segment_ids),
+            copied=copied,
         )
         return await Campaign.get(workspace_id=workspace_id, id=campaign_id)
 
@@ -271,7 +274,7 @@ async def duplicate(workspace_id: UUID, campaign_id: UUID, *, now: datetime) -> 
         if wanted.expires_at and wanted.expires_at <= now:
             wanted = replace(wanted, expires_at=None)
     copy = replace(wanted, name=f"Copy of {wanted.name}"[:LONGEST_NAME])
-    return await insert(workspace_id, copy, campaign.content, now=now)
+    return await insert(workspace_id, copy, campaign.content, now=now, copied=True)
 
 
 async def delete(workspace_id: UUID, campaign_id: UUID) -> None:

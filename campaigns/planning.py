@@ -1,7 +1,6 @@
 """Writes the ledger of a dispatch out of its frozen audience, chunk by chunk (R1), or only counts what it would be."""
 
 from collections.abc import Mapping
-from datetime import timedelta
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -19,23 +18,27 @@ CHUNK = 16_384
 and a backend whose worker was killed soon comes to its end."""
 AHEAD = 8
 """Chunks that may be written at the same time."""
-CLOCKS = timedelta(hours=1)
-"""By so much less may the clock of a process that merges people differ from the database's."""
 
 # Everyone of $2 who has an address, with the reason why they get nothing, if there is one. $3: the topic, $4: consent
-# matters. Whoever was merged since $5, and so after the freeze, stands for who they are now, under the id that was
-# frozen: that one may not be of the audience. In the order of ids, so that neighbours in the ledger are neighbours in
-# its pages. OFFSET 0: the reason is worked out once, and not kept in between.
+# matters. Whoever was merged since the freeze stands for who they are now, under the id that was frozen: that one may
+# not be of the audience. All are read once, by their ids: a join that finds the merged among them begins with everybody
+# of the workspace where the planner knows nothing of the table (9 s for 16,384 of 48,000 people beside 12,000 who were
+# merged; 0.5 s so, measured 2026-11-23). In the order of ids, so that neighbours in the ledger are neighbours in its
+# pages. OFFSET 0: the reason is worked out once, and not kept in between.
 GATED = (
     """
-WITH person AS MATERIALIZED (
-  SELECT p.id AS profile_id, p.id, p.email_hash FROM profile p
-  WHERE p.workspace_id = $1 AND p.id = ANY($2::int[]) AND p.email_hash IS NOT NULL
-    AND p.merged_into IS NULL AND p.erased_at IS NULL
+WITH frozen AS MATERIALIZED (
+  SELECT p.id, p.merged_into, p.erased_at, p.email_hash FROM profile p
+  WHERE p.workspace_id = $1 AND p.id = ANY($2::int[])),
+person AS MATERIALIZED (
+  SELECT id AS profile_id, id, email_hash FROM frozen
+  WHERE merged_into IS NULL AND erased_at IS NULL AND email_hash IS NOT NULL
   UNION ALL
-  SELECT lost.id, p.id, p.email_hash FROM profile lost JOIN profile p ON p.workspace_id = $1 AND p.id = lost.merged_into
-  WHERE lost.workspace_id = $1 AND lost.id = ANY($2::int[]) AND lost.merged_into IS NOT NULL AND lost.updated_at >= $5
-    AND p.email_hash IS NOT NULL AND p.merged_into IS NULL AND p.erased_at IS NULL
+  SELECT frozen.id, winner.id, winner.email_hash FROM frozen CROSS JOIN LATERAL (
+    SELECT p.id, p.email_hash FROM profile p
+    WHERE p.workspace_id = $1 AND p.id = frozen.merged_into AND p.merged_into IS NULL AND p.erased_at IS NULL
+      AND p.email_hash IS NOT NULL LIMIT 1) AS winner
+  WHERE frozen.merged_into IS NOT NULL
   ORDER BY 1)"""
     + gated(
         hashes="(SELECT array_agg(email_hash) FROM person)",
@@ -57,7 +60,7 @@ PLAN = (
     GATED
     + """
 INSERT INTO delivery (workspace_id, dispatch_id, profile_id, state, reason, address_hash)
-SELECT $1, $6, profile_id, CASE WHEN reason IS NULL THEN 'pending' ELSE 'skipped' END, reason, email_hash FROM gated
+SELECT $1, $5, profile_id, CASE WHEN reason IS NULL THEN 'pending' ELSE 'skipped' END, reason, email_hash FROM gated
 """
 )
 # The lowest profile id of a mailbox gets the mail. Once for the whole ledger, and by the addresses that it was written
@@ -80,8 +83,7 @@ SET LOCAL enable_sort = off
 COUNT_GATED = (
     GATED
     + """,
-placed AS (SELECT reason, row_number() OVER (PARTITION BY email_hash ORDER BY profile_id) AS place
-  FROM gated)
+placed AS (SELECT reason, row_number() OVER (PARTITION BY email_hash ORDER BY profile_id) AS place FROM gated)
 SELECT CASE WHEN reason IS NULL AND place > 1 THEN 'DUPLICATE_ADDRESS' ELSE reason END AS reason, count(*) AS people
 FROM placed GROUP BY 1
 """
@@ -90,7 +92,7 @@ FROM placed GROUP BY 1
 # The lock keeps the dispatch from being finished, and nobody else from writing another chunk. That it is not finished
 # is looked at again when this had to wait; the campaign's state is not.
 PLAN_STATE = """
-SELECT d.audience, d.created_at, d.planned_through, d.planned_at, d.kind, c.topic, c.class, c.status, c.channel
+SELECT d.audience, d.planned_through, d.planned_at, d.kind, c.topic, c.class, c.status, c.channel
 FROM dispatch d JOIN campaign c ON c.workspace_id = d.workspace_id AND c.id = d.campaign_id
 WHERE d.workspace_id = $1 AND d.id = $2 AND d.finished_at IS NULL FOR KEY SHARE OF d
 """
@@ -166,7 +168,6 @@ async def plan(
     if not profile_ids:
         return 0
     consent_matters = state["class"] == "MARKETING" and state["kind"] == "SEND"
-    merged_since = state["created_at"] - CLOCKS
     if state["channel"] == CampaignChannel.PUSH:
         return await push_planning.plan(
             connection,
@@ -175,10 +176,9 @@ async def plan(
             profile_ids=list(profile_ids),
             topic=state["topic"],
             consent_matters=consent_matters,
-            merged_since=merged_since,
         )
     written: str = await connection.execute(
-        PLAN, workspace_id, list(profile_ids), state["topic"], consent_matters, merged_since, dispatch_id
+        PLAN, workspace_id, list(profile_ids), state["topic"], consent_matters, dispatch_id
     )
     return int(written.removeprefix(WRITTEN))
 
@@ -187,5 +187,5 @@ async def count_gated(
     connection: Connection, *, workspace_id: UUID, audience: BitMap, topic: str, consent_matters: bool
 ) -> dict[str | None, int]:
     """How many of `audience` a send now would skip, by reason; under None those it would reach. Writes nothing."""
-    rows = await connection.fetch(COUNT_GATED, workspace_id, list(audience), topic, consent_matters, None)
+    rows = await connection.fetch(COUNT_GATED, workspace_id, list(audience), topic, consent_matters)
     return {row["reason"]: row["people"] for row in rows}

@@ -1,7 +1,6 @@
 """Writes the ledger of a push dispatch: a row for each device of each person; and only counts what it would be."""
 
 from collections.abc import Sequence
-from datetime import datetime
 from uuid import UUID
 
 from pyroaring import BitMap
@@ -11,18 +10,21 @@ from campaigns.gates import push_gated, push_gates
 from db.transactions import Connection
 
 # Everyone of $2 with each device that can be reached (device 0: there is none), and the reason why nothing is sent, if
-# there is one. $3: the topic, $4: consent matters, $5 as in planning.py: devices go along with a merge. In the order of
-# ids, so that neighbours in the ledger are neighbours in its pages. The devices of one person are one look-up, whatever
-# the planner knows of the table.
+# there is one. $3: the topic, $4: consent matters. Whoever was merged since the freeze is as in planning.py: devices go
+# along with a merge. In the order of ids, so that neighbours in the ledger are neighbours in its pages. The devices of
+# one person are one look-up, whatever the planner knows of the table.
 GATED = (
     """
-WITH person AS MATERIALIZED (
-  SELECT p.id AS profile_id, p.id FROM profile p
-  WHERE p.workspace_id = $1 AND p.id = ANY($2::int[]) AND p.merged_into IS NULL AND p.erased_at IS NULL
+WITH frozen AS MATERIALIZED (
+  SELECT p.id, p.merged_into, p.erased_at FROM profile p WHERE p.workspace_id = $1 AND p.id = ANY($2::int[])),
+person AS MATERIALIZED (
+  SELECT id AS profile_id, id FROM frozen WHERE merged_into IS NULL AND erased_at IS NULL
   UNION ALL
-  SELECT lost.id, p.id FROM profile lost JOIN profile p ON p.workspace_id = $1 AND p.id = lost.merged_into
-  WHERE lost.workspace_id = $1 AND lost.id = ANY($2::int[]) AND lost.merged_into IS NOT NULL AND lost.updated_at >= $5
-    AND p.merged_into IS NULL AND p.erased_at IS NULL
+  SELECT frozen.id, winner.id FROM frozen CROSS JOIN LATERAL (
+    SELECT p.id FROM profile p
+    WHERE p.workspace_id = $1 AND p.id = frozen.merged_into AND p.merged_into IS NULL AND p.erased_at IS NULL
+    LIMIT 1) AS winner
+  WHERE frozen.merged_into IS NOT NULL
   ORDER BY 1),
 reached AS MATERIALIZED (
   SELECT person.profile_id, person.id, coalesce(v.id, 0) AS device_id
@@ -45,7 +47,7 @@ PLAN = (
     + """,
 written AS (
   INSERT INTO delivery (workspace_id, dispatch_id, profile_id, device_id, state, reason)
-  SELECT $1, $6, profile_id, device_id, CASE WHEN reason IS NULL THEN 'pending' ELSE 'skipped' END, reason FROM gated)
+  SELECT $1, $5, profile_id, device_id, CASE WHEN reason IS NULL THEN 'pending' ELSE 'skipped' END, reason FROM gated)
 SELECT count(DISTINCT profile_id) FROM gated
 """
 )
@@ -82,13 +84,10 @@ async def plan(
     profile_ids: Sequence[int],
     topic: str,
     consent_matters: bool,
-    merged_since: datetime,
 ) -> int:
     """Write the rows of these people: one for each device, for those without one that is skipped. Answers how many
     people there were: who was erased meanwhile has none."""
-    people: int = await connection.fetchval(
-        PLAN, workspace_id, profile_ids, topic, consent_matters, merged_since, dispatch_id
-    )
+    people: int = await connection.fetchval(PLAN, workspace_id, profile_ids, topic, consent_matters, dispatch_id)
     return people
 
 
@@ -96,7 +95,7 @@ async def count_gated(
     connection: Connection, *, workspace_id: UUID, audience: BitMap, topic: str, consent_matters: bool
 ) -> dict[str | None, int]:
     """How many devices a send now would skip, by reason; under None those it would reach, under NO_DEVICE people."""
-    rows = await connection.fetch(COUNT_GATED, workspace_id, list(audience), topic, consent_matters, None)
+    rows = await connection.fetch(COUNT_GATED, workspace_id, list(audience), topic, consent_matters)
     return {row["reason"]: row["messages"] for row in rows}
 
 

@@ -6,7 +6,7 @@ from time import monotonic
 from typing import TypeVar
 
 Answer = TypeVar("Answer")
-EVERY_S = 0.05
+EVERY_S = 0.1
 
 
 class WaitedInVain(Exception):
@@ -14,7 +14,7 @@ class WaitedInVain(Exception):
 
 
 async def until(what: str, ask: Callable[[], Awaitable[Answer | None]], *, within_s: float = 180.0) -> Answer:
-    """Ask twenty times a second until the answer is true, and give it.
+    """Ask ten times a second until the answer is true, and give it.
 
     Raises WaitedInVain: the limit is a guard, no measure.
     """

@@ -88,7 +88,7 @@ class AddressHasher:
     """Turns addresses into keyed hashes, so that a suppression outlives the erasure of the address itself.
 
     The key belongs to the installation: with another one no stored hash would ever match again, which is why
-    start-up compares `fingerprint` (profiles/workspaces.py, check_address_key).
+    start-up compares `fingerprint` (app/installation.py).
     """
 
     def __init__(self, key: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Tenants, and the one key that belongs to the whole installation."""
+"""Tenants."""
 
 from dataclasses import dataclass
 from uuid import UUID
@@ -13,7 +13,6 @@ CREATE = "SELECT create_workspace($1, $2, $3)"
 FIND_NAMED = "SELECT workspace_named($1)"
 LIST_IDS = "SELECT workspace_id FROM workspace_ids()"
 LARGEST_LIMIT = 2**31 - 1
-INSTALLATION_KEY = "SELECT installation_key($1)"
 
 
 async def create(connection: Connection, name: str, *, time_zone: str, consent_default: ConsentDefault) -> UUID | None:
@@ -93,14 +92,3 @@ async def update(workspace_id: UUID, changes: WorkspaceChanges) -> Workspace:
             workspace.approval_above = above
         await workspace.save(update_fields=["track_opens", "track_clicks", "approval_above"])
     return workspace
-
-
-async def check_address_key(fingerprint: bytes) -> bool:
-    """Whether this installation was started with the key of `fingerprint`; the first one ever given is kept.
-
-    False must stop the start: with another key the suppression list would match nobody, and everybody who ever said
-    no would be mailed again.
-    """
-    async with across_workspaces() as connection:
-        kept: bytes = await connection.fetchval(INSTALLATION_KEY, fingerprint)
-    return kept == fingerprint

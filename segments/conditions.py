@@ -16,25 +16,14 @@ from dataclasses import dataclass, field
 from segments.canonical import to_json
 from segments.json_values import Path, list_of, object_of, refusal
 from segments.leaf_readers import LEAF_READERS
+from segments.limits import WIDEST, Limits
 from segments.nodes import All, AnyOf, Condition, MatchMode, Not
 from segments.summary import summary
 
-__all__ = ["WIDEST", "Limits", "parse", "parse_simple", "read", "summary", "to_json"]
+__all__ = ["parse", "parse_simple", "read", "summary", "to_json"]
 
 MOST_SIMPLE = 10
 KINDS = f"Use one of all, any, not, {', '.join(LEAF_READERS)}."
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How large a definition may be: levels from the root to the deepest leaf, and leaves."""
-
-    depth: int = 8
-    leaves: int = 100
-
-
-WIDEST = Limits(depth=20, leaves=1000)
-"""What settings may allow at most."""
 
 
 def parse(json: object, *, field: Path = (), limits: Limits | None = None) -> Condition:

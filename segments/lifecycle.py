@@ -16,8 +16,8 @@ from pyroaring import BitMap
 from db.transactions import Connection, transaction
 from db.unset import UNSET
 from segments import evaluation, everyone, following, membership, ranks, references, schedule
-from segments.conditions import WIDEST, Limits
 from segments.errors import IllegalMove, SegmentError, SegmentNotFound
+from segments.limits import WIDEST, Limits
 from segments.models import EvaluationCause, Segment, SegmentStatus, SegmentType
 from segments.references import CampaignsAmong
 from segments.wanted import (

@@ -33,9 +33,10 @@ CROSS JOIN LATERAL (
   WHERE workspace_id = $1 AND segment_id = s.segment_id AND profile_id = p.id AND exited_at IS NULL LIMIT 1) AS m
 JOIN segment g ON g.workspace_id = $1 AND g.id = s.segment_id ORDER BY p.id, g.id
 """
-# Intervals are by this clock, and callers' may be ahead of it.
+# Beats and evaluations date intervals by this clock; whose "now" is ahead of it by less than a minute means now.
 KIND = """
-SELECT type, ranking, $3::timestamptz > clock_timestamp() AS ahead FROM segment WHERE workspace_id = $1 AND id = $2
+SELECT type, ranking, $3::timestamptz > clock_timestamp() + interval '1 minute' AS ahead
+FROM segment WHERE workspace_id = $1 AND id = $2
 """
 PAGE = """
 SELECT m.profile_id, m.entered_at, r.order_value FROM (

@@ -8,8 +8,8 @@ import orjson
 from db.unset import UNSET, Unset
 from profiles.text import check_storable, clean_text, clean_time_zone
 from segments import conditions, ranking, schedule
-from segments.conditions import Limits
 from segments.errors import SegmentError, clean
+from segments.limits import Limits
 from segments.models import BuilderMode, Cadence, Segment, SegmentType
 from segments.nodes import Condition, Json, MatchMode, SavedSql, leaves
 

@@ -15,6 +15,9 @@ from segments import conditions, references
 from segments.json_values import Path
 from segments.nodes import Condition, SavedSql
 
+LONGEST_KEPT = 4_096
+"""Bytes of a definition whose condition is kept: a body may bring one of 2 MB, and a thousand are kept."""
+
 
 def to_condition(
     info: Info,
@@ -56,7 +59,8 @@ async def names_of(info: Info, condition: Condition) -> dict[UUID, str]:
 def stored(definition: object) -> Condition:
     """The condition of a definition as it is kept. Lists of segments are looked at again and again, and to read one
     costs more than all else that is told of a segment."""
-    return read(orjson.dumps(definition))
+    text = orjson.dumps(definition)
+    return read(text) if len(text) <= LONGEST_KEPT else conditions.read(definition)
 
 
 @lru_cache(maxsize=1_024)

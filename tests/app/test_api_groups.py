@@ -100,7 +100,8 @@ async def test_whom_to_spare_must_be_known_before_anybody_is_mailed(console: Cal
 
 
 async def test_a_segment_of_a_brand_is_for_its_campaigns_only(console: Caller) -> None:
-    """S1-02: no target for another brand's, nor for one of all brands, also when it came to its brand later."""
+    """S1-02: no target for another brand's, nor for one of all brands, also when it came to its brand later. What was
+    sent to it before can be copied all the same."""
     brands = [(await console.data("BrandCreate", input={"name": name}))["brand"]["id"] for name in ("Shoes", "Hats")]
     wanted = {"name": "Feet", "type": "STATIC", "brandId": brands[0]}
     feet = (await console.data("SegmentCreate", input=wanted))["segment"]["id"]
@@ -112,9 +113,12 @@ async def test_a_segment_of_a_brand_is_for_its_campaigns_only(console: Caller) -
     await console.data("CampaignUpdate", input={"id": one, "brandId": brands[0], "segmentIds": [feet]})
     await console.data("SegmentActivate", input={"id": feet})
     await console.data("SegmentUpdate", input={"id": feet, "brandId": brands[1]})
-    for operation, when in (("CampaignSend", {}), ("CampaignSchedule", {"at": instant(hours=1)})):
-        refused = ("OTHER_BRAND", ["input", "segmentIds", "0"])
-        assert await console.refusal(operation, input={"id": one} | when) == refused
+    copy = (await console.data("CampaignDuplicate", input={"id": one}))["campaign"]["id"]
+    assert [segment["id"] for segment in (await console.data("Campaign", id=copy))["segments"]] == [feet]
+    for id in (one, copy):
+        for operation, when in (("CampaignSend", {}), ("CampaignSchedule", {"at": instant(hours=1)})):
+            refused = ("OTHER_BRAND", ["input", "segmentIds", "0"])
+            assert await console.refusal(operation, input={"id": id} | when) == refused
 
 
 async def test_a_move_that_is_not_open_says_which_are(console: Caller) -> None:

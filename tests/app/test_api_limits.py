@@ -230,6 +230,33 @@ def test_the_clients_own_keys_are_json_wherever_an_input_has_them() -> None:
                 assert isinstance(get_named_type(kind.fields[name].type), GraphQLScalarType), (kind.name, name)
 
 
+async def test_a_caller_has_one_turn_at_large_bodies_however_their_key_is_written(
+    console: Caller, app_caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """T-17: the turns of who it is; of an app, whose key everybody has, those of one address."""
+    turns, turn_of = list[str](), reading.Reader.turn_of
+
+    def noted(self: reading.Reader, who: str) -> Any:
+        turns.append(who)
+        return turn_of(self, who)
+
+    monkeypatch.setattr(reading.Reader, "turn_of", noted)
+    body = orjson.dumps({"query": "{ __typename }", "variables": {"a": "a" * reading.LARGE_BODY}})
+
+    async def turns_of(caller: Caller, *written: str) -> set[str]:
+        turns.clear()
+        for one in written:
+            headers = {"Authorization": f"{one}{caller.key}", "Content-Type": "application/json"}
+            assert (await caller.http.post("/graphql", content=body, headers=headers)).status_code == 200
+        assert len(turns) >= len(written)
+        return set(turns)
+
+    (one,) = await turns_of(console, "Bearer ", "bearer ", "BEARER   ")
+    (app,) = await turns_of(app_caller, "Bearer ", "bearer ")
+    assert one != app
+    assert app.endswith(" 127.0.0.1")
+
+
 async def test_a_body_that_comes_in_pieces_and_stops_is_no_work_for_others(console: Caller) -> None:
     """T-17: one that is not there yet holds up nobody: the request of somebody else is answered meanwhile."""
     go_on = asyncio.Event()

@@ -138,6 +138,7 @@ async def test_who_was_in_at_an_instant_is_told_afterwards(console: Caller) -> N
     assert await at(before) == []
     assert await at(between) == ["ada", "bob"]
     assert await at(None) == await at(await database_now()) == ["bob", "cyd"]
+    assert await at(await database_now() + timedelta(seconds=30)) == ["bob", "cyd"]  # of a clock that is fast
     tomorrow = await database_now() + timedelta(days=1)
     everyone = (await console.data("Segments", type="EVERYONE"))["edges"][0]["node"]["id"]
     for segment in (one, everyone):

@@ -329,7 +329,7 @@ async def test_what_is_kept_of_a_caller_ends_with_what_proves_it(
     await until(ada, ["Sale"])
     clock.ahead += timedelta(days=2)
     assert (await get(ada)).status_code == 401
-    response = await ada.http.get("/v1/banners", params={"placement": "x", "offline": "yes"}, headers=ada.all_headers())
+    response = await app_caller.http.get("/v1/banners?placement=x&offline=yes", headers=app_caller.all_headers())
     assert response.status_code == 400
     assert response.headers["access-control-allow-origin"] == "*"
 

@@ -10,11 +10,13 @@ from graphql import DocumentNode, GraphQLError, GraphQLSchema, parse, specified_
 from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
 
 from app import reading
+from app.api import definitions
 from app.limits import MOST_TOKENS
 from app.parsing import has_more_tokens, parsed
 from app.rates import RateLimited
 from app.schema import build_schema
 from app.validating import validated
+from segments import conditions
 from tests.app.caller import OPERATIONS
 from tests.app.hostile import DOCUMENTS, valid
 
@@ -191,3 +193,13 @@ def test_what_is_kept_of_documents_is_bounded_by_their_text() -> None:
     for n in range(2 * reading.CACHED_DOCUMENTS):
         keep("{ workspace { id } } #" + f"{n}")
     assert len(kept.kept) == reading.CACHED_DOCUMENTS
+
+
+def test_conditions_are_kept_only_of_short_definitions() -> None:
+    """T-17: memory is steady, however large a tenant's definitions are."""
+    short = {"trait": {"key": "plan", "operator": "EQUALS", "value": "premium"}}
+    long = {"any": [{"trait": {"key": "plan", "operator": "EQUALS", "value": f"{n:0900}"}} for n in range(9)]}
+    assert definitions.stored(short) is definitions.stored(dict(short))
+    kept = definitions.read.cache_info().currsize
+    assert definitions.stored(long) == conditions.read(long)
+    assert definitions.read.cache_info().currsize == kept

@@ -25,7 +25,7 @@ from profiles.events import MOST_AHEAD, MOST_EVENTS, OLDEST
 from profiles.profiles import MOST_IDS, MOST_INPUTS
 from profiles.retention import EVENT_KEYS_KEPT
 from profiles.traits import MOST_BYTES, MOST_KEYS
-from segments.conditions import Limits
+from segments.limits import Limits
 from segments.memberfile import MOST_ROWS
 from segments.static import MOST_IDS as MOST_MEMBERS
 from tests.app.caller import OPERATIONS

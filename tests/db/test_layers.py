@@ -28,21 +28,20 @@ OWNER = {table: package for package, tables in OWNERS.items() for table in table
 LOOKS_LIKE_SQL = re.compile(r"^\s*(WITH|SELECT|INSERT|UPDATE|DELETE|COPY|CREATE|MERGE|TRUNCATE)\b")
 
 
-def sql_constants() -> list[tuple[str, str, str]]:
-    """(package, where, text) of every module-level string that is SQL."""
+def sql_constants(package: str) -> list[tuple[str, str]]:
+    """(where, text) of every module-level string of a package that is SQL."""
     found = []
-    for package in ORDER[1:]:
-        for file in sorted((ROOT / package).rglob("*.py")):
-            module = ast.parse(file.read_text())
-            values: dict[str, str] = {}
-            for statement in module.body:
-                if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
-                    text = folded(statement.value, values)
-                    if text is not None:
-                        name = statement.targets[0].id
-                        values[name] = text
-                        if LOOKS_LIKE_SQL.match(re.sub(r"--.*", "", text).lstrip()):
-                            found.append((package, f"{file.relative_to(ROOT)}:{name}", text))
+    for file in sorted((ROOT / package).rglob("*.py")):
+        module = ast.parse(file.read_text())
+        values: dict[str, str] = {}
+        for statement in module.body:
+            if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
+                text = folded(statement.value, values)
+                if text is not None:
+                    name = statement.targets[0].id
+                    values[name] = text
+                    if LOOKS_LIKE_SQL.match(re.sub(r"--.*", "", text).lstrip()):
+                        found.append((f"{file.relative_to(ROOT)}:{name}", text))
     return found
 
 
@@ -75,26 +74,30 @@ def tables(text: str) -> tuple[set[str], set[str]]:
     return named, written - made_here
 
 
-CONSTANTS = sql_constants()
-
-
-def test_there_are_constants_to_check() -> None:
-    assert len(CONSTANTS) > 60
-
-
-@pytest.mark.parametrize(("package", "where", "text"), CONSTANTS, ids=[where for _, where, _ in CONSTANTS])
-def test_a_statement_touches_only_tables_its_package_may(package: str, where: str, text: str) -> None:
+def trespasses(package: str, text: str) -> list[str]:
+    """What a statement of the package does with tables that it may not."""
     if "{" in text:  # a pattern filled in elsewhere: its names are checked there
-        return
+        return []
     try:
         named, written = tables(text)
     except sqlglot.ParseError:
         # What sqlglot cannot parse is held to the same rule by its words.
         named, written = set(re.findall(r"\b(?:FROM|JOIN|INTO|UPDATE)\s+(?:ONLY\s+)?([a-z_]+)", text)), set()
-    for table in named & OWNER.keys():
-        assert ORDER.index(OWNER[table]) <= ORDER.index(package), f"{where} reads {table} of the layer above"
-    for table in written & OWNER.keys():
-        assert OWNER[table] == package, f"{where} writes {table}, which belongs to {OWNER[table]}"
+    above = {table for table in named & OWNER.keys() if ORDER.index(OWNER[table]) > ORDER.index(package)}
+    others = {table for table in written & OWNER.keys() if OWNER[table] != package}
+    return [
+        *(f"reads {table} of the layer above" for table in sorted(above)),
+        *(f"writes {table}, which belongs to {OWNER[table]}" for table in sorted(others)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("package", "least"), [("profiles", 60), ("segments", 60), ("campaigns", 60), ("app", 5), ("workers", 10)]
+)
+def test_a_statement_touches_only_tables_its_package_may(package: str, least: int) -> None:
+    constants = sql_constants(package)
+    assert len(constants) > least
+    assert {where: wrong for where, text in constants if (wrong := trespasses(package, text))} == {}
 
 
 def test_every_table_has_one_owner() -> None:
@@ -116,3 +119,7 @@ def test_a_statement_on_a_higher_table_would_be_found() -> None:
     named, written = tables("WITH a AS (SELECT 1) INSERT INTO delivery SELECT profile_id FROM membership, a")
     assert written == {"delivery"}
     assert "membership" in named
+    assert trespasses("segments", "INSERT INTO delivery SELECT FROM profile") == [
+        "reads delivery of the layer above",
+        "writes delivery, which belongs to campaigns",
+    ]

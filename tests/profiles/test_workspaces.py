@@ -1,4 +1,4 @@
-"""Tenants and the installation's address key."""
+"""Tenants."""
 
 from datetime import datetime
 from uuid import UUID, uuid4
@@ -45,15 +45,6 @@ async def test_a_workspace_with_a_name_or_time_zone_that_cannot_be_kept_is_refus
             await create(name, time_zone=zone)
         assert (refused.value.code, refused.value.field) == (code, (field,))
     assert await workspaces.list_ids() == []
-
-
-async def test_the_first_address_key_is_the_only_one_that_may_start(database: Database, hasher: AddressHasher) -> None:
-    other = AddressHasher(b"another key of sixteen bytes or more")
-    assert [await workspaces.check_address_key(one.fingerprint()) for one in (hasher, other, hasher)] == [
-        True,
-        False,
-        True,
-    ]
 
 
 async def test_tenants_do_not_see_each_others_people(

@@ -105,7 +105,7 @@ async def make_people(workspace_id: UUID, *people: Person) -> list[int]:
     return ids
 
 
-async def change_people(workspace_id: UUID, people: Mapping[int, Person], *, now: datetime) -> None:
+async def change_people(workspace_id: UUID, people: Mapping[int, Person]) -> None:
     """Give these people other traits, without dates, and events besides those that they have; told as changes are."""
     await make_months(*people.values())
     async with transaction(workspace_id) as connection:

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 
 from db.transactions import transaction
 from segments.canonical import key
-from segments.conditions import WIDEST, Limits, parse, parse_simple, read, to_json
+from segments.conditions import parse, parse_simple, read, to_json
 from segments.errors import SegmentError
 from segments.leaf_readers import LEAF_READERS
+from segments.limits import WIDEST, Limits
 from segments.nodes import AttributeName, ContextField, Did, Event, MatchMode, Operator, ScoreOf, Trait, Unit
 from tests.segments import definitions, factories
 from tests.segments.definitions import GUIDE, SHOWN

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segments.engines import event_rows, folding, json_numbers
+from segments.engines import event_rows, folding, json_numbers, packed_events
 from segments.engines.event_rows import Reading, Share
 from segments.engines.folding import Tally
 from segments.nodes import Aggregate, Amount, Event, Time, Total
@@ -108,21 +108,22 @@ def test_columns_are_folded_to_whom_the_oracle_finds(events: list[tuple[int, Hap
     for part in split:
         merged = folding.merged(reading.shares, merged, folding.fold(reading, columns(reading, part), NOW))
     expected = [meant(leaf, events) for leaf in leaves]
-    for tallies in (whole, merged, in_order(reading, columns(reading, events))):
+    for tallies in (whole, merged, of_packs(reading.shares, split)):
         assert [set(one) for one in folding.who_meets(reading.shares, tallies, NOW)] == expected
 
 
-def in_order(reading: Reading, columns: Sequence[bytes | None]) -> list[Tally]:
-    """Tallies of the same events in the order of their times, as packs have them."""
-    if columns[0] is None:
-        return []
-    rows = folding.unpacked(reading, columns, NOW)
-    if rows.times is None:
-        return folding.tallies_of(rows, reading.shares, NOW)
-    order = np.argsort(rows.times, kind="stable")
-    numbers = {key: replace(one, units=one.units[order], known=one.known[order]) for key, one in rows.numbers.items()}
-    rows = replace(rows, place=rows.place[order], times=rows.times[order], numbers=numbers, in_order=True)
-    return folding.tallies_of(rows, reading.shares, NOW)
+def of_packs(shares: Sequence[Share], split: Sequence[list[tuple[int, Happened]]]) -> list[Tally]:
+    """Tallies of the same events from the parts of a pack, each in the order of time, as they are kept and read."""
+    reach = packed_events.wanted([share.event for share in shares], NOW)
+    reading = packed_events.reading(reach)
+    tallies: list[Tally] = []
+    for part in split:
+        rows = packed_events.in_order(reading, columns(reading, part))
+        kept = b"" if rows is None else packed_events.content(reach, rows)
+        # What cannot be kept is folded as it was read.
+        read = rows if kept is None else packed_events.rows(reach, kept)
+        tallies = packed_events.tallied(shares, read, tallies, NOW)
+    return tallies
 
 
 def test_each_leaf_takes_the_rows_with_its_flag() -> None:

@@ -11,9 +11,9 @@ from pyroaring import BitMap
 from campaigns.listing import names_using
 from db.transactions import transaction
 from segments import evaluation, everyone, lifecycle, listing, membership
-from segments.conditions import Limits
 from segments.errors import SegmentError, SegmentNotFound
 from segments.lifecycle import SegmentChanges, SegmentInput, SimpleConditions
+from segments.limits import Limits
 from segments.models import BuilderMode, Cadence, EvaluationCause, Segment, SegmentStatus, SegmentType
 from segments.nodes import MatchMode
 from tests.segments import factories

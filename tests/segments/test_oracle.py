@@ -94,7 +94,7 @@ async def test_packs_find_whom_the_oracle_finds_when_people_have_changed_and_tim
     meant = [{id for id, person in known.items() if oracle.meets(one, id, person, NOW)} for one in conditions]
     assert await ask(engine, tenant, conditions, now=NOW) == meant
     changed = {id: change for id, change in zip(known, changes, strict=False) if change is not None}
-    await change_people(tenant, changed, now=now)
+    await change_people(tenant, changed)
     for id, change in changed.items():
         known[id] = replace(known[id], traits=change.traits, events=[*known[id].events, *change.events])
     named = [replace(person, external_id="who came") for person in more]
