@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from campaigns import lifecycle, reasons, resolving
@@ -16,9 +16,9 @@ BATCH = 500
 AT_ONCE = 16
 """Questions to the provider's record at the same time."""
 
-# Rows in doubt of the real send, by key.
+# Rows in doubt of the real send, by key. `at_rest`: nothing of theirs can be under way any more.
 DOUBTS = f"""
-SELECT d.profile_id, d.device_id, d.fence, {MESSAGE_ID} AS message_id
+SELECT d.profile_id, d.device_id, d.fence, {MESSAGE_ID} AS message_id, d.updated_at <= now() - $6::interval AS at_rest
 FROM dispatch r JOIN delivery d ON d.dispatch_id = r.id
 WHERE r.workspace_id = $1 AND r.campaign_id = $2 AND r.kind = 'SEND' AND d.workspace_id = $1 AND d.doubtful
   AND (d.profile_id, d.device_id) > ($3, $4) ORDER BY d.profile_id, d.device_id LIMIT $5
@@ -34,13 +34,17 @@ class Reconciled:
     not_sent: int
     """Pending again."""
     unknown: int
-    """In doubt as before."""
+    """In doubt as before: the record does not know, or it is too early to say that it lacks the message."""
 
 
-async def reconcile(workspace_id: UUID, campaign_id: UUID, *, reconciler: Reconciler, now: datetime) -> Reconciled:
+async def reconcile(
+    workspace_id: UUID, campaign_id: UUID, *, reconciler: Reconciler, under_way: timedelta, now: datetime
+) -> Reconciled:
     """Settle the messages of a campaign that are in doubt by the provider's record, some hundred at a time.
 
-    What the record lacks is sent again, unless the campaign was cancelled or has expired: then it is skipped. Each
+    What the record lacks is sent again, unless the campaign was cancelled or has expired: then it is skipped. But not
+    before it has been in doubt for `under_way`, as long as a message may be on its way (MUSTER_SEND_TIMEOUT_S): a
+    worker whose lease has ended may be alive, and the message that it began before that may arrive yet. Each
     batch is a transaction; one that a worker settles meanwhile is left alone. Raises what `reconciler` raises, with
     what was settled before kept.
     """
@@ -48,19 +52,18 @@ async def reconcile(workspace_id: UUID, campaign_id: UUID, *, reconciler: Reconc
     after = (0, -1)
     while True:
         async with transaction(workspace_id) as connection:
-            rows = await connection.fetch(DOUBTS, workspace_id, campaign_id, *after, BATCH)
+            rows = await connection.fetch(DOUBTS, workspace_id, campaign_id, *after, BATCH, under_way)
         if not rows:
             return Reconciled(sent, not_sent, unknown)
         after = (rows[-1]["profile_id"], rows[-1]["device_id"])
         found = await look_up(reconciler, [row["message_id"] for row in rows])
-        doubts = [Doubt(row["profile_id"], row["device_id"], row["fence"]) for row in rows]
-
-        def of(evidence: Evidence, doubts: Sequence[Doubt] = doubts, found: Sequence[Evidence] = found) -> list[Doubt]:
-            return [doubt for doubt, one in zip(doubts, found, strict=True) if one is evidence]
-
-        sent += await settle(workspace_id, campaign_id, Resolution.SENT, of(Evidence.SENT), now=now)
-        not_sent += await settle(workspace_id, campaign_id, Resolution.RETRY, of(Evidence.NOT_SENT), now=now)
-        unknown += len(of(Evidence.UNKNOWN))
+        said: dict[Evidence, list[Doubt]] = {evidence: [] for evidence in Evidence}
+        for row, evidence in zip(rows, found, strict=True):
+            believed = evidence if evidence is not Evidence.NOT_SENT or row["at_rest"] else Evidence.UNKNOWN
+            said[believed].append(Doubt(row["profile_id"], row["device_id"], row["fence"]))
+        sent += await settle(workspace_id, campaign_id, Resolution.SENT, said[Evidence.SENT], now=now)
+        not_sent += await settle(workspace_id, campaign_id, Resolution.RETRY, said[Evidence.NOT_SENT], now=now)
+        unknown += len(said[Evidence.UNKNOWN])
 
 
 async def look_up(reconciler: Reconciler, message_ids: Sequence[str]) -> list[Evidence]:

@@ -47,7 +47,8 @@ def main() -> int:
     parser.add_argument("--concurrency", type=int, default=default, help="messages a worker has under way at most")
     parser.add_argument("--folder", type=Path, help="where servers keep data and logs; else one that is removed")
     chosen = parser.parse_args()
-    settings = Settings(concurrency=chosen.concurrency, lease_s=5 if chosen.short else 20, seed=chosen.seed)
+    lease_s, send_timeout_s = (5, 10) if chosen.short else (20, 30)
+    settings = Settings(chosen.concurrency, lease_s, send_timeout_s, seed=chosen.seed)
     folder = chosen.folder or Path(tempfile.mkdtemp(prefix="killtest-"))
     began = monotonic()
     verdicts: list[Verdict] = []

@@ -29,6 +29,8 @@ class Comparison:
 
     duplicates: int
     """Mails that somebody got once more."""
+    twice: tuple[str, ...]
+    """Who got more than one, with what both witnesses say of them."""
     lost: tuple[str, ...]
     """Who got nothing without it being known, with what the ledger says instead."""
     strays: tuple[str, ...]
@@ -64,7 +66,13 @@ def compare(
     lost += [f"profile {one}: no row" for one in sorted(set(audience) - rows.keys())]
     failed = tuple(row for row in rows.values() if row.state == "failed")
     in_doubt = tuple(row for row in rows.values() if row.state == "in_doubt")
-    return Comparison(once_more, tuple(lost), tuple(strays), failed, in_doubt, frozenset(arrived))
+    twice = tuple(
+        f"{[(mail.message_id, mail.at) for mail in mails if mail.recipient == one]} for {one}: "
+        f"{[row for row in rows.values() if addresses[row.profile_id] == one]}"
+        for one, count in to_whom.items()
+        if count > 1
+    )
+    return Comparison(once_more, twice, tuple(lost), tuple(strays), failed, in_doubt, frozenset(arrived))
 
 
 def of_dispatch(record: Sequence[Arrival], dispatch_id: UUID) -> list[Arrival]:
@@ -103,7 +111,7 @@ class Verdict:
         self.lost += len(lost)
         self.in_doubt += len(found.in_doubt)
         self.require(found.duplicates == 0, f"{found.duplicates} mails too many")
-        self.breaches += [*lost[:5], *found.strays[:5]]
+        self.breaches += [*found.twice[:5], *lost[:5], *found.strays[:5]]
 
     def line(self) -> str:
         """One line of JSON."""

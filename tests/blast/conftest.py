@@ -13,8 +13,9 @@ CONCURRENCY = 16
 
 @pytest.fixture(scope="session")
 def yard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Yard]:
-    """Servers, API and mail sink, started once a process of the suite. PostgreSQL is durable, leases are short."""
-    with Yard(tmp_path_factory.mktemp("yard"), Settings(lease_s=5), hurried=True) as running:
+    """Servers, API and mail sink, started once a process of the suite. PostgreSQL is durable, leases are short, and
+    what is in doubt soon comes to rest."""
+    with Yard(tmp_path_factory.mktemp("yard"), Settings(lease_s=5, send_timeout_s=10), hurried=True) as running:
         yield running
 
 

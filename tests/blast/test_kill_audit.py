@@ -18,7 +18,7 @@ def test_ledger_and_record_that_agree_give_nothing_to_complain_about() -> None:
     rows = [row(1, "sent"), row(2, "in_doubt"), row(3, "in_doubt")]
     record = [mail(1, "one@example.com"), mail(2, "two@example.com")]
     found = compare(rows, record, ADDRESSES, ADDRESSES)
-    assert found == Comparison(0, (), (), (), (rows[1], rows[2]), frozenset([1, 2]))
+    assert found == Comparison(0, (), (), (), (), (rows[1], rows[2]), frozenset([1, 2]))
 
 
 def test_a_second_mail_to_somebody_is_a_duplicate_under_whatever_message_id() -> None:

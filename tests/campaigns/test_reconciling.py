@@ -1,6 +1,6 @@
 """Messages in doubt settled by the provider's own record."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from campaigns import control, deliveries, reconciling, resolving, sending, tallies
@@ -16,6 +16,7 @@ from tests.campaigns.test_sending import deliver_all, states
 
 LOST = Outcome(OutcomeKind.IN_DOUBT, "CONNECTION_LOST", "FINAL")
 NAMES = ["ada", "bob", "cyd"]
+NO_TIME = timedelta(0)
 
 
 class Record:
@@ -43,7 +44,9 @@ async def test_the_record_settles_what_it_knows_and_the_rest_stays_in_doubt(
 ) -> None:
     campaign_id, ids = await in_doubt(workspace, now=now, hasher=hasher)
     record = Record({ids["ada"]: Evidence.SENT, ids["bob"]: Evidence.NOT_SENT})
-    assert await reconciling.reconcile(workspace, campaign_id, reconciler=record, now=now) == Reconciled(1, 1, 1)
+    assert await reconciling.reconcile(
+        workspace, campaign_id, reconciler=record, under_way=NO_TIME, now=now
+    ) == Reconciled(1, 1, 1)
     assert (await get(workspace, campaign_id)).status is CampaignStatus.SENDING
     assert sorted((await states(workspace, campaign_id)).values()) == [
         (DeliveryState.IN_DOUBT, "CONNECTION_LOST"),
@@ -57,6 +60,23 @@ async def test_the_record_settles_what_it_knows_and_the_rest_stays_in_doubt(
     assert await tallies.verify(workspace) == []
     kept = {(one.resolved_as, one.messages) for one in await resolving.resolutions(workspace, campaign_id)}
     assert kept == {(resolving.Resolution.SENT, 1), (resolving.Resolution.RETRY, 1)}
+
+
+async def test_a_message_that_may_be_under_way_is_not_sent_again(
+    workspace: UUID, now: datetime, hasher: AddressHasher
+) -> None:
+    """A worker that lost its lease may be alive, and what it began before may arrive after somebody read the record."""
+    campaign_id, ids = await in_doubt(workspace, now=now, hasher=hasher)
+    record = Record({ids["ada"]: Evidence.SENT, ids["bob"]: Evidence.NOT_SENT, ids["cyd"]: Evidence.NOT_SENT})
+    settled = await reconciling.reconcile(
+        workspace, campaign_id, reconciler=record, under_way=timedelta(hours=1), now=now
+    )
+    assert settled == Reconciled(1, 0, 2)
+    channel = ScriptedChannel()
+    await deliver_all(workspace, campaign_id, channel, now)
+    assert channel.received == []
+    again = await reconciling.reconcile(workspace, campaign_id, reconciler=record, under_way=NO_TIME, now=now)
+    assert again == Reconciled(0, 2, 0)
 
 
 async def test_what_never_left_a_cancelled_campaign_is_skipped(
@@ -75,7 +95,9 @@ async def test_what_never_left_a_cancelled_campaign_is_skipped(
     await deliver_all(workspace, campaign.id, ScriptedChannel(), now)
     (row,) = await deliveries.page(workspace, campaign.id, limit=9, states=(DeliveryState.IN_DOUBT,))
     record = Record({row.message_id or "": Evidence.NOT_SENT})
-    assert await reconciling.reconcile(workspace, campaign.id, reconciler=record, now=now) == Reconciled(0, 1, 0)
+    assert await reconciling.reconcile(
+        workspace, campaign.id, reconciler=record, under_way=NO_TIME, now=now
+    ) == Reconciled(0, 1, 0)
     channel = ScriptedChannel()
     await deliver_all(workspace, campaign.id, channel, now)
     assert channel.received == []
@@ -95,7 +117,7 @@ async def test_a_worker_that_was_only_late_is_believed_and_not_the_record(
                 await resolving.resolve(workspace, campaign_id, resolved_as=resolving.Resolution.SENT, by=None, now=now)
             return Evidence.NOT_SENT
 
-    found = await reconciling.reconcile(workspace, campaign_id, reconciler=Late({}), now=now)
+    found = await reconciling.reconcile(workspace, campaign_id, reconciler=Late({}), under_way=NO_TIME, now=now)
     assert (found.sent, found.not_sent) == (0, 0)
     channel = ScriptedChannel()
     await deliver_all(workspace, campaign_id, channel, now)
