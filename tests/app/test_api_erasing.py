@@ -15,7 +15,7 @@ from segments.engines.postgres import PostgresEngine
 from segments.nodes import Operator, Trait
 from tests.app.caller import Caller
 from tests.app.test_api_campaigns import make, people, work
-from tests.campaigns.factories import ScriptedChannel
+from tests.campaigns.factories import TRY_LATER, ScriptedChannel
 from tests.conftest import Database
 
 NEEDLES = ("Loveletter", "wollstonecraft", "+15550100", "token-of-a-phone", "cookie-of-ada", "of-hers-only")
@@ -122,7 +122,7 @@ async def test_who_was_erased_leaves_all_segments_and_gets_no_mail_that_waits(co
     await console.data("SegmentMembersAdd", input={"id": friends, "externalIds": ["ada", "bob"]})
     one = await make(console)
     await console.data("CampaignSend", input={"id": one})
-    later = ScriptedChannel(lambda message: Outcome(OutcomeKind.DEFERRED, "TRY_LATER", "RCPT", "451 later"))
+    later = ScriptedChannel(lambda message: TRY_LATER)
     await work(console, one, later)
     await console.data("ProfileErase", input={"profileId": ada})
     while (done := await pulse.beat(console.workspace_id, sources=segment_sources())) is not None and done.more:

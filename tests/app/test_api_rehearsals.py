@@ -11,7 +11,7 @@ from db.transactions import transaction
 from tests.app.caller import Caller
 from tests.app.test_api_banners import show
 from tests.app.test_api_campaigns import make, people, work
-from tests.campaigns.factories import ScriptedChannel
+from tests.campaigns.factories import TRY_LATER, ScriptedChannel
 
 
 async def segment_of(console: Caller, name: str, *members: str) -> str:
@@ -100,7 +100,7 @@ async def test_a_test_whose_content_is_refused_says_so_and_leaves_the_campaign_a
     await people(console, "ada", "bob")
     one = await make(console)
     await console.data("CampaignSend", input={"id": one})
-    first = ScriptedChannel(lambda message: Outcome(OutcomeKind.DEFERRED, "TRY_LATER", "RCPT", "451 later"))
+    first = ScriptedChannel(lambda message: TRY_LATER)
     await work(console, one, first)
     await console.data("CampaignTestSend", input={"id": one, "externalIds": ["ada"]})
     before = await console.data("Campaign", id=one)

@@ -14,7 +14,7 @@ from channels.base import EmailMessage, Outcome, OutcomeKind, OutcomeScope
 from db.transactions import transaction
 from tests.app.caller import Caller
 from tests.app.test_api_campaigns import EMAIL, HTML, instant, make, people, work
-from tests.campaigns.factories import ACCEPTED, ScriptedChannel, carrier
+from tests.campaigns.factories import ACCEPTED, TRY_LATER, ScriptedChannel, carrier
 
 REFUSED = Outcome(OutcomeKind.REFUSED, "POLICY", "DATA", "550 5.7.1 looks like spam")
 AGE = "UPDATE dispatch SET heartbeat_at = now() - interval '20 min'"
@@ -138,7 +138,7 @@ async def test_a_restored_backup_mails_nobody_until_a_person_says_so(console: Ca
     await people(console, "ada", "bob")
     one = await make(console)
     await console.data("CampaignSend", input={"id": one})
-    first = ScriptedChannel(lambda message: Outcome(OutcomeKind.DEFERRED, "TRY_LATER", "RCPT", "451 later"))
+    first = ScriptedChannel(lambda message: TRY_LATER)
     if when == "SENDING":
         await work(console, one, first)
         async with transaction(console.workspace_id) as connection:

@@ -52,6 +52,10 @@ class ReadHere:
         return push_proofs.preview(trial)
 
 
+TRY_LATER = Outcome(OutcomeKind.DEFERRED, "TRY_LATER", "RCPT", "451 later", retry_after=timedelta(hours=1))
+"""A wait that is not drawn, and outlasts a test."""
+
+
 class ScriptedChannel:
     """Remembers what it was given and answers as told; `hold` makes it wait until `go` is set."""
 

@@ -12,10 +12,9 @@ from campaigns.carrier import EmailRun
 from campaigns.intents import Intent
 from campaigns.ledger import Result
 from campaigns.models import Campaign, DeliveryState, Dispatch
-from channels.base import Outcome, OutcomeKind
 from db.transactions import Connection, transaction
 from profiles.addresses import AddressHasher
-from tests.campaigns.factories import ScriptedChannel, carrier, make_campaign, make_people
+from tests.campaigns.factories import TRY_LATER, ScriptedChannel, carrier, make_campaign, make_people
 from tests.conftest import Database
 
 NAMES = [f"p{place:02}" for place in range(20)]
@@ -50,7 +49,7 @@ async def test_content_is_compiled_once_a_process_however_many_turns_it_is_sent_
     await make_people(workspace, NAMES, hasher=hasher, now=now)
     campaign = await make_campaign(workspace, now=now)
     await sending.start(workspace, campaign.id, now=now)
-    channel = ScriptedChannel(lambda message: Outcome(OutcomeKind.DEFERRED, "TRY_LATER", "RCPT", "451 later"))
+    channel = ScriptedChannel(lambda message: TRY_LATER)
     worker = carrier(channel)
     for _ in range(2):
         await sending.deliver(workspace, campaign.id, carrier=worker, now=now, until=monotonic() + 60)
