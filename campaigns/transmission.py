@@ -191,7 +191,13 @@ class Turn:
             return []
         could = self.lane.gate.let_through(could)
         self.pace.use(could)
-        return [self.ready.popleft() for _ in range(could)]
+        # What waits is read again when nobody can tell what a lost commit did, and some of it was ready already. Twice
+        # in one group it would leave twice: its row tells one intent from the next, not two copies of the same.
+        group: dict[tuple[int, int], Ready] = {}
+        for _ in range(could):
+            one = self.ready.popleft()
+            group.setdefault((one.intent.profile_id, one.intent.device_id), one)
+        return list(group.values())
 
     @property
     def held(self) -> int:

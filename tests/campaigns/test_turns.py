@@ -95,6 +95,41 @@ async def test_a_commit_still_under_way_when_its_answer_is_lost_leaves_no_messag
     assert (await get(workspace, campaign.id)).status is CampaignStatus.SENT
 
 
+async def test_what_was_read_twice_while_it_waited_leaves_once(
+    workspace: UUID, now: datetime, hasher: AddressHasher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When nobody can tell what a lost commit did, all that waits is read again, and some of it is ready already: one
+    group may have it twice."""
+    await make_people(workspace, NAMES[:4], hasher=hasher, now=now)
+    campaign = await make_campaign(workspace, now=now)
+    await sending.start(workspace, campaign.id, now=now)
+    channel = ScriptedChannel()
+    sender = carrier(channel, concurrency=8)
+    write = Turn.write
+    groups: list[int] = []
+
+    async def lost(turn: Turn, answers: Sequence[Answer], group: Sequence[Ready]) -> list[Ready]:
+        groups.append(len(group))
+        if len(groups) == 1:
+            raise ConnectionResetError
+        return await write(turn, answers, group)
+
+    async def read_again(turn: Turn, trouble: BaseException) -> None:
+        for _ in range(2):
+            turn.leave_behind([0])
+            while turn.left_behind is not None:
+                await turn.fill()
+            await turn.fill()
+        assert len(turn.ready) == 2 * 4
+
+    monkeypatch.setattr(Turn, "write", lost)
+    monkeypatch.setattr(Turn, "be_patient", read_again)
+    await sending.deliver(workspace, campaign.id, carrier=sender, now=now, until=monotonic() + 60)
+    assert channel.recipients == [f"{name}@example.com" for name in NAMES[:4]]
+    assert max(groups) == 4
+    assert sender.slots.free == 8
+
+
 async def test_a_channel_that_lets_itself_be_cancelled_costs_no_slot(
     workspace: UUID, now: datetime, hasher: AddressHasher
 ) -> None:
