@@ -28,10 +28,10 @@ up: $(VENV)/ready ## Run the stack for development until Ctrl-C
 	@$(BIN)/muster up
 
 test: $(VENV)/ready $(VENV)/node-tests/ready ## Run the tests on servers of their own; ARGS="-k word" for some of them
-	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup $(ARGS)
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(TEST_PROCESSES) $(ARGS)
 
 test-long: $(VENV)/ready ## Ask the oracle of segments, and the model of the ledger, 10,000 times (long)
-	@MUSTER_ORACLE_EXAMPLES=10000 MUSTER_LEDGER_EXAMPLES=10000 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup \
+	@MUSTER_ORACLE_EXAMPLES=10000 MUSTER_LEDGER_EXAMPLES=10000 $(BIN)/python -m pytest -n $(TEST_PROCESSES) \
 	  tests/segments/test_oracle.py tests/campaigns/test_ledger_machine.py $(ARGS)
 
 check: format-check lint types layers test ## Everything a change must pass before it lands

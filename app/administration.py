@@ -34,6 +34,14 @@ keys = typer.Typer(help="API keys.", no_args_is_help=True, rich_markup_mode=None
 WorkspaceName = Annotated[str, typer.Option("--workspace", help="Name of the workspace.")]
 
 
+def key_id(text: str) -> UUID:
+    """The id of a key, also as the API and its audit log write it. Raises ValueError."""
+    return UUID(text.removeprefix("key_"))
+
+
+KeyId = Annotated[UUID, typer.Argument(parser=key_id, metavar="ID", help="As `key list` or the API shows it.")]
+
+
 class NoSuchWorkspace(MusterError):
     """A name that no workspace has."""
 
@@ -172,7 +180,7 @@ def state_of(key: "ApiKey", at: datetime) -> str:
 
 @keys.command("rotate")
 def rotate_key(
-    id: Annotated[UUID, typer.Argument(help="As `key list` shows it.")],
+    id: KeyId,
     workspace: WorkspaceName,
     hours: Annotated[float, typer.Option(help="How long the old key still opens, 0 to 720 hours.", min=0)] = 24.0,
     days: Annotated[int | None, typer.Option(help="How many days the new one opens.", min=1)] = None,
@@ -200,7 +208,7 @@ def rotate_key(
 
 
 @keys.command("revoke")
-def revoke_key(id: Annotated[UUID, typer.Argument(help="As `key list` shows it.")], workspace: WorkspaceName) -> None:
+def revoke_key(id: KeyId, workspace: WorkspaceName) -> None:
     """End a key: within seconds it opens nothing any more, for good; the last one with the scope admin too. Revoking it
     again changes nothing."""
     settings = command_settings(os.environ)

@@ -108,7 +108,8 @@ class LacksScope(ApiError):
 
     def __init__(self, caller: Caller, scope: Scope) -> None:
         role = role_of(caller.scopes)
-        having = " and ".join(one for one, scopes in ROLES.items() if scope in scopes)
+        *others, last = (one for one, scopes in ROLES.items() if scope in scopes)
+        having = f"{', '.join(others)} and {last}" if others else last
         roles = f"which the role{'s' if ' ' in having else ''} {having} ha{'ve' if ' ' in having else 's'}"
         if caller.subject is None:
             have = f"it has {', '.join(sorted(caller.scopes))}{f' (the role {role})' if role else ''}"
@@ -153,7 +154,7 @@ def own_profile(caller: Caller, external_id: str | None, *, field: str = "extern
     return caller.acting_as
 
 
-def unauthenticated(message: str = "Send a key: Authorization: Bearer msk_...") -> ApiError:
+def unauthenticated(message: str = "Send a key: Authorization: Bearer msk_..., or mpk_... in an app.") -> ApiError:
     return ApiError("UNAUTHENTICATED", message)
 
 

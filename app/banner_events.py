@@ -21,11 +21,10 @@ from app.auth import require
 from app.context import Context
 from app.endpoint import JSON, is_json
 from app.fetches import Fetches
-from app.ingest import answer, read_batch, read_time
+from app.ingest import answer, read_batch, read_in_turn, read_time
 from app.limits import LARGEST_EVENTS_BODY, BodyLimit, TooLarge
 from app.origins import PRIVATE, Pages
-from app.patience import UNREACHABLE
-from app.problems import ApiError, log_fault, path_of, problem
+from app.problems import ApiError, broken, path_of, problem
 from app.requests import REQUEST_ID, request_id_of
 from app.timing import BEGAN, HEADER, timing
 from campaigns.banner_events import BannerEvent
@@ -34,7 +33,6 @@ from profiles import keys
 
 PATH = "/v1/banner-events"
 FIELDS = ("id", "kind", "token", "sessionId", "occurredAt")
-COME_AGAIN = {"Retry-After": "10"}
 SECONDS = metrics.REQUEST_SECONDS.labels(PATH)
 TIMING = HEADER.encode()
 
@@ -79,26 +77,20 @@ class BannerEvents:
     async def told(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request whose body is short enough."""
         try:
-            response = await self.answer(Headers(scope=scope), receive)
+            response = await self.answer(Headers(scope=scope), scope, receive)
         except ClientDisconnect:
             return
         except TooLarge:
             # BodyLimit's to answer.
             raise
         except MusterError as refusal:
-            if refusal.code in ("BUSY", "CONTENDED", "UNAVAILABLE"):
-                response = problem(503, refusal.code, refusal.message, **COME_AGAIN)
-            else:
-                response = answer(refusal)
-        except UNREACHABLE:
-            message = "The database is away; keep these events and send them again."
-            response = problem(503, "UNAVAILABLE", message, **COME_AGAIN)
+            response = answer(refusal)
         except Exception as fault:
-            error_id = log_fault(fault, where="banner events")
-            response = problem(500, "INTERNAL", f"Something went wrong on our side; ask about error {error_id}.")
+            message = "The database is away; keep these events and send them again."
+            response = broken(fault, where="banner events", message=message)
         await response(scope, receive, send)
 
-    async def answer(self, headers: Headers, receive: Receive) -> Response:
+    async def answer(self, headers: Headers, scope: Scope, receive: Receive) -> Response:
         """What is answered to who may tell something; raises MusterError, and what the database raises."""
         services = self.fetches.services
         context = Context(services=services, caller=None, user_agent=headers.get("user-agent", ""))
@@ -106,7 +98,9 @@ class BannerEvents:
         require(context.caller, keys.Scope.INGEST, from_apps=True)
         if not is_json(headers.get("content-type")):
             return problem(415, "UNSUPPORTED_MEDIA_TYPE", "Send JSON, with the header Content-Type: application/json.")
-        report = await take(context, read_batch(await body_of(receive)), read_event)
+        body = await body_of(receive)
+        items = await read_in_turn(context, scope, body, read_batch(body))
+        report = await take(context, items, read_event)
         errors = [
             {"index": place, "field": path_of(error), "code": error.code, "message": error.message}
             for place, error in report.errors

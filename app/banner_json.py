@@ -20,7 +20,7 @@ from app.serving import Asked, Served
 from campaigns.banner_content import BannerFace, has_placeholders, localized
 from campaigns.banner_rules import Limits
 from campaigns.banner_tokens import ImpressionKind
-from campaigns.banners import Candidate, PlacementDecision
+from campaigns.banners import LONGEST_AGE, Candidate, PlacementDecision
 from campaigns.board import Banner, Place
 
 T = TypeVar("T")
@@ -42,6 +42,11 @@ class Out(list[bytes]):
         self.made += b"".join(self), part
         self.clear()
 
+    def age(self) -> None:
+        """Write the age of the answer, whatever it will be."""
+        self.made += b"".join(self), AGE
+        self.clear()
+
     def parts(self) -> tuple[bytes, ...]:
         """All that was written: own and shared parts in turn."""
         return (*self.made, b"".join(self))
@@ -50,8 +55,9 @@ class Out(list[bytes]):
 Write: TypeAlias = Callable[[Out, Served, Asked, T], None]
 """Writes one value."""
 
-AGE = b"\0"
-"""Stands for the age in what is written: no JSON has this byte."""
+AGE = b"%d" % LONGEST_AGE.total_seconds()
+"""The longest age, and where it stands in what is written, always as a part by itself: this object, none that is equal,
+is replaced when an answer is younger than that."""
 TOKEN = "\0"
 """Stands for the impression token in what is kept of a banner: no content has this character."""
 TOKEN_WRITTEN = orjson.dumps(TOKEN)
@@ -118,7 +124,7 @@ def decision_writer(selections: Sequence[Selection]) -> Write[None]:
     def field(one: Selection) -> Write[None]:
         match one.name:
             case "maxAgeSeconds":
-                return lambda out, served, asked, _: out.append(AGE)
+                return lambda out, served, asked, _: out.age()
             case "viewerToken":
                 return lambda out, served, asked, _: out.append(orjson.dumps(served.sight.token))
             case "viewer":

@@ -7,7 +7,7 @@ accepts application/graphql-response+json, 200 to who knows application/json onl
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from typing import Any
 
 import orjson
@@ -26,10 +26,11 @@ from strawberry.types import ExecutionResult
 from app import graphiql, streams
 from app.auth import unauthenticated
 from app.context import Context, Services
-from app.limits import MOST_MARKS, holds_nul, holds_too_much, is_too_much
+from app.limits import TOO_MANY_VALUES, counted, holds_nul, is_too_much
 from app.metrics import executed, field_of
 from app.operations import Operations
-from app.problems import presented
+from app.patience import is_away
+from app.problems import AWAY, COME_AGAIN, UNAVAILABLE, cause_of, is_outage, log_outage, presented
 from app.rates import REFUSED_COST, RateLimited, address_of, cost_of, who_of
 from app.reading import Prepared
 from app.schema import Schema, build_schema
@@ -65,6 +66,13 @@ class Endpoint(GraphQL[Context, None]):
         except MusterError as refusal:
             response = refused(401, refusal.code, refusal.message, answered_as(request))
             response.headers["WWW-Authenticate"] = "Bearer"
+        except Exception as fault:
+            # Nothing was executed: nobody could say whose key it is.
+            if not is_away(fault):
+                raise
+            log_outage(fault, where="graphql")
+            response = refused(503, UNAVAILABLE, AWAY, answered_as(request))
+            response.headers.update(COME_AGAIN)
         await response(scope, receive, send)
 
     async def get_context(self, request: Request | WebSocket, response: Response | WebSocket) -> Context:
@@ -108,9 +116,7 @@ class Endpoint(GraphQL[Context, None]):
             raise HTTPException(415, "Send JSON, with the header Content-Type: application/json.")
         body, asked = as_bytes(await request.get_body()), request._request  # type: ignore[attr-defined]
         services: Services = asked.app.state.services
-        return await services.reader.read_body(
-            body, lambda body: read_operation(body, self.operations), who=asked.state.who
-        )
+        return await services.reader.read_body(body, read_operation(body, self.operations), who=asked.state.who)
 
     async def execute_single(
         self,
@@ -124,16 +130,19 @@ class Endpoint(GraphQL[Context, None]):
         await self.take_cost(request, context, request_data)
         document = valid(context.read)
         operation = document and get_operation_ast(document, request_data.operation_name)
+        if document and operation is None and request_data.operation_name is None:
+            # strawberry would execute the first.
+            raise HTTPException(400, "There are several operations: say by operationName which one is to be executed.")
         if operation and operation.operation is Kind.SUBSCRIPTION:
             message = "A subscription is answered as text/event-stream; accept nothing else, or use a WebSocket."
             raise HTTPException(406, message)
         try:
             field = field_of(document, request_data.operation_name)
-            with executed(field) as failed, TRACES.span(f"operation {field}"):
+            with executed(field) as outcome, TRACES.span(f"operation {field}"):
                 result = await super().execute_single(
                     request, request_adapter, sub_response, context, root_value, request_data
                 )
-                failed.append(bool(result.errors))
+                outcome.append(outcome_of(result))
         except HTTPException as refusal:
             if isinstance(refusal.__cause__, InvalidOperationTypeError):
                 raise HTTPException(405, "GET is for queries; send mutations with POST.") from refusal
@@ -142,21 +151,23 @@ class Endpoint(GraphQL[Context, None]):
         if never_began(result) and sub_response.media_type == GRAPHQL_JSON:
             sub_response.status_code = 400
         if result.errors:
-            result.errors = presented(result.errors, operation=request_data.operation_name)
+            is_mutation = bool(operation and operation.operation is Kind.MUTATION)
+            result.errors = presented(result.errors, operation=request_data.operation_name, is_mutation=is_mutation)
         return result
 
     async def take_cost(self, request: Request, context: Context, asked: GraphQLRequestData) -> None:
         """Read the document and take what it costs; raises RateLimited, before anything is read where that is known."""
-        rates, who = context.services.rates, request.state.who
+        rates, who, size = context.services.rates, request.state.who, len(await request.body())
         rates.check(who)
         try:
             context.read = await context.services.reader.read(
-                self.typed, asked.query or "", self.introspection, who=who, check=rates.check
+                self.typed, asked.query or "", self.introspection, who=who, size=size, check=rates.check
             )
             document, errors = context.read
             cost = REFUSED_COST if errors else cost_of(document, asked.operation_name)
         except GraphQLError as fault:
-            context.read, cost = fault, REFUSED_COST
+            # Without the frames it came through, which know the whole document, and this request, which knows it.
+            context.read, cost = fault.with_traceback(None), REFUSED_COST
         await rates.take(who, cost)
 
     @property
@@ -208,21 +219,30 @@ def never_began(result: ExecutionResult) -> bool:
     return result.data is None and bool(result.errors) and all(error.path is None for error in result.errors or ())
 
 
+def outcome_of(result: ExecutionResult) -> str:
+    """How an operation ended, for those who count."""
+    if not result.errors:
+        return "ok"
+    return "unavailable" if any(is_outage(cause_of(error)) for error in result.errors) else "error"
+
+
 def as_bytes(body: str | bytes) -> bytes:
     """strawberry's adapters may give either."""
     return body if isinstance(body, bytes) else body.encode()
 
 
-def read_operation(body: bytes, operations: Operations) -> GraphQLRequestData:
-    """The operation in a request's body; raises HTTPException 400 saying what is wrong with it."""
-    if holds_too_much(body):
-        raise HTTPException(400, f"The body holds more than {MOST_MARKS:,} values; send fewer at once.")
+def read_operation(body: bytes, operations: Operations) -> Generator[None, None, GraphQLRequestData]:
+    """The operation in a request's body, read in pieces; raises HTTPException 400 saying what is wrong with it."""
+    if (yield from counted(body)):
+        raise HTTPException(400, TOO_MANY_VALUES)
+    yield
     try:
         data = orjson.loads(body)
     except orjson.JSONDecodeError as fault:
         raise HTTPException(400, f"The body is no JSON: {fault.msg}.") from fault
     if not isinstance(data, dict):
         raise HTTPException(400, "The body must be one JSON object; batches are not taken.")
+    yield
     return check_operation(body, data, operations)
 
 

@@ -9,9 +9,7 @@ from typing import Generic, TypeVar
 
 from app.auth import CLIENT_TOKEN_PREFIX, Caller, bearer_of, require
 from app.context import Services
-from app.patience import UNREACHABLE
 from app.plans import Plan
-from app.problems import ApiError
 from app.replies import Key, Proof, Replies, Reply
 from app.serving import Asked, Served, serve
 from campaigns.banner_stops import FOREVER
@@ -82,6 +80,8 @@ class Fetches:
         MusterError."""
         caller, proof = await self.prove(key, now=now)
         await self.services.boards.kept_of(caller.workspace_id, now=now)
+        # A reply may have ended while these were waited for.
+        now = self.services.clock()
         # Often nothing was amiss but that the key had to be proven again, or the board read.
         if (reply := self.replies.find(key, now=now)) is not None:
             return reply, False
@@ -102,17 +102,14 @@ class Fetches:
         return reply, is_new
 
     async def prove(self, key: Key, *, now: datetime) -> tuple[Caller, Proof]:
-        """Who asks, and what proves it; raises ApiError UNAUTHENTICATED or FORBIDDEN, UNAVAILABLE when nobody can be
-        asked."""
+        """Who asks, and what proves it; raises ApiError UNAUTHENTICATED or FORBIDDEN, and what the database
+        raises."""
         _, authorization, token, _, _ = key
         authenticator = self.services.authenticator
-        try:
-            proof = self.proofs.find(authorization)
-            if proof is None or now >= proof.until:
-                proof = await self.prove_again(authorization, proof, now=now)
-            caller = await authenticator.acting(proof.caller, text_of(token), now=now)
-        except UNREACHABLE as fault:
-            raise ApiError("UNAVAILABLE", "The database is away; ask again later.") from fault
+        proof = self.proofs.find(authorization)
+        if proof is None or now >= proof.until:
+            proof = await self.prove_again(authorization, proof, now=now)
+        caller = await authenticator.acting(proof.caller, text_of(token), now=now)
         return require(caller, Scope.READ, from_apps=True), proof
 
     async def prove_again(self, authorization: bytes | None, before: Proof | None, *, now: datetime) -> Proof:

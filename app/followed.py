@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from app.following import Feed
-from campaigns import counts, statuses
+from campaigns import counts, lifecycle, statuses
 from campaigns.counts import Progress
 from campaigns.statuses import Standing
 from segments import evaluation
@@ -29,7 +29,7 @@ class CampaignState:
     def is_final(self) -> bool:
         """Whether nothing more comes: what a cancelled campaign still has on its way is waited for."""
         settled = self.progress is None or self.progress.finished_at is not None
-        return self.standing.status in statuses.OVER and settled
+        return self.standing.status in lifecycle.ENDS and settled
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,14 +5,16 @@ A fetch costs tens of microseconds where Starlette costs a hundred and execution
 the usual way, to the same answer: tests/app/test_banner_plans.py compares them.
 """
 
+from collections.abc import Callable, Coroutine
 from datetime import datetime
 from functools import lru_cache
 from time import perf_counter
+from typing import Any, TypeAlias
 from urllib.parse import parse_qs
 
 import orjson
 from graphql import GraphQLSchema
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from app import banner_events
 from app.checks import Checks
@@ -30,21 +32,31 @@ from app.fetches import (
 from app.ingest import answer as refused
 from app.metrics import FETCHES, REFUSED_EARLY
 from app.origins import PRIVATE, Pages
+from app.patience import is_away
 from app.plans import REST, REST_OFFLINE, plan_of
-from app.problems import ApiError, log_fault, problem
+from app.problems import ApiError, broken, log_fault, problem
 from app.rates import CODE, RequestRates
 from app.reading import DOCUMENTS
 from app.replies import Key, Reply
 from app.serving import Asked
 from app.timing import BEGAN, HEADER, timing
-from campaigns.banners import MOST_PLACEMENTS
+from campaigns.banners import LONGEST_AGE, MOST_PLACEMENTS
 from db.errors import MusterError
 
 VARY = (b"vary", b"Authorization, X-Muster-Client-Token, X-Muster-Viewer, Accept-Language")
 IS_JSON = (b"content-type", JSON.encode())
 TIMING = HEADER.encode()
+TOOK = [(TIMING, b"app;dur=%.2f" % (hundredths / 100)) for hundredths in range(1_000)]
+"""The header of all that takes less than 10 ms."""
+MAY_BE_KEPT = {
+    b"%d" % age: (b"cache-control", b"private, max-age=%d" % age) for age in range(int(LONGEST_AGE.total_seconds()) + 1)
+}
+"""By how many seconds."""
 COUNTED = ("/graphql", "/v1/")
 """Paths of which the requests of a second are counted: those that take a key."""
+
+
+Answer: TypeAlias = Callable[[Scope, Receive, Send], Coroutine[Any, Any, None]]
 
 
 class Front:
@@ -57,18 +69,22 @@ class Front:
         self.checks = Checks(self.fetches)
         self.post = PostBanners(self.fetches, schema, pages, rates, introspection=introspection)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send, application: ASGIApp) -> None:
+    def answer(self, scope: Scope, receive: Receive, send: Send, application: Answer) -> Coroutine[Any, Any, None]:
         """Answer, or hand on to the application."""
         path, method = scope["path"], scope["method"]
         if path == "/v1/banners" and method in ("GET", "HEAD"):
             headers = headers_of(scope)
             if has_body(headers):
-                await application(scope, receive, send)
-            else:
-                await self.get.answer(headers, scope, receive, send)
-        elif path == "/graphql" and method == "POST":
-            await self.post(scope, receive, send, application)
-        elif path.startswith(COUNTED) and not self.rates.admits(*counted(scope)):
+                return application(scope, receive, send)
+            return self.get.answer(headers, scope, receive, send)
+        if path == "/graphql" and method == "POST":
+            return self.post.answer(scope, receive, send, application)
+        return self.answer_others(scope, receive, send, application)
+
+    async def answer_others(self, scope: Scope, receive: Receive, send: Send, application: Answer) -> None:
+        """Answer what is no fetch, or hand it on."""
+        path, method = scope["path"], scope["method"]
+        if path.startswith(COUNTED) and not self.rates.admits(*counted(scope)):
             await too_many(self.pages, scope, receive, send)
         elif path == banner_events.PATH and method == "POST":
             await self.tell(scope, receive, send)
@@ -103,7 +119,8 @@ def has_body(headers: HeaderValues) -> bool:
 
 def took(began: float) -> tuple[bytes, bytes]:
     """The header that says how long it took, as app/timing.py has it."""
-    return TIMING, b"app;dur=%.2f" % ((perf_counter() - began) * 1000)
+    hundredths = round((perf_counter() - began) * 100_000)
+    return TOOK[hundredths] if hundredths < len(TOOK) else (TIMING, b"app;dur=%.2f" % (hundredths / 100))
 
 
 class GetBanners:
@@ -135,31 +152,25 @@ class GetBanners:
                     await self.fetches.prove(key, now=now)
                     question = self.read_query(key[0])
                 reply, is_new = await self.fetches.answer(key, question, now=now)
+                # It may have waited for PostgreSQL, and is as old as that.
+                now = self.fetches.services.clock()
             except MusterError as refusal:
                 response = refused(refusal)
                 response.raw_headers.extend((*for_page, *PRIVATE, (TIMING, timing(scope).encode())))
                 await response(scope, receive, send)
                 return
             except Exception as fault:
-                error_id = log_fault(fault, where="banners")
-                message = f"Something went wrong on our side; ask about error {error_id}."
-                response = problem(500, "INTERNAL", message, **{HEADER: timing(scope)})
+                response = broken(fault, where="banners", **{HEADER: timing(scope)})
                 response.raw_headers.extend((*for_page, *PRIVATE))
                 await response(scope, receive, send)
                 return
         FETCHES.rest += 1
         age = reply.age(now)
-        common = [
-            (b"cache-control", b"private, max-age=" + age),
-            (b"etag", reply.etag),
-            VARY,
-            *for_page,
-            took(began),
-        ]
+        common = (MAY_BE_KEPT[age], (b"etag", reply.etag), VARY, *for_page, took(began))
         wanted = given(b"if-none-match")
         # A new viewer token must arrive.
         if wanted is not None and not is_new and matches(wanted, reply.etag):
-            await send({"type": "http.response.start", "status": 304, "headers": common})
+            await send({"type": "http.response.start", "status": 304, "headers": [*common]})
             await send({"type": "http.response.body", "body": b""})
             return
         body = reply.body(age)
@@ -198,7 +209,8 @@ class PostBanners:
         self.fetches, self.schema, self.introspection = fetches, schema, introspection
         self.pages, self.rates = pages, rates
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send, application: ASGIApp) -> None:
+    async def answer(self, scope: Scope, receive: Receive, send: Send, application: Answer) -> None:
+        """Answer, or hand on to the application."""
         began = perf_counter()
         headers = headers_of(scope)
         given = headers.get
@@ -214,7 +226,10 @@ class PostBanners:
             # That is how what a GET asks begins, and no JSON: their answers are no answer to this.
             if asked is not None and not asked.startswith(b"?"):
                 key = (asked, authorization, given(CLIENT_TOKEN), given(VIEWER), given(LANGUAGE))
-                reply = self.fetches.replies.find(key, now=now) or await self.reply(key, now=now)
+                reply = self.fetches.replies.find(key, now=now)
+                if reply is None:
+                    reply = await self.reply(key, now=now)
+                    now = self.fetches.services.clock()
         if reply is None:
             await application(scope, again(messages, receive), send)
             return
@@ -250,7 +265,9 @@ class PostBanners:
         except MusterError:
             pass
         except Exception as fault:
-            log_fault(fault, where="banners")
+            # That is told by what executes it.
+            if not is_away(fault):
+                log_fault(fault, where="banners")
         return None
 
     def read_body(self, body: bytes) -> Question | None:

@@ -62,14 +62,21 @@ place("send").onclick = async () => {
   try {
     const headers = { "Content-Type": "application/json" };
     if (place("key").value.trim()) headers.Authorization = "Bearer " + place("key").value.trim();
-    const variables = JSON.parse(place("variables").value.trim() || "{}");
-    const body = JSON.stringify({ query: place("query").value, variables });
+    const body = JSON.stringify({ query: place("query").value, variables: variables() });
     const reply = await fetch(url, { method: "POST", headers, body });
     answer.textContent = JSON.stringify(await reply.json(), null, 2);
   } catch (fault) {
     answer.textContent = String(fault);
   }
 };
+
+function variables() {
+  try {
+    return JSON.parse(place("variables").value.trim() || "{}");
+  } catch (fault) {
+    throw "The variables are no JSON: " + fault.message;
+  }
+}
 
 function load([path, integrity]) {
   return new Promise((loaded, failed) => {
@@ -86,7 +93,7 @@ Promise.all(FILES.map(load)).then(() => {
   // Whoever has begun to use the form keeps it.
   if (place("key").value || !place("answer").hidden) return;
   ReactDOM.createRoot(place("graphiql")).render(React.createElement(GraphiQL, {
-    fetcher: GraphiQL.createFetcher({ url }),
+    fetcher: GraphiQL.createFetcher({ url, subscriptionUrl: location.origin.replace("http", "ws") + url }),
     defaultQuery: '# Your key goes below, under Headers:\\n# {"Authorization": "Bearer msk_..."}\\n' + EXAMPLE,
     defaultEditorToolsVisibility: "headers",
     shouldPersistHeaders: true,

@@ -1,22 +1,24 @@
 """What apps and pages call without GraphQL: POST /v1/events, in plain JSON."""
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from datetime import datetime
 from functools import partial
 from itertools import repeat
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 from graphql import GraphQLError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.types import Scope as AsgiScope
 
 from app.api.scalars import read_instant
 from app.auth import Caller, LacksScope, require
 from app.context import Context, Services
 from app.endpoint import VIEWER_HEADER, is_json
-from app.limits import MOST_MARKS, holds_nul, holds_too_much
-from app.problems import ApiError, camel, path_of, problem
+from app.limits import TOO_MANY_VALUES, counted, holds_nul
+from app.problems import COME_AGAIN, ApiError, camel, path_of, problem
+from app.rates import CODE, RateLimited, address_of, who_of
 from app.visitors import person, with_visitor
 from db.errors import MusterError
 from profiles import events as profile_events
@@ -25,7 +27,9 @@ from profiles.ingestion import Batch, CleanEvent
 from profiles.keys import Scope
 from profiles.wellformed import clean_columns
 
-STATUS = {"UNAUTHENTICATED": 401, "FORBIDDEN": 403, "CONTENDED": 503, "UNAVAILABLE": 503}
+T = TypeVar("T")
+
+STATUS = {"UNAUTHENTICATED": 401, "FORBIDDEN": 403, CODE: 429, "BUSY": 503, "CONTENDED": 503, "UNAVAILABLE": 503}
 """Of refusals that concern the whole request; others are 400."""
 FIELDS_IN_ORDER = [camel(name) for name in CleanEvent._fields]
 FIELDS = frozenset(FIELDS_IN_ORDER)
@@ -61,7 +65,8 @@ async def events(request: Request) -> Response:
         context = await context_of(request, Scope.INGEST)
         if not is_json(request.headers.get("content-type")):
             return problem(415, "UNSUPPORTED_MEDIA_TYPE", "Send JSON, with the header Content-Type: application/json.")
-        items = read_batch(await request.body())
+        body = await request.body()
+        items = await read_in_turn(context, request.scope, body, read_batch(body))
         return JSONResponse(await track(context, items), status_code=202)
     except MusterError as refusal:
         return answer(refusal)
@@ -72,25 +77,37 @@ def answer(refusal: MusterError) -> JSONResponse:
     response = problem(STATUS.get(refusal.code, 400), refusal.code, refusal.message, field=path_of(refusal) or ())
     if response.status_code == 401:
         response.headers["WWW-Authenticate"] = "Bearer"
+    if response.status_code == 503:
+        response.headers.update(COME_AGAIN)
+    if isinstance(refusal, RateLimited):
+        response.headers["Retry-After"] = str(refusal.retry_after_s)
     if isinstance(refusal, LacksScope):
         # RFC 6750 3.1.
         response.headers["WWW-Authenticate"] = f'Bearer error="insufficient_scope", scope="{refusal.scope}"'
     return response
 
 
-def read_json(body: bytes) -> Any:
-    """What a body says; raises ApiError for what is no JSON, or more than is read at once."""
-    if holds_too_much(body):
-        raise ApiError("TOO_MANY_VALUES", f"The body holds more than {MOST_MARKS:,} values; send fewer at once.")
+async def read_in_turn(context: Context, scope: AsgiScope, body: bytes, reading: Generator[None, None, T]) -> T:
+    """What comes of reading a body, in turn with all that is read for others."""
+    who = who_of(context.caller, address_of(scope))
+    return await context.services.reader.read_body(body, reading, who=who)
+
+
+def read_json(body: bytes) -> Generator[None, None, Any]:
+    """What a body says, read in pieces; raises ApiError for what is no JSON, or more than is read at once."""
+    if (yield from counted(body)):
+        raise ApiError("TOO_MANY_VALUES", TOO_MANY_VALUES)
+    yield
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as fault:
         raise ApiError("INVALID_JSON", f"The body is no JSON: {fault.msg}.") from fault
 
 
-def read_batch(body: bytes) -> list[Any]:
-    """The events in a body, unchecked; raises ApiError when it holds no list of at most 1,000."""
-    data = read_json(body)
+def read_batch(body: bytes) -> Generator[None, None, list[Any]]:
+    """The events in a body, unchecked, read in pieces; raises ApiError when it holds no list of at most 1,000."""
+    data = yield from read_json(body)
+    yield
     if holds_nul(body):
         raise ApiError("UNSTORABLE_TEXT", "Texts must not hold the character U+0000; remove it.")
     items = data.get("events") if isinstance(data, dict) else None

@@ -1,6 +1,6 @@
 """The HTTP application: routes, limits and start-up of the API's process."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from time import perf_counter
 from typing import Any
@@ -15,20 +15,33 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from app import banner_events, exports, health, ingest, limits, links, logs, members, metrics, operations, scraping
-from app.auth import CLIENT_TOKEN_HEADER, Authenticator, KnownKeys
+from app import (
+    banner_events,
+    exports,
+    health,
+    ingest,
+    limits,
+    links,
+    logs,
+    members,
+    metrics,
+    operations,
+    problems,
+    scraping,
+)
+from app.auth import Authenticator, KnownKeys
 from app.banner_writer import BannerWriter
 from app.boards import Boards, Clock
 from app.checks import ROUTE as CHECK
 from app.context import Services, read_clock
-from app.endpoint import VIEWER_HEADER, endpoint
+from app.endpoint import endpoint
 from app.followed import Feeds
 from app.front import Front
 from app.jwks import ProfileIssuer
 from app.operations import Operations
 from app.origins import EXPOSED, Pages, guarded
+from app.patience import UNREACHABLE, is_away
 from app.people import SignIn
-from app.problems import log_fault, problem
 from app.rates import OperationRates, RequestRates
 from app.reading import Reader
 from app.requests import REQUEST_ID, request_id_of
@@ -60,11 +73,11 @@ class Application(Starlette):
         self.front = front
         self.paths = {route.endpoint: route.path for route in self.routes if isinstance(route, Route)}
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
+        # No coroutine around another: one costs as much as finding a reply (app/replies.py).
         if scope["type"] == "http":
-            await self.front(scope, receive, send, self.answer)
-        else:
-            await super().__call__(scope, receive, send)
+            return self.front.answer(scope, receive, send, self.answer)
+        return super().__call__(scope, receive, send)
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """What the front does not answer."""
@@ -94,14 +107,8 @@ def from_pages(settings: Settings) -> dict[str, Any]:
     return {
         "allow_origins": settings.cors_origins,
         "allow_methods": ["GET", "POST"],
-        "allow_headers": [
-            "Authorization",
-            "Content-Type",
-            "Idempotency-Key",
-            "If-None-Match",
-            CLIENT_TOKEN_HEADER,
-            VIEWER_HEADER,
-        ],
+        # What a page may send says nothing to us, there are no cookies; libraries add headers of their own.
+        "allow_headers": ["*"],
         "expose_headers": EXPOSED,
         "max_age": 86_400,
     }
@@ -193,7 +200,7 @@ def create_app(settings: Settings, *, opener: Opener = open_resources, clock: Cl
             Route("/readyz/banners", health.readyz_banners, methods=["GET"], middleware=at_most(0)),
         ],
         middleware=[Middleware(ServerTiming), Middleware(CORSMiddleware, **from_pages(settings))],
-        exception_handlers={HTTPException: refused, Exception: broken},
+        exception_handlers={HTTPException: refused, Exception: broken} | dict.fromkeys(UNREACHABLE, unreachable),
         lifespan=lifespan,
     )
 
@@ -206,19 +213,28 @@ def at_most(largest: int) -> list[Middleware]:
 async def refused(request: Request, fault: Exception) -> Response:
     """Answers of the router as JSON too: no such path, no such method."""
     assert isinstance(fault, HTTPException)
-    response = problem(fault.status_code, CODES.get(fault.status_code, "REFUSED"), f"{fault.detail}.")
+    response = problems.problem(fault.status_code, CODES.get(fault.status_code, "REFUSED"), f"{fault.detail}.")
     response.headers.update(fault.headers or {})
     return response
 
 
+async def unreachable(request: Request, fault: Exception) -> JSONResponse:
+    """503 while PostgreSQL is away, inside of all middleware; what only looks alike is `broken`."""
+    if not is_away(fault):
+        raise fault
+    return problems.broken(fault, where=where_of(request))
+
+
 async def broken(request: Request, fault: Exception) -> JSONResponse:
     """An exception nobody expected: logged under an id, of which the client is told."""
-    # Not the path: those of links in mails are as good as a key.
-    endpoint = request.scope.get("endpoint")
-    error_id = log_fault(fault, where=getattr(endpoint, "__name__", type(endpoint).__name__))
-    message = f"Something went wrong on our side; ask about error {error_id}."
-    response = problem(500, "INTERNAL", message, **{HEADER: timing(request.scope)})
+    response = problems.broken(fault, where=where_of(request), **{HEADER: timing(request.scope)})
     # Made outside of all middleware, that of CORS too.
     origin = request.headers.get("origin")
     response.raw_headers.extend(request.app.front.pages.headers(origin.encode("latin-1") if origin else None))
     return response
+
+
+def where_of(request: Request) -> str:
+    """What answers a request, for the log. Not the path: those of links in mails are as good as a key."""
+    endpoint = request.scope.get("endpoint")
+    return getattr(endpoint, "__name__", type(endpoint).__name__)

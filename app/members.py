@@ -19,7 +19,7 @@ from app.api import ids
 from app.api.ids import Kind
 from app.context import Context
 from app.endpoint import is_json
-from app.ingest import answer, context_of, read_json
+from app.ingest import answer, context_of, read_in_turn, read_json
 from app.problems import ApiError, path_of, problem
 from db.errors import MusterError
 from profiles.keys import Scope
@@ -63,7 +63,7 @@ async def check_one(request: Request, context: Context) -> Response:
 async def check_people(request: Request, context: Context) -> Response:
     """Which of at most 1,000 people are in a segment now."""
     key = ids.segment_id(request.path_params["id"])
-    body = await read(request)
+    body = await read(request, context)
     found = await members.are_members(context.workspace_id, key, external_ids=texts(body, "externalIds"))
     return JSONResponse({"members": found}, headers=NO_STORE)
 
@@ -71,7 +71,7 @@ async def check_people(request: Request, context: Context) -> Response:
 @of_servers
 async def check_segments(request: Request, context: Context) -> Response:
     """In which of at most 100 segments a person is now."""
-    body = await read(request)
+    body = await read(request, context)
     external_id = body.get("externalId")
     if not isinstance(external_id, str):
         raise ApiError("NOT_TEXT", 'Send {"externalId": "...", "segmentIds": [...]}.', field=("external_id",))
@@ -95,12 +95,13 @@ async def csv(request: Request, context: Context) -> Response:
     return StreamingResponse(parts, media_type="text/csv; header=present", headers=CSV_HEADERS)
 
 
-async def read(request: Request) -> dict[str, Any]:
+async def read(request: Request, context: Context) -> dict[str, Any]:
     """The JSON object of a request; raises ApiError for anything else."""
     if not is_json(request.headers.get("content-type")):
         message = "Send JSON, with the header Content-Type: application/json."
         raise ApiError("UNSUPPORTED_MEDIA_TYPE", message)
-    body = read_json(await request.body())
+    sent = await request.body()
+    body = await read_in_turn(context, request.scope, sent, read_json(sent))
     if not isinstance(body, dict):
         raise ApiError("NOT_AN_OBJECT", "The body is an object.")
     return body

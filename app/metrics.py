@@ -29,6 +29,8 @@ from prometheus_client.registry import Collector
 
 from app.patience import UNREACHABLE, within
 from app.settings import Settings
+from campaigns.carrier import Carrier
+from channels.base import PushProvider
 from db.transactions import across_workspaces, pool_use
 
 logger = logging.getLogger(__name__)
@@ -56,12 +58,19 @@ REQUEST_SECONDS = Histogram(
 )
 OPERATIONS = Counter(
     "muster_graphql_operations",
-    "Operations executed, by their field (several: more than one; none: not executable) and outcome.",
+    "Operations executed, by their field (several: more than one; none: not executable) and outcome"
+    " (ok, error, or unavailable: the database is away).",
     ["field", "outcome"],
     registry=REGISTRY,
 )
 OPERATION_SECONDS = Histogram(
     "muster_graphql_operation_seconds", "Time of executing one.", ["field"], buckets=SECONDS, registry=REGISTRY
+)
+AWAY = Gauge(
+    "muster_provider_away",
+    "1 while a worker begins nothing there, since the last answer was that it is away.",
+    ["channel"],
+    registry=REGISTRY,
 )
 JOBS = Histogram("muster_job_seconds", "Time of a worker's turns.", ["job"], buckets=TURN_SECONDS, registry=REGISTRY)
 POOL = Gauge("muster_database_connections", "Connections of this process.", ["state"], registry=REGISTRY)
@@ -116,14 +125,13 @@ def field_of(document: DocumentNode | None, operation_name: str | None) -> str:
 
 
 @contextmanager
-def executed(field: str) -> Iterator[list[bool]]:
-    """Count one operation: the list given gets whether it had errors, if it came to an end."""
-    began, failed = perf_counter(), list[bool]()
+def executed(field: str) -> Iterator[list[str]]:
+    """Count one operation: the list given gets its outcome, if it came to an end; else that is an error."""
+    began, outcome = perf_counter(), list[str]()
     try:
-        yield failed
+        yield outcome
     finally:
-        outcome = "ok" if failed == [False] else "error"
-        OPERATIONS.labels(field, outcome).inc()
+        OPERATIONS.labels(field, *(outcome or ["error"])).inc()
         OPERATION_SECONDS.labels(field).observe(perf_counter() - began)
 
 
@@ -132,6 +140,14 @@ def worked(job: str) -> Iterator[None]:
     """Count one turn of a worker."""
     with JOBS.labels(job).time():
         yield
+
+
+def note_away(carrier: Carrier) -> None:
+    """Tell from now on which providers are away for this process; any thread may."""
+    away = carrier.push.channels.away() if carrier.push else frozenset()
+    AWAY.labels("email").set(carrier.gate.is_shut())
+    for provider in PushProvider:
+        AWAY.labels(provider.lower()).set(provider in away)
 
 
 class Standing:

@@ -4,12 +4,13 @@ from typing import TypeAlias
 
 from starlette.types import Message, Send
 
+from app.requests import REQUEST_ID
 from app.settings import Settings
 from app.timing import HEADER
 
 RawHeaders: TypeAlias = tuple[tuple[bytes, bytes], ...]
 
-EXPOSED = ("ETag", "Retry-After", HEADER)
+EXPOSED = ("ETag", "Retry-After", HEADER, REQUEST_ID.decode())
 SAFE: RawHeaders = (
     # What we call JSON is JSON, whatever it looks like.
     (b"x-content-type-options", b"nosniff"),

@@ -139,16 +139,23 @@ def choose_port(file: Path) -> int:
     except (FileNotFoundError, ValueError):
         wanted = []
     for port in (*wanted, *secrets.SystemRandom().sample(range(LOWEST_PORT, lowest_given_away()), PORT_TRIES), 0):
-        with socket.socket() as probe:
-            # As the servers do: a port with closing connections of an earlier run is free.
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except (OSError, OverflowError):
-                continue
-            chosen: int = probe.getsockname()[1]
-            return chosen
+        found = free_port(port)
+        if found is not None:
+            return found
     raise CannotStart("NO_PORT", "No port is free on 127.0.0.1.")
+
+
+def free_port(port: int) -> int | None:
+    """The port, for 0 one that is free; None when somebody listens there on 127.0.0.1."""
+    with socket.socket() as probe:
+        # As the servers do: a port with closing connections of an earlier run is free.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except (OSError, OverflowError):
+            return None
+        found: int = probe.getsockname()[1]
+        return found
 
 
 def lowest_given_away() -> int:

@@ -1,8 +1,8 @@
 """Reads documents: parses and validates them, keeps those used last, and lets nobody wait long for another's.
 
-Both are work of this process's one loop, tens of milliseconds for a document as large as may be. So documents that are
-not kept are read one after the other, in phases between which everything else has its turn, and after each the loop is
-left alone for twice as long as it took. So are large bodies, which cost as much. Callers take turns too: one who sends
+Both are work of this process's one loop, some milliseconds for a document as large as may be. So documents that are not
+kept are read one after the other, in pieces between which everything else has its turn, and after each the loop is left
+alone for four times as long as it took. So are large bodies, which cost as much. Callers take turns too: one who sends
 a hundred at once waits for their own.
 """
 
@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Collection, Generator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from time import perf_counter
 from typing import Any, TypeAlias, TypeVar
 from weakref import WeakValueDictionary
@@ -47,10 +47,10 @@ from graphql.validation import (
 )
 from strawberry.extensions import SchemaExtension
 from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRule
-from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
 
 from app.limits import LONGEST_QUERY, MOST_TOKENS, TooMuch, check_document
 from app.parsing import has_more_tokens, parsed
+from app.rates import RateLimited
 from app.validating import validated
 
 T = TypeVar("T")
@@ -107,7 +107,6 @@ FAR: tuple[type[ASTValidationRule], ...] = (
 NEAR: tuple[type[ASTValidationRule], ...] = (
     *(rule for rule in specified_rules if rule not in FAR + NOT_OURS),
     NullsInMaybe,
-    OneOfInputValidationRule,
 )
 """Rules that look at one place after the other, so that a few errors end the walk."""
 
@@ -146,21 +145,25 @@ def found(
     except GraphQLError:
         raise
     except Exception as fault:
-        # A rule of the library that stumbles over a document (such as an undefined variable in a @oneOf input) is
-        # the document's fault for the client, and worth a line for us; no more, since anybody can have it written.
+        # A rule of the library that stumbles over a document is the document's fault for the client, and worth a line
+        # for us; no more, since anybody can have it written.
         logger.warning("validation stumbled", extra={"fault": type(fault).__name__})
         raise GraphQLError("This document could not be validated; check its fragments and variables.") from None
 
 
-def prepare(schema: GraphQLSchema, text: str, introspection: bool) -> Prepared:
-    """A document and what is wrong with it, read in one go; raises GraphQLError."""
-    reading = phases(schema, text, introspection)
+def finished(work: Generator[None, None, T]) -> T:
+    """What comes of work that is done in one go."""
     while True:
         try:
-            next(reading)
+            next(work)
         except StopIteration as end:
-            prepared: Prepared = end.value
-            return prepared
+            result: T = end.value
+            return result
+
+
+def prepare(schema: GraphQLSchema, text: str, introspection: bool) -> Prepared:
+    """A document and what is wrong with it, read in one go; raises GraphQLError."""
+    return finished(phases(schema, text, introspection))
 
 
 class Documents:
@@ -207,9 +210,18 @@ def prepared(schema: GraphQLSchema, text: str, introspection: bool) -> Prepared:
 
 
 LARGE_BODY = 32 * 1024
-"""Bytes from which on a body is read in turn: one of 2 MB takes up to 30 ms."""
-RESTS = 2
-"""How many times as long as reading took the loop is left alone after it: reading takes a third of it at most."""
+"""Bytes from which on a body is read in turn."""
+MOST_WAITING = 64_000_000
+"""Bytes of one caller's requests that wait for their turns: whoever has sent one and gone away waits on, so that 400 of
+2 MB, sent within two seconds, took 650 MB."""
+OBJECTS_OF_ONE = 30_000
+"""Bytes that Python takes for a request that waits, beside what was sent."""
+PAUSE = 0.5
+"""How many times as long as a piece took the loop is left alone before the next of the same: who is answered by a few
+short steps with waiting in between meets fewer pieces, and who is read waits half as long again."""
+RESTS = 4
+"""How many times as long as reading took the loop is left alone after it: reading takes a fifth of it at most, however
+many send what is to be read."""
 
 
 class Reader:
@@ -220,60 +232,85 @@ class Reader:
         self.turn = asyncio.Lock()
         self.turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         """Of those who wait, by who they are."""
+        self.waiting: dict[str, int] = {}
+        """Bytes of their requests."""
         self.free_at = 0.0
 
     async def read(
-        self, schema: GraphQLSchema, text: str, introspection: bool, *, who: str, check: Callable[[str], None]
+        self,
+        schema: GraphQLSchema,
+        text: str,
+        introspection: bool,
+        *,
+        who: str,
+        size: int,
+        check: Callable[[str], None],
     ) -> Prepared:
-        """The document and what is wrong with it; raises GraphQLError when it does not parse or is too large.
+        """The document and what is wrong with it; raises GraphQLError when it does not parse or is too large, and
+        RateLimited when too much of `who` waits already.
 
-        `check` raises what refuses `who`, who may have used up by the documents before this one what there is.
+        `size`: bytes of the request that waits for it. `check` raises what refuses `who`, who may have used up by the
+        documents before this one what there is.
         """
         kept = self.documents.find(schema, text, introspection)
         if kept is not None:
             return kept
-        async with self.turn_of(who):
+        async with self.turn_of(who, size):
             # Who waited may find that somebody else has sent the same.
             kept = self.documents.find(schema, text, introspection)
             if kept is None:
                 check(who)
-                kept = await self.read_anew(schema, text, introspection)
+                kept = await self.do(phases(schema, text, introspection))
                 self.documents.keep(schema, text, introspection, kept)
             return kept
 
-    @asynccontextmanager
-    async def turn_of(self, who: str) -> AsyncIterator[None]:
-        """A turn at reading, once others had theirs."""
-        own = self.turns.setdefault(who, asyncio.Lock())
-        async with own, self.turn:
-            await asyncio.sleep(max(0.0, self.free_at - perf_counter()))
-            yield
+    async def read_body(self, body: bytes, reading: Generator[None, None, T], *, who: str) -> T:
+        """What comes of reading a request's body; a large one is read in turn with whatever else is to be read. Raises
+        RateLimited when too much of `who` waits already."""
+        if len(body) < LARGE_BODY:
+            return finished(reading)
+        async with self.turn_of(who, len(body)):
+            return await self.do(reading)
 
-    async def read_anew(self, schema: GraphQLSchema, text: str, introspection: bool) -> Prepared:
-        """Read phase after phase; everything that waits for the loop has a turn in between."""
-        reading, took = phases(schema, text, introspection), 0.0
+    @contextmanager
+    def room_for(self, who: str, size: int) -> Iterator[None]:
+        """Count a request of `who` that waits, or is read; raises RateLimited."""
+        size += OBJECTS_OF_ONE
+        waiting = self.waiting.get(who, 0) + size
+        if waiting > MOST_WAITING:
+            raise RateLimited(1)
+        self.waiting[who] = waiting
+        try:
+            yield
+        finally:
+            self.waiting[who] -= size
+            if not self.waiting[who]:
+                del self.waiting[who]
+
+    @asynccontextmanager
+    async def turn_of(self, who: str, size: int) -> AsyncIterator[None]:
+        """A turn at reading a request of so many bytes, once others had theirs; raises RateLimited."""
+        with self.room_for(who, size):
+            own = self.turns.setdefault(who, asyncio.Lock())
+            async with own, self.turn:
+                await asyncio.sleep(max(0.0, self.free_at - perf_counter()))
+                yield
+
+    async def do(self, work: Generator[None, None, T]) -> T:
+        """What comes of work; whatever else waits for the loop has its turn between two pieces of it, and after it."""
+        took = 0.0
         while True:
             began = perf_counter()
             try:
-                next(reading)
+                next(work)
             except StopIteration as end:
-                prepared: Prepared = end.value
-                return prepared
+                result: T = end.value
+                return result
             finally:
-                took += perf_counter() - began
+                piece = perf_counter() - began
+                took += piece
                 self.free_at = perf_counter() + took * RESTS
-            await asyncio.sleep(0)
-
-    async def read_body(self, body: bytes, read: Callable[[bytes], T], *, who: str) -> T:
-        """What `read` makes of a request's body: of a large one in turn with whoever has something to be read."""
-        if len(body) < LARGE_BODY:
-            return read(body)
-        async with self.turn_of(who):
-            began = perf_counter()
-            try:
-                return read(body)
-            finally:
-                self.free_at = perf_counter() + (perf_counter() - began) * RESTS
+            await asyncio.sleep(piece * PAUSE)
 
 
 class Prepare(SchemaExtension):

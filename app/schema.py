@@ -6,8 +6,10 @@
 from functools import cache
 
 import strawberry
-from graphql import GraphQLError
+from graphql import GraphQLError, GraphQLInputObjectType, GraphQLSchema
 from strawberry.schema.config import StrawberryConfig
+from strawberry.schema.schema_converter import GraphQLCoreConverter
+from strawberry.types.base import StrawberryObjectDefinition
 from strawberry.types.execution import ExecutionContext
 
 from app.api.api_keys import ApiKeyMutations, ApiKeyQueries
@@ -112,7 +114,17 @@ def build_schema(*, introspection: bool) -> Schema:
         extensions=[Prepare if introspection else PrepareWithoutIntrospection],
     )
     shorten(schema._schema)
+    locate_one_ofs(schema._schema)
     return schema
+
+
+def locate_one_ofs(schema: GraphQLSchema) -> None:
+    """Let graphql-core refuse an input that does not have exactly one key, too: it names the place of it, as a tree of
+    conditions needs, and strawberry's own refusal does not."""
+    for type_ in schema.type_map.values():
+        definition = type_.extensions.get(GraphQLCoreConverter.DEFINITION_BACKREF)
+        if isinstance(type_, GraphQLInputObjectType) and isinstance(definition, StrawberryObjectDefinition):
+            type_.is_one_of = definition.is_one_of
 
 
 def export() -> str:

@@ -120,6 +120,8 @@ async def serve(
         away=kept.away,
         now=now,
     )
+    # The board, or who looks, may have been waited for.
+    now = services.clock()
     decision = banners.decide(kept.board, sight.viewer, asked.placements, now=now)
     if asked.offline:
         # An app may choose from banners too that were not looked at for this, and some come back the next day.

@@ -19,7 +19,8 @@ from app.auth import CLIENT_TOKEN_HEADER, Caller
 from app.context import Services
 from app.endpoint import Unknown, check_operation
 from app.origins import may_connect
-from app.problems import log_fault
+from app.patience import is_away
+from app.problems import AWAY, UNAVAILABLE, log_fault, log_outage
 from app.schema import Schema
 from db.errors import MusterError
 
@@ -143,6 +144,11 @@ class Socket:
             self.caller = await streams.proven(self.services, self.headers)
         except MusterError:
             raise Closed(4403, "Forbidden") from None
+        except Exception as fault:
+            if not is_away(fault):
+                raise
+            log_outage(fault, where="subscriptions")
+            raise Closed(1013, "Try again later") from None
         if not self.caller.is_server:
             # Apps can follow nothing, and everybody has their key: nobody holds connections open with it.
             raise Closed(4403, "Forbidden")
@@ -198,6 +204,10 @@ class Socket:
         except WebSocketDisconnect:
             pass
         except Exception as fault:
+            if is_away(fault):
+                log_outage(fault, where="subscription")
+                await self.refuse(id, UNAVAILABLE, AWAY)
+                return
             log_fault(fault, where="subscription")
             await self.refuse(id, "INTERNAL", "Something went wrong on our side.")
         finally:

@@ -21,13 +21,14 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 
 from app.embedded import Server, start_postgres, start_valkey
-from app.processes import CannotStart, choose_port, end, kept, launched, take, write_private
+from app.processes import CannotStart, choose_port, end, free_port, kept, launched, take, write_private
 
 DATABASE = "muster"
 LOGIN = "muster"
 READY_TIMEOUT_S = 60.0
 DRAIN_TIMEOUT_S = 90.0
 """A worker's turn lasts 25 s at most, and the last answers may be as slow as MUSTER_SEND_TIMEOUT_S."""
+PORTS = ("MUSTER_API_PORT", "MUSTER_MAILBOX_PORT", "MUSTER_MAILBOX_SMTP_PORT")
 STOP_ORDER = ("worker", "api", "mailbox")
 """The mailbox after the worker: messages under way end, claims go back."""
 ENVIRONMENT_FILE = "environment"
@@ -81,6 +82,7 @@ class Stack:
             # PostgreSQL may have to run as nobody, who must pass here; what is secret in here is closed by itself.
             self.folder.chmod(0o711)
         try:
+            self.check_ports()
             self.start_servers()
             self.environ = self.settings()
             self.run("migrate", extra={"DATABASE_OWNER_URL": self.owner_url})
@@ -92,6 +94,14 @@ class Stack:
         except BaseException:
             self.stop()
             raise
+
+    def check_ports(self) -> None:
+        """Raises CannotStart when a port that was asked for is taken; who listens there would pass for ours."""
+        for name in PORTS:
+            port = self._given.get(name, "")
+            if port.isdecimal() and free_port(int(port)) is None:
+                message = f"{name}: port {port} is in use; give another one, or none to have one chosen."
+                raise CannotStart("PORT_IN_USE", message)
 
     def start_servers(self) -> None:
         """PostgreSQL and Valkey, where no URL says that they run elsewhere."""
@@ -117,7 +127,7 @@ class Stack:
         for name in ("MUSTER_ADDRESS_KEY", "MUSTER_TOKEN_KEY"):
             made[name] = kept(self.folder / name.removeprefix("MUSTER_").lower(), lambda: secrets.token_urlsafe(48))
         made["MUSTER_SECRET_KEYS"] = kept(self.folder / "secret_keys", lambda: f"1:{secrets.token_urlsafe(48)}")
-        for name in ("MUSTER_API_PORT", "MUSTER_MAILBOX_PORT", "MUSTER_MAILBOX_SMTP_PORT"):
+        for name in PORTS:
             file = self.folder / name.removeprefix("MUSTER_").lower()
             made[name] = self._given.get(name) or str(choose_port(file))
             write_private(file, made[name])

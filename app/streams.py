@@ -68,6 +68,7 @@ async def run(
                 asked.query or "",
                 services.settings.introspection,
                 who=who,
+                size=len(asked.query or ""),
                 check=services.rates.check,
             )
             document, wrong = context.read

@@ -94,6 +94,7 @@ def trace_to(url: str) -> None:
         exporter = import_module("opentelemetry.exporter.otlp.proto.http.trace_exporter").OTLPSpanExporter
         batches = import_module("opentelemetry.sdk.trace.export").BatchSpanProcessor
     except ImportError as fault:
-        message = "MUSTER_OTLP_URL is set, and OpenTelemetry is not installed: pip install 'muster[tracing]'."
+        packages = "the packages of the extra tracing (pyproject.toml)"
+        message = f"MUSTER_OTLP_URL is set, and OpenTelemetry is not installed: install {packages}."
         raise NoTracing("NO_TRACING", message) from fault
     TRACES.begin(batches(exporter(endpoint=url)))

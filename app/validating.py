@@ -15,18 +15,21 @@ from graphql import (
     FragmentDefinitionNode,
     GraphQLError,
     GraphQLSchema,
+    Node,
+    OperationDefinitionNode,
     TypeInfo,
     TypeInfoVisitor,
     ValidationContext,
     Visitor,
     visit,
 )
-from graphql.language.visitor import EnterLeaveVisitor
+from graphql.language.visitor import EnterLeaveVisitor, VisitorKeyMap
 from graphql.validation.validate import (
     FragmentNestingVisitor,
     ValidationAbortedError,
     query_document_keys_to_validate,
 )
+from graphql.validation.validation_context import VariableUsage, VariableUsageVisitor
 
 NAMES = {"name", "alias"}
 KEYS = {kind: tuple(key for key in keys if key not in NAMES) for kind, keys in query_document_keys_to_validate.items()}
@@ -73,6 +76,28 @@ class Together(Visitor):
         return EnterLeaveVisitor(enter if entering else None, leave if leaving else None)
 
 
+def visit_once(node: Node, visitor: Visitor, keys: VisitorKeyMap | None = None) -> None:
+    """Have a visitor go through a document, and forget its own methods: one that knows them is not gone, nor is the
+    document that it knows, before garbage is looked for, which holds up everybody."""
+    try:
+        visit(node, visitor, keys)
+    finally:
+        visitor.enter_leave_map.clear()
+
+
+class Document(ValidationContext):
+    """What rules ask of a document, graphql-core's way; what looks for variables in it is gone when it has."""
+
+    def get_variable_usages(self, node: OperationDefinitionNode | FragmentDefinitionNode) -> list[VariableUsage]:
+        usages = self._variable_usages.get(node)
+        if usages is None:
+            visitor = VariableUsageVisitor(self._type_info, node if isinstance(node, FragmentDefinitionNode) else None)
+            visit_once(node, TypeInfoVisitor(self._type_info, visitor))
+            visitor.enter_leave_map.clear()
+            usages = self._variable_usages[node] = visitor.usages
+        return usages
+
+
 def validated(
     schema: GraphQLSchema, document: DocumentNode, rules: Collection[type[ASTValidationRule]], *, most_errors: int
 ) -> list[GraphQLError]:
@@ -85,17 +110,21 @@ def validated(
         errors.append(error)
 
     types = TypeInfo(schema)
-    context = ValidationContext(schema, document, types, note)
+    context = Document(schema, document, types, note)
     visitors: list[Visitor] = [rule(context) for rule in rules]
     fragments = {one.name.value: one for one in document.definitions if isinstance(one, FragmentDefinitionNode)}
     if fragments:
         visitors.insert(0, FragmentNestingVisitor(fragments))
+    together = Together(visitors)
     try:
-        visit(document, TypeInfoVisitor(types, Together(visitors)), KEYS)
+        visit_once(document, TypeInfoVisitor(types, together), KEYS)
     except ValidationAbortedError as end:
         # Nor do the frames of all this stay with the error.
         end.__context__ = None
         errors.append(end.with_traceback(None))
     except RecursionError:
         errors.append(ValidationAbortedError("Validation aborted."))
+    finally:
+        for one in (together, *visitors):
+            one.enter_leave_map.clear()
     return errors

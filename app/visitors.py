@@ -43,5 +43,11 @@ def person(caller: Caller, external_id: str | None, anonymous_id: str | None) ->
         return None, anonymous_id
     named = own_profile(caller, external_id)
     if named is None and anonymous_id is None:
+        if caller.visitor is None:
+            message = (
+                "Nobody is named: an app sends as X-Muster-Viewer the viewerToken that a fetch of banners gave it, or a"
+                " client token; only the client token once that visitor is identified."
+            )
+            raise ApiError("ONE_IDENTITY", message)
         return None, caller.visitor
     return named, anonymous_id

@@ -20,9 +20,9 @@ from app.viewers import Claim, ViewerTokens
 from campaigns import drafts, placements, sending
 from campaigns.banner_content import BannerContent, BannerFace
 from campaigns.banners import Viewer
-from campaigns.drafts import CampaignInput
 from campaigns.placements import PlacementInput
 from campaigns.tokens import Signer
+from campaigns.wanted import CampaignInput
 from db.migrate import migrate
 from db.transactions import close_database, open_database, transaction
 from profiles import keys

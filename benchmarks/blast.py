@@ -29,9 +29,9 @@ from app.wakeups import Wakeups
 from benchmarks.databases import server_settings
 from campaigns import control, drafts, senders, sending
 from campaigns.content import Content
-from campaigns.drafts import CampaignInput
 from campaigns.emails import EmailContent
 from campaigns.senders import SenderInput
+from campaigns.wanted import CampaignInput
 from db.migrate import migrate
 from db.transactions import close_database, open_database, prepare_connection, transaction
 from profiles.addresses import AddressHasher

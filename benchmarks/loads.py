@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from time import sleep
+from time import perf_counter, sleep
 from urllib.request import Request, urlopen
 
 from app.processes import choose_port, end, launched
@@ -33,6 +33,8 @@ class Loaded:
     """The server's processor time a request."""
     idle: float = 0.0
     """The part of the time in which the server had nothing to do."""
+    late_p99_ms: float = 0.0
+    """How late a load that keeps to a rate sent its requests by its own fault."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +77,13 @@ def wait_for(process: "subprocess.Popen[bytes]", url: str, log: Path) -> None:
     raise RuntimeError(f"{url} does not answer")
 
 
-def once(folder: Path, name: str, server: Running) -> None:
-    """Have each of the requests in a file answered once; returns when all are. Raises RuntimeError when one was
-    refused."""
+def once(folder: Path, name: str, server: Running) -> float:
+    """Have each of the requests in a file answered once; returns when all are, with how many were a second. Raises
+    RuntimeError when one was refused."""
     requests = (folder / name).read_bytes().split(b"\0")[:-1]
+    began = perf_counter()
     waits(server.port, requests, [0.0] * len(requests), CONNECTIONS)
+    return len(requests) / (perf_counter() - began)
 
 
 def load(folder: Path, name: str, server: Running, seconds: int) -> Loaded:
@@ -99,7 +103,13 @@ def arrivals(folder: Path, name: str, server: Running, seconds: int, *, per_s: f
     """How the requests in a file are answered that arrive by themselves, `per_s` a second on average
     (benchmarks/arrivals.py). Raises RuntimeError when one was refused."""
     asked = map(str, (server.port, folder / name, per_s, seconds, CONNECTIONS))
-    return loaded(run([sys.executable, "-m", "benchmarks.arrivals", *asked]))
+    found = run([sys.executable, "-m", "benchmarks.arrivals", *asked])
+    return replace(loaded(found), late_p99_ms=found["late_p99_ms"])
+
+
+def leave_the_servers_core() -> None:
+    """Keep this process off the core of the measured servers, and all that it starts: PostgreSQL and Valkey too."""
+    os.sched_setaffinity(0, {int(LOAD)})
 
 
 def run(command: list[str]) -> dict[str, float]:

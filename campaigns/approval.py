@@ -10,6 +10,7 @@ from hashlib import sha256
 from typing import Any
 
 from campaigns import audience, lifecycle
+from campaigns.audience import TargetedSegments
 from campaigns.errors import CampaignError, TargetError
 from campaigns.models import Campaign, CampaignChannel, CampaignStatus
 from campaigns.reasons import PauseReason
@@ -24,7 +25,6 @@ MOST_GROWTH = 1.1
 redefined afterwards is another audience, however large."""
 
 ABOVE = "SELECT approval_above FROM workspace WHERE id = $1"
-KEEP = "UPDATE campaign SET approval = $3 WHERE workspace_id = $1 AND id = $2"
 # How its segments are defined, those among it that they refer to: another text after each change of one.
 DEFINITIONS = """
 WITH RECURSIVE used AS (
@@ -34,7 +34,6 @@ WITH RECURSIVE used AS (
 SELECT md5(string_agg(s.id || ' ' || s.definition_version, ',' ORDER BY s.id))
 FROM used JOIN segment s ON s.workspace_id = $1 AND s.id = used.id
 """
-WITHDRAW = "UPDATE campaign SET approval = NULL, scheduled_at = NULL WHERE workspace_id = $1 AND id = $2"
 
 
 class ApprovalMissing(CampaignError):
@@ -113,18 +112,12 @@ class Approval:
         return approved is not None and people <= approved * MOST_GROWTH
 
 
-async def keep(connection: Connection, campaign: Campaign, approval: Approval | None) -> None:
-    """Write it on a locked campaign."""
-    campaign.approval = approval.to_json() if approval else None
-    await connection.execute(KEEP, campaign.workspace_id, campaign.id, campaign.approval)
-
-
-async def note(connection: Connection, campaign: Campaign, *, by: Actor | None, now: datetime) -> None:
-    """Keep who sends or schedules a campaign without approval: should it turn out to need one, that must come from
-    somebody else."""
+def note(campaign: Campaign, *, by: Actor | None, now: datetime) -> None:
+    """Say who sends or schedules a campaign without approval: should it turn out to need one, that must come from
+    somebody else. It is written with what is done (`lifecycle.write`)."""
     given = Approval.of(campaign)
     if by is not None and campaign.channel is not CampaignChannel.BANNER and not (given and given.approved):
-        await keep(connection, campaign, Approval(Word(by, now, None)))
+        campaign.approval = Approval(Word(by, now, None)).to_json()
 
 
 async def withdraw(connection: Connection, campaign: Campaign, *, by: Actor | None, now: datetime) -> None:
@@ -133,23 +126,25 @@ async def withdraw(connection: Connection, campaign: Campaign, *, by: Actor | No
     wants sent, and they cannot approve it."""
     given = Approval.of(campaign)
     if campaign.status is S.SCHEDULED and not (given and given.approved):
-        await note(connection, campaign, by=by, now=now)
+        note(campaign, by=by, now=now)
+        await lifecycle.write(connection, campaign, now=now)
         return
     if given is None:
         return
-    if campaign.status is not S.DRAFT:
-        detail = "It was edited after it had been submitted or approved; submit it again."
-        await lifecycle.move(connection, campaign, S.DRAFT, now=now, reason=EDITED, detail=detail)
-    await connection.execute(WITHDRAW, campaign.workspace_id, campaign.id)
+    campaign.approval = campaign.scheduled_at = None
+    if campaign.status is S.DRAFT:
+        await lifecycle.write(connection, campaign, now=now)
+        return
+    detail = "It was edited after it had been submitted or approved; submit it again."
+    await lifecycle.move(connection, campaign, S.DRAFT, now=now, reason=EDITED, detail=detail)
 
 
-async def people_now(connection: Connection, campaign: Campaign) -> int | None:
-    """To how many people it would go now, as the dry run says; None while segments that are evaluated before a start
-    never were. Raises TargetError."""
-    wanted = await audience.targets(connection, workspace_id=campaign.workspace_id, campaign_id=campaign.id)
+async def people_now(connection: Connection, campaign: Campaign, targeted: TargetedSegments) -> int | None:
+    """To how many people in its usable segments it would go now, as the dry run says; None while segments that are
+    evaluated before a start never were. Raises TargetError."""
     try:
         ids = await audience.resolve(
-            connection, workspace_id=campaign.workspace_id, brand_id=campaign.brand_id, wanted=wanted
+            connection, targeted, workspace_id=campaign.workspace_id, brand_id=campaign.brand_id
         )
     except TargetError as refusal:
         if refusal.code == "SEGMENT_NOT_EVALUATED" and campaign.refresh_before:
@@ -163,23 +158,27 @@ async def definitions(connection: Connection, campaign: Campaign) -> str:
     return str(await connection.fetchval(DEFINITIONS, campaign.workspace_id, campaign.id))
 
 
-async def require(connection: Connection, campaign: Campaign, *, people: int | None = None) -> None:
-    """Raise ApprovalMissing when it goes to more people than may be without approval, and has none for so many, or for
-    segments that were redefined since.
-
-    `people`: how many, where that is known already.
-    """
+async def require(connection: Connection, campaign: Campaign, *, targeted: TargetedSegments | None = None) -> None:
+    """Like `require_for` the people to whom it would go now; `targeted` are its usable segments, where they are known
+    already. Raises TargetError too."""
     if campaign.channel is CampaignChannel.BANNER:
         return
     above: int | None = await connection.fetchval(ABOVE, campaign.workspace_id)
     if above is None:
         return
-    if people is None:
-        people = await people_now(connection, campaign)
-    given = Approval.of(campaign)
+    targeted = targeted or await audience.usable(connection, campaign)
+    people = await people_now(connection, campaign, targeted)
     # Where nobody knows yet it is looked at again when the audience is frozen.
-    if people is None or people <= above:
+    if people is not None:
+        await require_for(connection, campaign, people, above=above)
+
+
+async def require_for(connection: Connection, campaign: Campaign, people: int, *, above: int | None) -> None:
+    """Raise ApprovalMissing when it goes to more people than may be without approval (None: any number), and has none
+    for so many, or for segments that were redefined since."""
+    if above is None or people <= above:
         return
+    given = Approval.of(campaign)
     facts = f"It goes to {people:,} people, and above {above:,} a second person has to approve."
     if given is not None and given.approved is not None:
         redefined = given.approved.definitions != await definitions(connection, campaign)

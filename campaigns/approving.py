@@ -3,7 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from campaigns import approval, lifecycle, sending
+from campaigns import approval, audience, lifecycle, sending
 from campaigns.approval import Approval, Word
 from campaigns.errors import CampaignError, IllegalMove
 from campaigns.models import Campaign, CampaignChannel, CampaignStatus
@@ -26,11 +26,11 @@ async def submit(workspace_id: UUID, campaign_id: UUID, *, by: Actor, now: datet
         if campaign.channel is CampaignChannel.BANNER:
             message = "A banner needs no approval: it is shown, not sent."
             raise CampaignError("NOT_FOR_THIS_CHANNEL", message, field=("id",))
-        campaign = await lifecycle.move(connection, campaign, S.PENDING_APPROVAL, now=now)
-        await sending.require_complete(connection, campaign, now=now)
-        people = await approval.people_now(connection, campaign)
-        await approval.keep(connection, campaign, Approval(Word(by, now, people)))
-        return campaign
+        lifecycle.require_move(campaign, S.PENDING_APPROVAL)
+        targeted = await sending.require_complete(connection, campaign, now=now)
+        people = await approval.people_now(connection, campaign, targeted)
+        campaign.approval = Approval(Word(by, now, people)).to_json()
+        return await lifecycle.move(connection, campaign, S.PENDING_APPROVAL, now=now)
 
 
 async def approve(
@@ -57,12 +57,14 @@ async def approve(
                 f"{by.label} asked for this: somebody else has to approve it, with a key or a sign-in of their own."
             )
             raise CampaignError("SAME_PERSON", message, field=("id",))
-        people = await approval.people_now(connection, campaign)
+        targeted = await audience.usable(connection, campaign)
+        people = await approval.people_now(connection, campaign, targeted)
         if people is None:
             message = "Its segments were never evaluated, and nobody knows to how many it goes; evaluate them first."
             raise CampaignError("SEGMENT_NOT_EVALUATED", message, field=("id",))
         said = Word(by, now, people, await approval.definitions(connection, campaign))
-        await approval.keep(connection, campaign, Approval(given.submitted, said))
+        campaign.approval = Approval(given.submitted, said).to_json()
+        await lifecycle.write(connection, campaign, now=now)
         return campaign
 
 
@@ -78,9 +80,8 @@ async def reject(
         if campaign.status is not S.PENDING_APPROVAL:
             raise IllegalMove(campaign, S.DRAFT, sorted(lifecycle.moves(campaign.channel)[campaign.status]))
         said = f"{by.label}: {reason}" if reason else f"{by.label} gave it back."
-        campaign = await lifecycle.move(connection, campaign, S.DRAFT, now=now, reason=REJECTED, detail=said)
-        await approval.keep(connection, campaign, None)
-        return campaign
+        campaign.approval = None
+        return await lifecycle.move(connection, campaign, S.DRAFT, now=now, reason=REJECTED, detail=said)
 
 
 def waiting(campaign: Campaign) -> Approval:

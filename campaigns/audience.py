@@ -1,6 +1,6 @@
 """Who a campaign is for: included minus excluded segments, as one bitmap of living profiles (R1)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -13,18 +13,16 @@ from db.transactions import Connection
 from segments import everyone, membership
 from segments.models import Segment, SegmentStatus, SegmentType
 
+# Locked, so that none is deleted before the row that names it is there.
+NAMED = "SELECT * FROM segment WHERE workspace_id = $1 AND id = ANY($2) ORDER BY id FOR KEY SHARE"
 TARGETS = "SELECT segment_id, excluded FROM campaign_segment WHERE workspace_id = $1 AND campaign_id = $2"
-WITH_TARGETS = """
-SELECT c.*, ARRAY(SELECT t.segment_id FROM campaign_segment t
-    WHERE t.workspace_id = $1 AND t.campaign_id = $2 AND NOT t.excluded) AS included,
-  ARRAY(SELECT t.segment_id FROM campaign_segment t
-    WHERE t.workspace_id = $1 AND t.campaign_id = $2 AND t.excluded) AS excluded
-FROM campaign c WHERE c.workspace_id = $1 AND c.id = $2
-"""
-CLEAR_TARGETS = "DELETE FROM campaign_segment WHERE workspace_id = $1 AND campaign_id = $2"
-ADD_TARGETS = """
+# Each row is either deleted or written: which comes first does not matter.
+REPLACE_TARGETS = """
+WITH gone AS (
+  DELETE FROM campaign_segment WHERE workspace_id = $1 AND campaign_id = $2 AND segment_id <> ALL($3::uuid[]))
 INSERT INTO campaign_segment (workspace_id, campaign_id, segment_id, excluded)
 SELECT $1, $2, t.id, t.excluded FROM unnest($3::uuid[], $4::boolean[]) AS t (id, excluded)
+ON CONFLICT (workspace_id, campaign_id, segment_id) DO UPDATE SET excluded = excluded.excluded
 """
 TARGETS_OF = """
 SELECT t.campaign_id, t.excluded, s.* FROM campaign_segment t
@@ -42,6 +40,10 @@ class Targets:
     included: tuple[UUID, ...]
     excluded: tuple[UUID, ...]
 
+    def flagged(self) -> tuple[list[UUID], list[bool]]:
+        """All ids, and of each whether it is excluded."""
+        return [*self.included, *self.excluded], [False] * len(self.included) + [True] * len(self.excluded)
+
 
 @dataclass(frozen=True, slots=True)
 class TargetedSegments:
@@ -50,6 +52,12 @@ class TargetedSegments:
     included: list[Segment]
     excluded: list[Segment]
 
+    def placed(self) -> Iterator[tuple[tuple[str, str], Segment]]:
+        """All of them, each with where a campaign names it."""
+        for field, segments in (("segment_ids", self.included), ("excluded_segment_ids", self.excluded)):
+            for place, segment in enumerate(segments):
+                yield (field, str(place)), segment
+
 
 async def targets(connection: Connection, *, workspace_id: UUID, campaign_id: UUID) -> Targets:
     rows = await connection.fetch(TARGETS, workspace_id, campaign_id)
@@ -57,16 +65,6 @@ async def targets(connection: Connection, *, workspace_id: UUID, campaign_id: UU
         included=tuple(row["segment_id"] for row in rows if not row["excluded"]),
         excluded=tuple(row["segment_id"] for row in rows if row["excluded"]),
     )
-
-
-async def find_with_targets(
-    connection: Connection, *, workspace_id: UUID, campaign_id: UUID
-) -> tuple[Campaign, Targets] | None:
-    """A campaign and whom it goes to; None when there is none."""
-    row = await connection.fetchrow(WITH_TARGETS, workspace_id, campaign_id)
-    if row is None:
-        return None
-    return to_model(Campaign, row), Targets(tuple(row["included"]), tuple(row["excluded"]))
 
 
 async def segments_targeted(
@@ -80,23 +78,15 @@ async def segments_targeted(
     return found
 
 
-async def save_targets(
-    connection: Connection,
-    *,
-    workspace_id: UUID,
-    campaign_id: UUID,
-    brand_id: UUID | None,
-    wanted: Targets,
-    copied: bool = False,
+async def require_targets(
+    connection: Connection, workspace_id: UUID, wanted: Targets, *, brand_id: UUID | None
 ) -> None:
-    """Replace the targets of a campaign of `brand_id`, or of all brands; raises TargetError naming the first segment
-    that is not there, given twice, or of another brand.
-
-    `copied`: from another campaign, where nobody could mend a segment that came to another brand since; a start does
-    refuse it.
-    """
+    """Raise TargetError naming the first segment that is not there, given twice, or of another brand than `brand_id`
+    (None: a campaign of all brands). Until the transaction ends none of them is deleted."""
     both = (*wanted.included, *wanted.excluded)
-    known = {one.id: one for one in await Segment.filter(workspace_id=workspace_id, id__in=list(both))}
+    if not both:
+        return
+    known = {row["id"]: to_model(Segment, row) for row in await connection.fetch(NAMED, workspace_id, both)}
     for field, ids in (("segment_ids", wanted.included), ("excluded_segment_ids", wanted.excluded)):
         for place, one in enumerate(ids):
             if one not in known:
@@ -105,11 +95,12 @@ async def save_targets(
             if both.count(one) > 1:
                 message = "This segment is named twice; a segment is either included or excluded, once."
                 raise TargetError("DUPLICATE", message, field=(field, str(place)))
-            if not copied:
-                require_brand(known[one], brand_id, field=(field, str(place)))
-    await connection.execute(CLEAR_TARGETS, workspace_id, campaign_id)
-    flags = [False] * len(wanted.included) + [True] * len(wanted.excluded)
-    await connection.execute(ADD_TARGETS, workspace_id, campaign_id, list(both), flags)
+            require_brand(known[one], brand_id, field=(field, str(place)))
+
+
+async def replace_targets(connection: Connection, *, workspace_id: UUID, campaign_id: UUID, wanted: Targets) -> None:
+    """Write the targets of a locked campaign, which `require_targets` has looked at."""
+    await connection.execute(REPLACE_TARGETS, workspace_id, campaign_id, *wanted.flagged())
 
 
 def require_brand(segment: Segment, brand_id: UUID | None, *, field: tuple[str, ...]) -> None:
@@ -122,62 +113,53 @@ def require_brand(segment: Segment, brand_id: UUID | None, *, field: tuple[str, 
         raise TargetError("OTHER_BRAND", message, field=field)
 
 
-async def targeted_segments(
-    workspace_id: UUID, wanted: Targets, *, brand_id: UUID | None
-) -> tuple[list[Segment], list[Segment]]:
-    """The included and the excluded segments, in the order given; raises TargetError unless all can be used now by a
-    campaign of `brand_id`, or of all brands.
+async def usable(connection: Connection, campaign: Campaign) -> TargetedSegments:
+    """The segments of a campaign, the oldest first; raises TargetError unless all can be used now."""
+    found = await segments_targeted(connection, workspace_id=campaign.workspace_id, campaign_ids=[campaign.id])
+    require_usable(found[campaign.id], brand_id=campaign.brand_id)
+    return found[campaign.id]
+
+
+def require_usable(targeted: TargetedSegments, *, brand_id: UUID | None) -> None:
+    """Raise TargetError unless all can be used now by a campaign of `brand_id`, or of all brands.
 
     An excluded segment that stands still or was never evaluated stops a start as an included one does: else the
     very people to spare would be mailed.
     """
-    if not wanted.included:
+    if not targeted.included:
         message = "Name at least one segment; the segment of type EVERYONE means everybody."
         raise TargetError("SEGMENT_MISSING", message, field=("segment_ids",))
-    ids = [*wanted.included, *wanted.excluded]
-    segments = {s.id: s for s in await Segment.filter(workspace_id=workspace_id, id__in=ids)}
-    for one in ids:
-        if segments[one].status is not SegmentStatus.ACTIVE:
-            message = f"The segment {segments[one].name!r} is {segments[one].status}; activate it, or take it out."
-            raise TargetError("SEGMENT_NOT_ACTIVE", message, field=field_of(wanted, one))
-        require_brand(segments[one], brand_id, field=field_of(wanted, one))
-    return [segments[one] for one in wanted.included], [segments[one] for one in wanted.excluded]
+    for field, segment in targeted.placed():
+        if segment.status is not SegmentStatus.ACTIVE:
+            message = f"The segment {segment.name!r} is {segment.status}; activate it, or take it out."
+            raise TargetError("SEGMENT_NOT_ACTIVE", message, field=field)
+        require_brand(segment, brand_id, field=field)
 
 
-def field_of(wanted: Targets, segment_id: UUID) -> tuple[str, ...]:
-    """Where in the input a segment was named."""
-    if segment_id in wanted.included:
-        return ("segment_ids", str(wanted.included.index(segment_id)))
-    return ("excluded_segment_ids", str(wanted.excluded.index(segment_id)))
+async def resolve(
+    connection: Connection, targeted: TargetedSegments, *, workspace_id: UUID, brand_id: UUID | None
+) -> BitMap:
+    """The audience of usable segments at this instant; merged profiles stand as their winners.
 
-
-async def resolve(connection: Connection, *, workspace_id: UUID, brand_id: UUID | None, wanted: Targets) -> BitMap:
-    """The audience at this instant; merged profiles stand as their winners.
-
-    EVERYONE is everybody who lives now, of the brand when there is one. Raises TargetError.
+    EVERYONE is everybody who lives now, of the brand when there is one. Raises TargetError for a segment that was never
+    evaluated.
     """
-    included, excluded = await targeted_segments(workspace_id, wanted, brand_id=brand_id)
-    members = await membership.load_many(connection, [*wanted.included, *wanted.excluded])
-
-    living = BitMap()
-    if any(segment.type is SegmentType.EVERYONE for segment in (*included, *excluded)):
+    segments = [*targeted.included, *targeted.excluded]
+    members = await membership.load_many(connection, [segment.id for segment in segments])
+    if any(segment.type is SegmentType.EVERYONE for segment in segments):
         living, winners = await everyone.members_and_winners(connection, brand_id)
+        members |= {segment.id: living for segment in segments if segment.type is SegmentType.EVERYONE}
     else:
         winners = dict(await connection.fetch(TOMBSTONES, workspace_id))
+    for field, segment in targeted.placed():
+        if segment.id not in members:
+            message = f"The segment {segment.name!r} was never evaluated; evaluate it first, or take it out."
+            raise TargetError("SEGMENT_NOT_EVALUATED", message, field=field)
 
-    def union(segments: Sequence[Segment]) -> BitMap:
-        ids = BitMap()
-        for segment in segments:
-            if segment.type is SegmentType.EVERYONE:
-                ids |= living
-            elif segment.id in members:
-                ids |= members[segment.id]
-            else:
-                message = f"The segment {segment.name!r} was never evaluated; evaluate it first, or take it out."
-                raise TargetError("SEGMENT_NOT_EVALUATED", message, field=field_of(wanted, segment.id))
-        return ids
+    def union(some: list[Segment]) -> BitMap:
+        return merged(BitMap().union(*(members[segment.id] for segment in some)), winners)
 
-    return merged(union(included), winners) - merged(union(excluded), winners)
+    return union(targeted.included) - union(targeted.excluded)
 
 
 def merged(ids: BitMap, winners: dict[int, int]) -> BitMap:

@@ -78,6 +78,8 @@ SELECT p.merged_into, p.id, p.erased_at IS NOT NULL, p.external_id, p.email, p.e
   p.time_zone, p.country, p.city
 FROM profile p WHERE p.workspace_id = $1 AND p.id = ANY($2::int[])
 """
+EMAIL_HASH = 4
+"""Its place among the fields that `read_people` answers."""
 # Deferred messages whose time has come, those due first, but for those that were deferred under this very claim: a turn
 # tries nobody twice. They stay deferred, and are due again when the lease would be over ($4): whoever took them may be
 # gone by then.

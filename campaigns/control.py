@@ -6,25 +6,20 @@ from zoneinfo import ZoneInfo
 
 from campaigns import approval, lifecycle, sending
 from campaigns.approval import ApprovalMissing
-from campaigns.drafts import check_time_zone
 from campaigns.errors import CampaignError
 from campaigns.models import Campaign, CampaignChannel, CampaignStatus, Dispatch, DispatchKind, MissedPolicy
 from campaigns.push_guard import FOREIGN
 from campaigns.reasons import PauseReason
+from campaigns.wanted import check_time_zone
 from db.transactions import Connection, transaction
 from profiles.keys import Actor
 
 S = CampaignStatus
 
-SCHEDULE = """
-UPDATE campaign SET scheduled_at = $3, time_zone = $4, missed_policy = $5, maximum_lateness_s = $6, updated_at = $7
-WHERE workspace_id = $1 AND id = $2
-"""
-UNSCHEDULE = "UPDATE campaign SET scheduled_at = NULL WHERE workspace_id = $1 AND id = $2"
 # Since now what goes wrong counts anew, and the silence while it was paused is none.
 RESUMED = """
 UPDATE dispatch SET resumed_at = now(), heartbeat_at = now()
-WHERE workspace_id = $1 AND campaign_id = $2 AND kind = 'SEND'
+WHERE workspace_id = $1 AND campaign_id = $2 AND kind = 'SEND' RETURNING planned_at
 """
 # Whoever resumes says that the credential is mended: what was refused for it is tried once more, to devices that are
 # still there. Once, or tokens that are foreign indeed would stop the campaign at every resume.
@@ -71,23 +66,17 @@ async def schedule(
         if campaign.expires_at and campaign.expires_at <= at:
             message = f"The campaign expires at {campaign.expires_at.isoformat()}, before it would start."
             raise CampaignError("EXPIRES_BEFORE_START", message, field=("at",))
-        await sending.require_complete(connection, campaign, now=now)
-        await approval.note(connection, campaign, by=by, now=now)
-        await approval.require(connection, campaign)
+        targeted = await sending.require_complete(connection, campaign, now=now)
+        approval.note(campaign, by=by, now=now)
+        await approval.require(connection, campaign, targeted=targeted)
+        campaign.scheduled_at, campaign.time_zone = at, zone or campaign.time_zone
+        campaign.missed_policy = missed_policy or campaign.missed_policy
+        if maximum_lateness is not None:
+            campaign.maximum_lateness_s = int(maximum_lateness.total_seconds())
         if campaign.status is not S.SCHEDULED:
-            await lifecycle.move(connection, campaign, S.SCHEDULED, now=now)
-        lateness = maximum_lateness if maximum_lateness is not None else timedelta(seconds=campaign.maximum_lateness_s)
-        await connection.execute(
-            SCHEDULE,
-            workspace_id,
-            campaign_id,
-            at,
-            zone or campaign.time_zone,
-            (missed_policy or campaign.missed_policy).value,
-            int(lateness.total_seconds()),
-            now,
-        )
-        return await Campaign.get(workspace_id=workspace_id, id=campaign_id)
+            return await lifecycle.move(connection, campaign, S.SCHEDULED, now=now)
+        await lifecycle.write(connection, campaign, now=now)
+        return campaign
 
 
 def instant_of(at: datetime | None, wall_time: str | None, zone: str) -> datetime:
@@ -121,10 +110,9 @@ async def unschedule(workspace_id: UUID, campaign_id: UUID, *, now: datetime) ->
     async with transaction(workspace_id) as connection:
         campaign = await lifecycle.get_locked(workspace_id, campaign_id)
         if campaign.status is S.PENDING_APPROVAL:
-            await approval.keep(connection, campaign, None)
-        await lifecycle.move(connection, campaign, S.DRAFT, now=now)
-        await connection.execute(UNSCHEDULE, workspace_id, campaign_id)
-        return await Campaign.get(workspace_id=workspace_id, id=campaign_id)
+            campaign.approval = None
+        campaign.scheduled_at = None
+        return await lifecycle.move(connection, campaign, S.DRAFT, now=now)
 
 
 async def cancel(workspace_id: UUID, campaign_id: UUID, *, now: datetime) -> Campaign:
@@ -152,6 +140,8 @@ async def resume(workspace_id: UUID, campaign_id: UUID, *, now: datetime) -> Cam
         campaign = await lifecycle.get_locked(workspace_id, campaign_id)
         if campaign.status is not S.PAUSED:
             message = f"Only a paused campaign can be resumed; this one is {campaign.status}."
+            if campaign.status is S.CANCELLED and campaign.channel is CampaignChannel.BANNER:
+                message += " campaignReactivate shows it again."
             raise CampaignError("ILLEGAL_MOVE", message, field=("id",))
         if campaign.status_reason == PauseReason.APPROVAL_MISSING:
             try:
@@ -165,13 +155,10 @@ async def go_on(connection: Connection, campaign: Campaign, *, now: datetime) ->
     """Out of PAUSED to where the work stands: to PREPARING while the dispatch is not fully written."""
     if campaign.channel is CampaignChannel.BANNER:
         return await lifecycle.move(connection, campaign, S.ACTIVE, now=now)
-    await connection.execute(RESUMED, campaign.workspace_id, campaign.id)
+    planned_at = await connection.fetchval(RESUMED, campaign.workspace_id, campaign.id)
     if campaign.status_reason == PauseReason.TOKENS_GONE:
         await connection.execute(TRY_FOREIGN_AGAIN, campaign.workspace_id, campaign.id, sorted(FOREIGN))
-    planned = await Dispatch.filter(
-        workspace_id=campaign.workspace_id, campaign_id=campaign.id, kind=DispatchKind.SEND, planned_at__isnull=False
-    ).exists()
-    return await lifecycle.move(connection, campaign, S.SENDING if planned else S.PREPARING, now=now)
+    return await lifecycle.move(connection, campaign, S.SENDING if planned_at else S.PREPARING, now=now)
 
 
 async def reactivate(workspace_id: UUID, campaign_id: UUID, *, now: datetime) -> Campaign:
@@ -179,7 +166,8 @@ async def reactivate(workspace_id: UUID, campaign_id: UUID, *, now: datetime) ->
     async with transaction(workspace_id) as connection:
         campaign = await lifecycle.get_locked(workspace_id, campaign_id)
         if campaign.status is not S.CANCELLED or campaign.channel is not CampaignChannel.BANNER:
-            message = "Only a cancelled banner can be reactivated; duplicate the campaign instead."
+            instead = "resume it" if campaign.status is S.PAUSED else "duplicate the campaign"
+            message = f"Only a cancelled banner can be reactivated; this one is {campaign.status}: {instead} instead."
             raise CampaignError("ILLEGAL_MOVE", message, field=("id",))
         await sending.require_complete(connection, campaign, now=now)
         return await lifecycle.move(connection, campaign, S.ACTIVE, now=now)

@@ -31,7 +31,8 @@ DISPATCHES = """
 SELECT d.id, d.campaign_id, d.kind, d.content_version, d.audience_size, d.planned_at, d.no_address, d.finished_at,
   d.created_at, d.resumed_at, d.tally, d.counted_at, c.status, d.tally IS NOT NULL AND (
     (d.finished_at IS NOT NULL AND NOT d.dirty)
-    OR d.counted_at > clock_timestamp() - greatest($4::interval, d.count_took * $5::int)) AS fresh
+    OR d.counted_at > clock_timestamp() - greatest($4::interval, d.count_took * $5::int)) AS fresh,
+  CASE WHEN d.planned_at IS NULL AND d.planned_through < 0 THEN clock_timestamp() END AS empty_at
 FROM unnest($2::uuid[], $3::text[]) AS asked (campaign_id, kind)
 CROSS JOIN LATERAL (
   SELECT id FROM dispatch WHERE workspace_id = $1 AND campaign_id = asked.campaign_id AND kind = asked.kind
@@ -40,14 +41,16 @@ CROSS JOIN LATERAL (
 JOIN dispatch d ON d.workspace_id = $1 AND d.id = newest.id
 JOIN campaign c ON c.workspace_id = $1 AND c.id = d.campaign_id ORDER BY d.id DESC
 """
-# Those that no worker has read yet; before all are written, everybody.
+# Messages that no worker has read yet (before all are written, everybody), no more than are worth all workers. Found by
+# their key: the planner does not know the limit, and would expect a tenth of all there are.
 OPEN_ROWS = """
-SELECT count(*) + coalesce((
+WITH workers AS MATERIALIZED (SELECT workers_alive($3) AS alive),
+waiting AS (
+  SELECT FROM dispatch r JOIN delivery d ON d.dispatch_id = r.id AND d.profile_id > r.walked_through
+  WHERE r.workspace_id = $1 AND r.campaign_id = $2 AND r.finished_at IS NULL LIMIT (SELECT alive * $4 FROM workers))
+SELECT (SELECT alive FROM workers) AS alive, (SELECT count(*) FROM waiting) + coalesce((
   SELECT sum(audience_size) FROM dispatch
-  WHERE workspace_id = $1 AND campaign_id = $2 AND finished_at IS NULL AND planned_at IS NULL), 0)
-FROM (
-  SELECT 1 FROM dispatch r JOIN delivery d ON d.dispatch_id = r.id AND d.profile_id > r.walked_through
-  WHERE r.workspace_id = $1 AND r.campaign_id = $2 AND r.finished_at IS NULL LIMIT $3) AS waiting
+  WHERE workspace_id = $1 AND campaign_id = $2 AND finished_at IS NULL AND planned_at IS NULL), 0) AS open_rows
 """
 
 
@@ -192,7 +195,9 @@ async def of_dispatches(
         for row in rows
         if row["tally"] is not None and row["counted_at"] is not None
     }
-    stale = [row["id"] for row in rows if row["id"] not in known or not row["fresh"]]
+    # Before the first chunk of its ledger is written there is nothing to count.
+    known |= {row["id"]: (Tally.of([]), row["empty_at"]) for row in rows if row["empty_at"] is not None}
+    stale = [row["id"] for row in rows if row["empty_at"] is None and (row["id"] not in known or not row["fresh"])]
     if stale:
         known |= await tallies.counted(workspace_id, stale, known)
     return [
@@ -209,8 +214,12 @@ async def of_dispatches(
     ]
 
 
-async def open_rows(workspace_id: UUID, campaign_id: UUID, *, limit: int) -> int:
-    """Messages of a campaign that wait to be taken, or to be written, counted up to `limit`."""
-    async with transaction(workspace_id) as connection:
-        rows = await connection.fetchval(OPEN_ROWS, workspace_id, campaign_id, limit)
-    return min(int(rows), limit)
+async def workers_wanted(
+    workspace_id: UUID, campaign_id: UUID, *, alive_within: timedelta, messages_a_worker: int
+) -> int:
+    """For how many workers a campaign has work: one for each so many messages that wait to be taken or to be written,
+    at most as many as are alive, and at least one."""
+    async with transaction(workspace_id, generic_plans=True) as connection:
+        alive, rows = await connection.fetchrow(OPEN_ROWS, workspace_id, campaign_id, alive_within, messages_a_worker)
+    wanted: int = min(alive, int(rows) // messages_a_worker)
+    return max(1, wanted)

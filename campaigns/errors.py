@@ -33,8 +33,8 @@ WAYS_FROM = {
 
 
 class CampaignNotFound(CampaignError):
-    def __init__(self) -> None:
-        super().__init__("NOT_FOUND", "There is no such campaign in this workspace.", field=("id",))
+    def __init__(self, *, field: str = "id") -> None:
+        super().__init__("NOT_FOUND", "There is no such campaign in this workspace.", field=(field,))
 
 
 class IllegalMove(CampaignError):

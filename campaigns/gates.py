@@ -16,6 +16,26 @@ said AS MATERIALIZED (
   WHERE {matters} AND k.workspace_id = $1 AND k.profile_id = ANY({people}::int[]) AND k.channel = '{channel}'
     AND k.topic IN ({topic}, '*'))"""
 
+# Of people to whom another's message would go since a merge: who is in a segment that the campaign ($12) excludes, or
+# was at any time since the audience of the dispatch ($2) was frozen; also as one of those merged into them, whose
+# memberships stay theirs.
+EXCLUDED = """
+same AS MATERIALIZED (
+  SELECT s.id, s.merged_into AS person_id FROM profile s
+  WHERE s.workspace_id = $1 AND s.merged_into = ANY({people}::int[])
+  UNION ALL SELECT u.id, u.id FROM unnest({people}::int[]) AS u (id)),
+excluded AS MATERIALIZED (
+  SELECT person_id FROM same WHERE id IN (
+    SELECT i.profile_id FROM membership i
+    WHERE i.workspace_id = $1 AND i.profile_id = ANY((SELECT array_agg(id) FROM same)::int[])
+      AND i.segment_id IN (
+        SELECT t.segment_id FROM campaign_segment t
+        WHERE t.workspace_id = $1 AND t.campaign_id = $12 AND t.excluded)
+      AND (i.exited_at IS NULL
+        OR i.exited_at >= (SELECT r.created_at FROM dispatch r WHERE r.workspace_id = $1 AND r.id = $2))))"""
+EXCLUSION = """
+    WHEN NOT $8 AND person.merged_into IS NOT NULL AND person.id IN (SELECT person_id FROM excluded) THEN 'EXCLUDED'"""
+
 # IN, never a join and never EXISTS: a hash of what was found, whatever the planner thinks of its size.
 IS_SUPPRESSED = """
     WHEN {address_hash} IN (SELECT address_hash FROM suppressed) THEN 'SUPPRESSED'"""
@@ -23,6 +43,12 @@ CONSENT = """
     WHEN {matters} AND {person}.id IN (SELECT profile_id FROM said WHERE status = 'UNSUBSCRIBED') THEN 'UNSUBSCRIBED'
     WHEN {matters} AND (SELECT w.consent_default = 'OPT_IN' FROM workspace w WHERE w.id = $1)
       AND {person}.id NOT IN (SELECT profile_id FROM said) THEN 'NO_CONSENT'"""
+
+
+def excluded(*, people: str) -> str:
+    """CTEs of which of these people the campaign excludes; what EXCLUSION asks. A last look's: it names parameters of
+    a `LastLook`, and in EXCLUSION its `person`."""
+    return EXCLUDED.format(people=people)
 
 
 def gated(*, hashes: str, people: str, matters: str, topic: str) -> str:

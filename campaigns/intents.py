@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from campaigns.gates import gated, gates
+from campaigns import claims
+from campaigns.gates import EXCLUSION, excluded, gated, gates
 from campaigns.ledger import WAITING
 from campaigns.models import DeliveryState
 from db.transactions import Connection
@@ -50,8 +51,8 @@ class LastLook:
 
     ordinary: str
     rest: str
-    before_rest: str | None = None
-    """A lock, for a dispatch."""
+    by_mailbox: bool = False
+    """Whether two may come to have the same."""
 
 
 async def intend(
@@ -92,8 +93,9 @@ async def intend(
     rest = [one for one in ready if (one.profile_id, one.device_id) not in leaving]
     if not rest:
         return Intended(frozenset(leaving), frozenset())
-    if look.before_rest:
-        await connection.execute(look.before_rest, dispatch_id)
+    if look.by_mailbox:
+        await connection.execute(LOCK_MOVED, dispatch_id)
+        await make_way(connection, workspace_id=workspace_id, dispatch_id=dispatch_id, ready=rest)
     waiting = {(one.profile_id, one.device_id) for one in rest}
     for row in await connection.fetch(look.rest, *arguments(rest)):
         key = (row["profile_id"], row["device_id"])
@@ -148,10 +150,47 @@ RETURNING d.profile_id, d.device_id
 # One group of a dispatch at a time decides about people who moved or were merged: two who moved to one mailbox, in two
 # groups, would else both find it free. In a statement of its own, so that the next one sees what the other has written.
 LOCK_MOVED = "SELECT pg_advisory_xact_lock(hashtextextended('moved ' || $1::uuid::text, 0))"
+# Who was written for these mailboxes and had nothing there. Mailbox by mailbox: a kept plan would else read the ledger.
+WRITTEN_FOR = """
+SELECT d.profile_id, u.address_hash FROM unnest($2::bytea[]) AS u (address_hash) CROSS JOIN LATERAL (
+  SELECT o.profile_id FROM delivery o
+  WHERE o.dispatch_id = $1 AND o.address_hash = u.address_hash AND o.state = ANY($3::text[]) OFFSET 0) AS d
+"""
+GIVE_UP = """
+UPDATE delivery d SET address_hash = NULL
+WHERE d.dispatch_id = $1 AND d.profile_id = ANY($2::int[]) AND d.address_hash = ANY($3::bytea[])
+  AND d.state = ANY($4::text[])
+"""
+HAD_NOTHING = (*WAITING, DeliveryState.SKIPPED, DeliveryState.FAILED)
+
+
+async def make_way(connection: Connection, *, workspace_id: UUID, dispatch_id: UUID, ready: Sequence[Intent]) -> None:
+    """Have whoever left a mailbox that one of these goes to, and had nothing there, give it up: else two who swap would
+    each wait for the other's message.
+
+    From then on the long statement decides about them too, wherever they live by then. Waits for an intent that is
+    being committed for one of them. Two groups that so wait for each other are a deadlock, which the turn that loses it
+    takes as an absence of PostgreSQL.
+    """
+    going: dict[bytes | None, set[int]] = {}
+    for one in ready:
+        going.setdefault(one.address_hash, set()).add(one.profile_id)
+    mailboxes = list(going)
+    rows = await connection.fetch(WRITTEN_FOR, dispatch_id, mailboxes, HAD_NOTHING)
+    others = [(id, hash) for id, hash in rows if going[hash] - {id}]
+    if not others:
+        return
+    people = await claims.read_people(connection, workspace_id, (id for id, _ in others))
+    gone = [id for id, hash in others if id not in people or people[id][claims.EMAIL_HASH] != hash]
+    if gone:
+        await connection.execute(GIVE_UP, dispatch_id, gone, mailboxes, HAD_NOTHING)
+
+
 # The last look, in full: each row goes to sending, to skipped with its reason, or stays as it is when the campaign is
 # paused or the address has changed since it was read (HELD). Whoever moved since the freeze, or was merged, may have
 # come to a mailbox, or be a person, that another row of the dispatch is for: of those that moved the lowest profile id
-# keeps it. A row that somebody else has locked is theirs.
+# keeps it. Who was merged into somebody whom the campaign excludes, or did when its audience was frozen, is spared too.
+# A row that somebody else has locked is theirs.
 INTEND_REST = (
     """
 WITH ready AS (
@@ -184,26 +223,31 @@ person AS MATERIALIZED (
         topic="(SELECT topic FROM run)",
     )
     + """,
-lost AS MATERIALIZED (
-  SELECT s.id, s.merged_into FROM profile s
-  WHERE s.workspace_id = $1 AND s.merged_into = ANY((SELECT array_agg(id) FROM person)::int[])),
+self AS MATERIALIZED (
+  SELECT s.id, s.merged_into AS person_id FROM profile s
+  WHERE s.workspace_id = $1 AND s.merged_into = ANY((SELECT array_agg(id) FROM person)::int[])
+  UNION ALL SELECT DISTINCT id, id FROM person),"""
+    + excluded(people="(SELECT array_agg(id) FROM person WHERE merged_into IS NOT NULL)")
+    + """,
 decided AS MATERIALIZED (
   SELECT person.*, CASE
     WHEN NOT $8 AND expired THEN 'EXPIRED'
     WHEN NOT $8 AND status = 'CANCELLED' THEN 'CANCELLED'
     WHEN NOT $8 AND status <> 'SENDING' THEN 'HELD'
-    WHEN erased_at IS NOT NULL THEN 'ERASED'
+    WHEN erased_at IS NOT NULL THEN 'ERASED'"""
+    + EXCLUSION
+    + """
     WHEN email_hash IS NULL THEN 'NO_ADDRESS'"""
     + gates(person="person", matters="$7")
     + """
+    WHEN outdated THEN 'HELD'
     WHEN moved AND (place_in_mailbox > 1 OR EXISTS (SELECT 1 FROM delivery o WHERE o.dispatch_id = $2
       AND o.address_hash = person.email_hash AND o.profile_id <> person.profile_id)) THEN 'DUPLICATE_ADDRESS'
-    WHEN EXISTS (SELECT 1 FROM lost s JOIN delivery o ON o.dispatch_id = $2 AND o.profile_id = s.id
-      WHERE o.profile_id = ANY((SELECT array_agg(id) FROM lost)::int[])
-        AND s.merged_into = person.id AND o.profile_id <> person.profile_id
+    WHEN EXISTS (SELECT 1 FROM self s JOIN delivery o ON o.dispatch_id = $2 AND o.profile_id = s.id
+      WHERE o.profile_id = ANY((SELECT array_agg(id) FROM self)::int[])
+        AND s.person_id = person.id AND o.profile_id <> person.profile_id
         AND (o.state IN ('sending', 'sent', 'in_doubt')
           OR (person.merged_into IS NOT NULL AND o.profile_id < person.profile_id))) THEN 'DUPLICATE_ADDRESS'
-    WHEN outdated THEN 'HELD'
   END AS reason
   FROM person)
 UPDATE delivery d SET updated_at = now(), not_before = NULL, reason = decided.reason,
@@ -219,4 +263,4 @@ WHERE d.dispatch_id = $2 AND d.profile_id = ANY($4) AND d.profile_id = decided.p
 RETURNING d.profile_id, d.device_id, d.state
 """
 )
-MAIL = LastLook(INTEND, INTEND_REST, before_rest=LOCK_MOVED)
+MAIL = LastLook(INTEND, INTEND_REST, by_mailbox=True)

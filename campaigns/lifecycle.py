@@ -36,7 +36,10 @@ BANNER_MOVES: dict[CampaignStatus, frozenset[CampaignStatus]] = {
 """A banner is shown until it ends; a cancelled one can be reactivated (S3x-15)."""
 
 FROZEN = frozenset({S.PREPARING, S.SENDING, S.PAUSED, S.SENT, S.CANCELLED, S.FAILED, S.ENDED})
-"""Content, audience and channel cannot be edited any more."""
+"""Content, audience and channel cannot be edited any more; before that no audience is frozen."""
+
+ENDS = frozenset({S.SENT, S.ENDED, S.CANCELLED, S.FAILED})
+"""Where a campaign comes to its end; a banner may be shown again, and a message in doubt sent, by hand."""
 
 
 def moves(channel: CampaignChannel) -> dict[CampaignStatus, frozenset[CampaignStatus]]:
@@ -48,26 +51,29 @@ def may_move(campaign: Campaign, to: CampaignStatus) -> bool:
     return to in moves(campaign.channel).get(campaign.status, frozenset())
 
 
+def require_move(campaign: Campaign, to: CampaignStatus) -> None:
+    """Raise IllegalMove, naming the moves that are open, unless this is one of them."""
+    if not may_move(campaign, to):
+        raise IllegalMove(campaign, to, sorted(moves(campaign.channel).get(campaign.status, frozenset())))
+
+
 async def find_locked(workspace_id: UUID, campaign_id: UUID) -> Campaign | None:
     """The campaign, locked until the transaction ends: every move begins here and re-reads the state."""
     return await Campaign.filter(workspace_id=workspace_id, id=campaign_id).select_for_update().first()
 
 
-async def get_locked(workspace_id: UUID, campaign_id: UUID) -> Campaign:
-    """Like `find_locked`; raises CampaignNotFound."""
+async def get_locked(workspace_id: UUID, campaign_id: UUID, *, field: str = "id") -> Campaign:
+    """Like `find_locked`; raises CampaignNotFound, which names `field`."""
     campaign = await find_locked(workspace_id, campaign_id)
     if campaign is None:
-        raise CampaignNotFound()
+        raise CampaignNotFound(field=field)
     return campaign
 
 
-MOVE = """
-WITH moved AS (
-  UPDATE campaign SET status = $3, status_reason = $4, status_detail = $5, updated_at = $6,
-    started_at = CASE WHEN $3 IN ('PREPARING', 'ACTIVE') THEN coalesce(started_at, $6) ELSE started_at END,
-    finished_at = CASE WHEN $3 IN ('SENT', 'ENDED', 'CANCELLED', 'FAILED') THEN $6 END
-  WHERE workspace_id = $1 AND id = $2 RETURNING started_at, finished_at)
-SELECT * FROM moved
+WRITE = """
+UPDATE campaign SET status = $3, status_reason = $4, status_detail = $5, updated_at = $6, started_at = $7,
+  finished_at = $8, approval = $9, scheduled_at = $10, time_zone = $11, missed_policy = $12, maximum_lateness_s = $13
+WHERE workspace_id = $1 AND id = $2
 """
 
 
@@ -82,11 +88,34 @@ async def move(
 ) -> Campaign:
     """Move a locked campaign and give it back as it is now; `reason` (a code) and `detail` (a sentence) say why.
 
-    Raises IllegalMove, naming the moves that are open.
+    What was changed of its approval and its schedule since it was read is written with it. Raises IllegalMove, naming
+    the moves that are open.
     """
-    if not may_move(campaign, to):
-        raise IllegalMove(campaign, to, sorted(moves(campaign.channel).get(campaign.status, frozenset())))
-    row = await connection.fetchrow(MOVE, campaign.workspace_id, campaign.id, to.value, reason, detail, now)
+    require_move(campaign, to)
     campaign.status, campaign.status_reason, campaign.status_detail = to, reason, detail
-    campaign.started_at, campaign.finished_at, campaign.updated_at = row["started_at"], row["finished_at"], now
+    if to in (S.PREPARING, S.ACTIVE):
+        campaign.started_at = campaign.started_at or now
+    campaign.finished_at = now if to in ENDS else None
+    await write(connection, campaign, now=now)
     return campaign
+
+
+async def write(connection: Connection, campaign: Campaign, *, now: datetime) -> None:
+    """Write the state, the approval and the schedule of a campaign that this transaction locked and then read."""
+    campaign.updated_at = now
+    await connection.execute(
+        WRITE,
+        campaign.workspace_id,
+        campaign.id,
+        campaign.status.value,
+        campaign.status_reason,
+        campaign.status_detail,
+        now,
+        campaign.started_at,
+        campaign.finished_at,
+        campaign.approval,
+        campaign.scheduled_at,
+        campaign.time_zone,
+        campaign.missed_policy.value,
+        campaign.maximum_lateness_s,
+    )

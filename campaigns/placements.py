@@ -14,6 +14,7 @@ from campaigns.banner_rules import UNLIMITED, BannerRules, Limits
 from campaigns.errors import CampaignError
 from campaigns.models import Placement
 from campaigns.rotation import shares
+from db.rows import to_model
 from db.transactions import Connection, transaction
 from db.unset import UNSET, Unset
 from profiles.errors import ProfileError
@@ -30,17 +31,15 @@ NAMED = 5
 
 COUNT = "SELECT count(*) FROM placement WHERE workspace_id = $1"
 INSERT = """
-WITH made AS (
-  INSERT INTO placement (workspace_id, key, name, description, rotation_window_s, content_fields, link_schemes, slots,
-    limits)
-  VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
-  ON CONFLICT (workspace_id, key) DO NOTHING RETURNING id)
-SELECT id FROM made
+INSERT INTO placement (workspace_id, key, name, description, rotation_window_s, content_fields, link_schemes, slots,
+  limits)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+ON CONFLICT (workspace_id, key) DO NOTHING RETURNING *
 """
 UPDATE = """
 UPDATE placement SET name = $3, description = $4, rotation_window_s = $5, content_fields = $6, link_schemes = $7,
   slots = $8, limits = $9
-WHERE workspace_id = $1 AND id = $2
+WHERE workspace_id = $1 AND id = $2 RETURNING *
 """
 DELETE = "DELETE FROM placement WHERE workspace_id = $1 AND id = $2"
 FOR_SHARE = "SELECT content_fields, link_schemes FROM placement WHERE workspace_id = $1 AND id = $2 FOR SHARE"
@@ -118,11 +117,11 @@ async def create(workspace_id: UUID, wanted: PlacementInput) -> Placement:
         if await connection.fetchval(COUNT, workspace_id) >= MOST_PLACEMENTS:
             message = f"A workspace has at most {MOST_PLACEMENTS} placements; delete one that is not used."
             raise CampaignError("TOO_MANY", message, field=("key",))
-        made = await connection.fetchval(INSERT, workspace_id, wanted.key, *values)
-        if made is None:
+        row = await connection.fetchrow(INSERT, workspace_id, wanted.key, *values)
+        if row is None:
             message = f"A placement with the key {wanted.key!r} exists already; update that one or choose another key."
             raise CampaignError("TAKEN", message, field=("key",))
-        return await Placement.get(workspace_id=workspace_id, id=made)
+        return to_model(Placement, row)
 
 
 async def update(workspace_id: UUID, placement_id: UUID, changes: PlacementChanges, *, now: datetime) -> Placement:
@@ -139,10 +138,10 @@ async def update(workspace_id: UUID, placement_id: UUID, changes: PlacementChang
         if {"content_fields", "link_schemes"} & given.keys():
             schemes = banner_checks.clean_schemes(wanted.link_schemes)
             await require_all_allowed(connection, placement, allowed=wanted.content_fields, link_schemes=schemes)
-        await connection.execute(UPDATE, workspace_id, placement_id, *values)
+        row = await connection.fetchrow(UPDATE, workspace_id, placement_id, *values)
         if wanted.limits != before.limits:
             await banner_stops.restate(connection, workspace_id, placement_id, wanted.limits, now=now)
-        return await Placement.get(workspace_id=workspace_id, id=placement_id)
+        return to_model(Placement, row)
 
 
 async def delete(workspace_id: UUID, placement_id: UUID) -> None:

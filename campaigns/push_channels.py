@@ -63,6 +63,15 @@ class PushChannels:
                     self._close(route)
         return dict(routes)
 
+    def away(self) -> frozenset[PushProvider]:
+        """Providers to which nothing may go now with one of the credentials; any thread may ask."""
+        return frozenset(
+            provider
+            for routes in list(self._routes.values())
+            for (_, provider), route in routes.items()
+            if route.gate.is_shut()
+        )
+
     async def close(self) -> None:
         """Let go of all connections; what is under way ends first."""
         for routes in self._routes.values():

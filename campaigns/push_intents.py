@@ -4,7 +4,7 @@ A device's token never changes (another token is another device), so that all th
 still there, and still the same person's.
 """
 
-from campaigns.gates import push_gated, push_gates, token_gate, token_gated
+from campaigns.gates import EXCLUSION, excluded, push_gated, push_gates, token_gate, token_gated
 from campaigns.intents import LastLook
 
 # As for mail. A device that belongs to the very profile of its row is nobody's who was merged or erased: merging moves
@@ -56,7 +56,7 @@ mine AS MATERIALIZED (
   WHERE d.profile_id = ANY($4) AND d.state = ANY($11::text[]) AND d.fence = ready.fence AND EXISTS (SELECT 1 FROM held)
   ORDER BY d.profile_id, d.device_id FOR UPDATE OF d SKIP LOCKED),
 named AS MATERIALIZED (
-  SELECT mine.*, coalesce(own.merged_into, own.id) AS id
+  SELECT mine.*, own.merged_into, coalesce(own.merged_into, own.id) AS id
   FROM mine CROSS JOIN LATERAL (
     SELECT o.id, o.merged_into FROM profile o WHERE o.workspace_id = $1 AND o.id = mine.profile_id LIMIT 1) AS own),
 person AS MATERIALIZED (
@@ -66,6 +66,8 @@ person AS MATERIALIZED (
     ON true)"""
     + token_gated(hashes="$10")
     + push_gated(people="(SELECT array_agg(id) FROM named)", matters="$7", topic="(SELECT topic FROM run)")
+    + ","
+    + excluded(people="(SELECT array_agg(id) FROM named WHERE merged_into IS NOT NULL)")
     + """,
 decided AS MATERIALIZED (
   SELECT person.*, CASE
@@ -74,6 +76,7 @@ decided AS MATERIALIZED (
     WHEN NOT $8 AND status <> 'SENDING' THEN 'HELD'
     WHEN owner_id IS NULL OR disabled_at IS NOT NULL THEN 'DEVICE_GONE'
     WHEN owner_id <> person.id THEN 'DEVICE_MOVED'"""
+    + EXCLUSION
     + token_gate(token_hash="person.token_hash")
     + push_gates(person="person", matters="$7")
     + """

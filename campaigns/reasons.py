@@ -15,6 +15,7 @@ class SkipReason(StrEnum):
     NO_CONSENT = "NO_CONSENT"
     SUPPRESSED = "SUPPRESSED"
     DUPLICATE_ADDRESS = "DUPLICATE_ADDRESS"
+    EXCLUDED = "EXCLUDED"
     NO_ADDRESS = "NO_ADDRESS"
     NO_DEVICE = "NO_DEVICE"
     DEVICE_GONE = "DEVICE_GONE"
@@ -54,6 +55,7 @@ SKIPPED: Mapping[str, str] = {
     SkipReason.NO_CONSENT: "The workspace mails only those who said yes, and this recipient has not.",
     SkipReason.SUPPRESSED: "The address is on the suppression list: it never worked, or somebody complained.",
     SkipReason.DUPLICATE_ADDRESS: "Another profile with the same mailbox, or one merged with this, gets the message.",
+    SkipReason.EXCLUDED: "The profile was merged into one that the campaign excludes.",
     SkipReason.NO_ADDRESS: "The profile had an address when the audience was frozen, and has none now.",
     SkipReason.NO_DEVICE: "The profile has no device that push notifications reach.",
     SkipReason.DEVICE_GONE: "The device was disabled after the audience was frozen.",

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from campaigns.audience import TargetedSegments
 from campaigns.errors import TargetError
 from campaigns.models import Campaign
 from db.transactions import Connection
 from segments import evaluation
-from segments.models import EvaluationCause, EvaluationStatus
+from segments.models import EvaluationCause, EvaluationStatus, SegmentType
 
-# The newest evaluation of each dynamic segment since its campaign was started, or one under way. In one order, in which
-# they are asked for: that locks the segment, whoever starts what.
+# The newest evaluation of each dynamic segment since its campaign was started, or one under way.
 REFRESHES = """
 SELECT c.id, s.id, s.name, e.status, e.error FROM campaign c
 JOIN campaign_segment t ON t.workspace_id = c.workspace_id AND t.campaign_id = c.id
@@ -48,16 +48,20 @@ async def of_campaigns(connection: Connection, workspace_id: UUID, campaign_ids:
     ]
 
 
-async def is_fresh(connection: Connection, campaign: Campaign, *, now: datetime) -> bool:
+async def is_fresh(connection: Connection, campaign: Campaign, targeted: TargetedSegments, *, now: datetime) -> bool:
     """Whether every dynamic segment was evaluated since the campaign started; asks for those that were not.
 
     Raises TargetError when an evaluation failed.
     """
+    if not campaign.refresh_before or all(one.type is not SegmentType.DYNAMIC for _, one in targeted.placed()):
+        return True
     refreshes = await of_campaigns(connection, campaign.workspace_id, [campaign.id])
     for one in refreshes:
-        if one.status is None:
-            await evaluation.request(campaign.workspace_id, one.segment_id, cause=EvaluationCause.CAMPAIGN, now=now)
-        elif one.status is EvaluationStatus.FAILED:
+        if one.status is EvaluationStatus.FAILED:
             message = f"The segment {one.segment_name!r} could not be evaluated: {one.error}"
             raise TargetError("EVALUATION_FAILED", message, field=("segment_ids",))
+    if unasked := [one.segment_id for one in refreshes if one.status is None]:
+        await evaluation.request_many(
+            connection, campaign.workspace_id, unasked, cause=EvaluationCause.CAMPAIGN, now=now
+        )
     return all(one.status is EvaluationStatus.SUCCEEDED for one in refreshes)

@@ -5,9 +5,9 @@ from uuid import UUID
 
 from pyroaring import BitMap
 
-from campaigns import audience, content, lifecycle, planning, push_planning
-from campaigns.audience import Targets
-from campaigns.errors import CampaignError, CampaignNotFound
+from campaigns import audience, content, lifecycle, planning, push_planning, senders
+from campaigns.audience import TargetedSegments
+from campaigns.errors import CampaignError, CampaignNotFound, TargetError
 from campaigns.models import Campaign, CampaignChannel, CampaignClass, Dispatch, DispatchKind
 from campaigns.reasons import SkipReason
 from campaigns.sending import insert_dispatch
@@ -58,7 +58,8 @@ async def send_test(
         ids = await recipients(connection, campaign, segment_id=segment_id, external_ids=external_ids)
         if campaign.channel is CampaignChannel.PUSH:
             await push_planning.require_credentials_for(connection, workspace_id=workspace_id, audience=ids)
-        dispatch_id = await insert_dispatch(connection, campaign, kind=DispatchKind.TEST, ids=ids)
+        origin = await senders.origin_of(connection, campaign)
+        dispatch_id = await insert_dispatch(connection, campaign, origin, kind=DispatchKind.TEST, ids=ids)
         return await Dispatch.get(workspace_id=workspace_id, id=dispatch_id)
 
 
@@ -70,14 +71,18 @@ async def recipients(
         message = "Name either a segment or a list of profiles to send the test to."
         raise CampaignError("TEST_RECIPIENTS", message, field=("segment_id",))
     if segment_id is not None:
-        if not await Segment.filter(workspace_id=campaign.workspace_id, id=segment_id).exists():
+        segment = await Segment.filter(workspace_id=campaign.workspace_id, id=segment_id).first()
+        if segment is None:
             raise CampaignError("NOT_FOUND", "There is no such segment in this workspace.", field=("segment_id",))
-        ids = await audience.resolve(
-            connection,
-            workspace_id=campaign.workspace_id,
-            brand_id=campaign.brand_id,
-            wanted=Targets((segment_id,), ()),
-        )
+        few = TargetedSegments([segment], [])
+        try:
+            audience.require_usable(few, brand_id=campaign.brand_id)
+            ids = await audience.resolve(
+                connection, few, workspace_id=campaign.workspace_id, brand_id=campaign.brand_id
+            )
+        except TargetError as refusal:
+            refusal.field = ("segment_id",)
+            raise
         field: tuple[str, ...] = ("segment_id",)
     else:
         known = await profiles.find_by_external_ids(connection, external_ids or [])
@@ -96,14 +101,14 @@ async def dry_run(workspace_id: UUID, campaign_id: UUID) -> DryRun:
     """What sending now would do, by the same query that writes the ledger. Raises CampaignNotFound, TargetError,
     CampaignError NOT_FOR_THIS_CHANNEL for a banner."""
     async with transaction(workspace_id) as connection:
-        found = await audience.find_with_targets(connection, workspace_id=workspace_id, campaign_id=campaign_id)
-        if found is None:
+        campaign = await Campaign.filter(workspace_id=workspace_id, id=campaign_id).first()
+        if campaign is None:
             raise CampaignNotFound()
-        campaign, wanted = found
         if campaign.channel is CampaignChannel.BANNER:
             message = "A banner is sent to nobody: try it by its testSegmentId, and ask its segments for their sizes."
             raise CampaignError("NOT_FOR_THIS_CHANNEL", message, field=("id",))
-        ids = await audience.resolve(connection, workspace_id=workspace_id, brand_id=campaign.brand_id, wanted=wanted)
+        targeted = await audience.usable(connection, campaign)
+        ids = await audience.resolve(connection, targeted, workspace_id=workspace_id, brand_id=campaign.brand_id)
         count_gated = push_planning.count_gated if campaign.channel is CampaignChannel.PUSH else planning.count_gated
         messages = await count_gated(
             connection,

@@ -51,11 +51,13 @@ settled AS (
   WHERE d.workspace_id = $1 AND d.dispatch_id = $2 AND d.doubtful AND ($4::int[] IS NULL OR EXISTS (
     SELECT 1 FROM meant WHERE meant.profile_id = d.profile_id AND meant.device_id = d.device_id
       AND meant.fence = d.fence))
-  RETURNING d.profile_id)
+  RETURNING d.profile_id),
+recounted AS (
+  UPDATE dispatch SET dirty = true WHERE workspace_id = $1 AND id = $2 AND finished_at IS NOT NULL AND $3 = 'sent'
+    AND EXISTS (SELECT FROM settled))
 SELECT settled.profile_id, coalesce(p.merged_into, p.id) AS person_id
 FROM settled JOIN profile p ON p.workspace_id = $1 AND p.id = settled.profile_id
 """
-RECOUNT = "UPDATE dispatch SET dirty = true WHERE workspace_id = $1 AND id = $2 AND finished_at IS NOT NULL"
 # A finished one goes on like one that was paused: its rest was no silence, and what went wrong before counts no more.
 # Workers read it again from the first of these messages on ($3).
 REOPEN = """
@@ -85,7 +87,7 @@ class Doubt:
 
 async def resolve(
     workspace_id: UUID, campaign_id: UUID, *, resolved_as: Resolution, by: Actor | None, now: datetime
-) -> Resolved:
+) -> tuple[Campaign, Resolved]:
     """Settle every message of a campaign that is in doubt, on a person's word; test sends are left alone.
 
     `by`: that person. RETRY sends them again, the same Message-ID and all: who had it gets it
@@ -93,7 +95,7 @@ async def resolve(
     when nothing is in doubt or nothing of the campaign may be sent any more.
     """
     async with transaction(workspace_id) as connection:
-        campaign = await lifecycle.get_locked(workspace_id, campaign_id)
+        campaign = await lifecycle.get_locked(workspace_id, campaign_id, field="campaign_id")
         if resolved_as is Resolution.RETRY:
             refuse_retry(campaign, now=now)
         messages = await settle(connection, campaign, resolved_as=resolved_as, reason=reasons.RESOLVED_BY_HAND, now=now)
@@ -101,17 +103,17 @@ async def resolve(
             message = "No message of this campaign is in doubt; there is nothing to resolve."
             raise CampaignError("NOT_IN_DOUBT", message, field=("campaign_id",))
         resolved_by = by.label if by else "somebody without a key"
-        return await note(connection, campaign, resolved_as, messages, resolved_by=resolved_by, now=now)
+        return campaign, await note(connection, campaign, resolved_as, messages, resolved_by=resolved_by, now=now)
 
 
 def refuse_retry(campaign: Campaign, *, now: datetime) -> None:
     """Raise CampaignError when a message that goes back to pending would only be skipped."""
     if campaign.status not in (S.SENDING, S.PAUSED, S.SENT):
         message = f"The campaign is {campaign.status} and sends nothing any more; resolve as SENT, or leave the doubt."
-        raise CampaignError("ILLEGAL_MOVE", message, field=("id",))
+        raise CampaignError("ILLEGAL_MOVE", message, field=("campaign_id",))
     if campaign.expires_at and campaign.expires_at <= now:
         message = f"The campaign expired at {campaign.expires_at.isoformat()}; move expiresAt into the future first."
-        raise CampaignError("EXPIRED", message, field=("id",))
+        raise CampaignError("EXPIRED", message, field=("campaign_id",))
 
 
 async def settle(
@@ -140,7 +142,6 @@ async def settle(
     if not rows:
         return 0
     if sent:
-        await connection.execute(RECOUNT, campaign.workspace_id, dispatch_id)
         # Live segments look for what was sent in the last moments, and this was sent before.
         people = {row["person_id"] for row in rows}
         await write_touched(connection, workspace_id=campaign.workspace_id, profile_ids=people)

@@ -1,11 +1,14 @@
 """When to try again: a recipient whose message was deferred, and a host that is away (RFC 5321 4.5.4.1)."""
 
+import logging
 import random
 from collections.abc import Callable
 from datetime import timedelta
 from time import monotonic
 
 from channels.base import Outcome, OutcomeKind, OutcomeScope
+
+logger = logging.getLogger(__name__)
 
 FIRST_RETRY = timedelta(seconds=30)
 LONGEST_RETRY = timedelta(hours=6)
@@ -86,6 +89,11 @@ class HostGate:
                 self._probing = False
                 rest_s = min(LONGEST_REST_S, FIRST_REST_S * 2.0 ** min(self._failures - 1, 16))
                 asked_s = outcome.retry_after.total_seconds() if outcome.retry_after else 0.0
-                self._shut_until = self._clock() + max(asked_s, rest_s * (0.5 + self._draw() / 2))
+                pause_s = max(asked_s, rest_s * (0.5 + self._draw() / 2))
+                self._shut_until = self._clock() + pause_s
+                facts = {"code": outcome.code, "phase": outcome.phase, "pause_s": round(pause_s, 1)}
+                logger.warning("provider is away, nothing goes there for a while", extra=facts)
         elif outcome.scope is OutcomeScope.RECIPIENT and outcome.kind in (OutcomeKind.ACCEPTED, OutcomeKind.REFUSED):
+            if self._failures:
+                logger.info("provider is back")
             self._failures, self._probing = 0, False

@@ -4,18 +4,36 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from campaigns.errors import CampaignError
-from campaigns.models import Sender
-from db.transactions import transaction
+from campaigns.mime import SenderInfo
+from campaigns.models import Campaign, Sender
+from campaigns.tracking import Tracking
+from db.rows import to_model
+from db.transactions import Connection, transaction
 from profiles.addresses import clean_email
 from profiles.errors import ProfileError
 
 INSERT = """
-WITH made AS (
-  INSERT INTO sender (workspace_id, brand_id, from_name, from_address, reply_to, postal_address)
-  VALUES ($1, $2, $3, $4, $5, $6) RETURNING id)
-SELECT id FROM made
+INSERT INTO sender (workspace_id, brand_id, from_name, from_address, reply_to, postal_address)
+VALUES ($1, $2, $3, $4, $5, $6) RETURNING *
 """
 BRAND_EXISTS = "SELECT EXISTS (SELECT 1 FROM brand WHERE workspace_id = $1 AND id = $2)"
+# A workspace's settings and a campaign's sender, which it may not have.
+ORIGIN = """
+SELECT w.approval_above, w.track_opens, w.track_clicks, s.id AS sender_id, s.from_name, s.from_address, s.reply_to,
+  s.postal_address
+FROM workspace w LEFT JOIN sender s ON s.workspace_id = w.id AND s.id = $2 WHERE w.id = $1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a dispatch depends on beside its campaign and whom it goes to."""
+
+    sender: SenderInfo | None
+    """None: the campaign has none."""
+    tracking: Tracking
+    approval_above: int | None
+    """To how many people it may go without a second person's approval; None: any number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +61,7 @@ async def create(workspace_id: UUID, wanted: SenderInput) -> Sender:
         row = await connection.fetchrow(
             INSERT, workspace_id, wanted.brand_id, from_name, from_address, reply_to, postal
         )
-        return await Sender.get(workspace_id=workspace_id, id=row["id"])
+        return to_model(Sender, row)
 
 
 def address(field: str, text: str) -> str:
@@ -52,6 +70,15 @@ def address(field: str, text: str) -> str:
         return clean_email(text)
     except ProfileError as refusal:
         raise CampaignError(refusal.code, refusal.message, field=(field,)) from refusal
+
+
+async def origin_of(connection: Connection, campaign: Campaign) -> Origin:
+    """What a dispatch of this campaign depends on, as it is now."""
+    row = await connection.fetchrow(ORIGIN, campaign.workspace_id, campaign.sender_id)
+    sender = None
+    if row["sender_id"] is not None:
+        sender = SenderInfo(row["from_name"], row["from_address"], row["reply_to"], row["postal_address"])
+    return Origin(sender, Tracking(row["track_opens"], row["track_clicks"]), row["approval_above"])
 
 
 async def list_senders(workspace_id: UUID) -> list[Sender]:

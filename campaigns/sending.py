@@ -19,38 +19,38 @@ from campaigns import (
     push_sizing,
     refreshing,
     runs,
+    senders,
     sizing,
     tallies,
 )
 from campaigns.approval import ApprovalMissing
+from campaigns.audience import TargetedSegments
 from campaigns.banner_content import BannerContent
 from campaigns.breaker import Pause
 from campaigns.carrier import Carrier, EmailRun, PushRun, Run
 from campaigns.errors import CampaignError, IllegalMove
-from campaigns.mime import SenderInfo, header_address
-from campaigns.models import Campaign, CampaignChannel, CampaignStatus, Dispatch, DispatchKind, Sender
+from campaigns.mime import header_address
+from campaigns.models import Campaign, CampaignChannel, CampaignStatus, Dispatch, DispatchKind
 from campaigns.push_content import PushContent, repeats_on
 from campaigns.reasons import PauseReason, SkipReason
-from campaigns.tracking import Tracking
+from campaigns.senders import Origin
 from campaigns.transmission import transmit
 from db.transactions import Connection, transaction
 from profiles.keys import Actor
-from profiles.models import Workspace
 
 S = CampaignStatus
 
 STARTABLE = (S.DRAFT, S.SCHEDULED, S.PENDING_APPROVAL)
 """A paused campaign is resumed, a cancelled banner reactivated: never started a second time."""
 
+# With the month of the dispatch's own id (a UUIDv7), so that its ledger rows have a partition at any hour of the year.
 INSERT_DISPATCH = """
 WITH made AS (
   INSERT INTO dispatch (workspace_id, campaign_id, kind, content, content_version, audience, audience_size,
     message_domain, repeats_on)
   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) RETURNING id)
-SELECT id FROM made
+SELECT id, ensure_month('delivery', uuid_extract_timestamp(id)) FROM made
 """
-# The month of the dispatch's own id (a UUIDv7), so that its ledger rows have a partition at any hour of the year.
-ENSURE_LEDGER_MONTH = "SELECT ensure_month('delivery', uuid_extract_timestamp($1))"
 # Dispatches of a campaign with work left; tests are small and somebody waits for them, so they come first.
 UNFINISHED = """
 SELECT d.id, d.kind FROM dispatch d
@@ -84,7 +84,7 @@ async def start(workspace_id: UUID, campaign_id: UUID, *, now: datetime, by: Act
     """
     async with transaction(workspace_id) as connection:
         campaign = await lifecycle.get_locked(workspace_id, campaign_id)
-        await approval.note(connection, campaign, by=by, now=now)
+        approval.note(campaign, by=by, now=now)
         return await start_locked(connection, campaign, now=now)
 
 
@@ -93,18 +93,19 @@ async def start_locked(connection: Connection, campaign: Campaign, *, now: datet
     to = S.ACTIVE if campaign.channel is CampaignChannel.BANNER else S.PREPARING
     if campaign.status not in STARTABLE:
         raise IllegalMove(campaign, to, sorted(lifecycle.moves(campaign.channel).get(campaign.status, frozenset())))
-    await require_complete(connection, campaign, now=now)
+    targeted = await require_complete(connection, campaign, now=now)
     if campaign.channel is CampaignChannel.BANNER:
         return await lifecycle.move(connection, campaign, S.ACTIVE, now=now)
     campaign = await lifecycle.move(connection, campaign, S.PREPARING, now=now)
-    if not await freeze(connection, campaign, now=now):
+    if not await freeze(connection, campaign, targeted, now=now):
         # As many as they are now, and again when they are frozen.
-        await approval.require(connection, campaign)
+        await approval.require(connection, campaign, targeted=targeted)
     return campaign
 
 
-async def require_complete(connection: Connection, campaign: Campaign, *, now: datetime) -> None:
-    """Raise what stands in the way of sending this campaign: expiry, content, sender, segments."""
+async def require_complete(connection: Connection, campaign: Campaign, *, now: datetime) -> TargetedSegments:
+    """The segments that this campaign goes to; raises what stands in the way of sending it: expiry, content, sender,
+    segments."""
     if campaign.expires_at and campaign.expires_at <= now:
         message = f"The campaign expired at {campaign.expires_at.isoformat()}; move expiresAt into the future first."
         raise CampaignError("EXPIRED", message, field=("expires_at",))
@@ -118,44 +119,42 @@ async def require_complete(connection: Connection, campaign: Campaign, *, now: d
         assert campaign.placement_id is not None
         banner = BannerContent.from_json(campaign.content)
         await placements.require_shows(connection, campaign.workspace_id, campaign.placement_id, banner)
-    wanted = await audience.targets(connection, workspace_id=campaign.workspace_id, campaign_id=campaign.id)
-    await audience.targeted_segments(campaign.workspace_id, wanted, brand_id=campaign.brand_id)
+    return await audience.usable(connection, campaign)
 
 
-async def freeze(connection: Connection, campaign: Campaign, *, now: datetime) -> bool:
+async def freeze(connection: Connection, campaign: Campaign, targeted: TargetedSegments, *, now: datetime) -> bool:
     """Store the audience of a campaign in PREPARING as one bitmap (R1); False while evaluations are awaited.
 
-    Raises TargetError when a segment cannot be used or its evaluation failed, ApprovalMissing.
+    Raises TargetError when a segment was never evaluated or its evaluation failed, ApprovalMissing.
     """
-    if not await refreshing.is_fresh(connection, campaign, now=now):
+    if not await refreshing.is_fresh(connection, campaign, targeted, now=now):
         return False
-    wanted = await audience.targets(connection, workspace_id=campaign.workspace_id, campaign_id=campaign.id)
-    ids = await audience.resolve(
-        connection, workspace_id=campaign.workspace_id, brand_id=campaign.brand_id, wanted=wanted
-    )
-    await approval.require(connection, campaign, people=len(ids))
+    ids = await audience.resolve(connection, targeted, workspace_id=campaign.workspace_id, brand_id=campaign.brand_id)
+    origin = await senders.origin_of(connection, campaign)
+    await approval.require_for(connection, campaign, len(ids), above=origin.approval_above)
     if campaign.channel is CampaignChannel.PUSH:
         await push_planning.require_credentials_for(connection, workspace_id=campaign.workspace_id, audience=ids)
-    await insert_dispatch(connection, campaign, kind=DispatchKind.SEND, ids=ids)
+    await insert_dispatch(connection, campaign, origin, kind=DispatchKind.SEND, ids=ids)
     return True
 
 
-async def insert_dispatch(connection: Connection, campaign: Campaign, *, kind: DispatchKind, ids: BitMap) -> UUID:
+async def insert_dispatch(
+    connection: Connection, campaign: Campaign, origin: Origin, *, kind: DispatchKind, ids: BitMap
+) -> UUID:
     """A new dispatch with everything frozen that its messages are made of."""
     repeats: list[str] = []
     if campaign.channel is CampaignChannel.PUSH:
         frozen = {"push": campaign.content, "campaign_name": campaign.name}
         domain, repeats = "", repeats_on(PushContent.from_json(campaign.content))
     else:
-        sender = await Sender.get(workspace_id=campaign.workspace_id, id=campaign.sender_id)
-        workspace = await Workspace.get(id=campaign.workspace_id)
+        assert origin.sender is not None
         frozen = {
             "email": campaign.content,
-            "sender": SenderInfo.of(sender).to_json(),
+            "sender": origin.sender.to_json(),
             "campaign_name": campaign.name,
-            "tracking": Tracking(opens=workspace.track_opens, clicks=workspace.track_clicks).to_json(),
+            "tracking": origin.tracking.to_json(),
         }
-        domain = header_address(sender.from_address).rpartition("@")[2]
+        domain = header_address(origin.sender.from_address).rpartition("@")[2]
     dispatch_id: UUID = await connection.fetchval(
         INSERT_DISPATCH,
         campaign.workspace_id,
@@ -168,7 +167,6 @@ async def insert_dispatch(connection: Connection, campaign: Campaign, *, kind: D
         domain,
         repeats,
     )
-    await connection.execute(ENSURE_LEDGER_MONTH, dispatch_id)
     return dispatch_id
 
 
@@ -231,8 +229,8 @@ async def ensure_frozen(workspace_id: UUID, campaign_id: UUID, *, now: datetime)
             return
         try:
             async with transaction(workspace_id):  # a savepoint: a refusal leaves no dispatch behind
-                await require_complete(connection, campaign, now=now)
-                await freeze(connection, campaign, now=now)
+                targeted = await require_complete(connection, campaign, now=now)
+                await freeze(connection, campaign, targeted, now=now)
         except ApprovalMissing as refusal:
             await lifecycle.move(connection, campaign, S.PAUSED, now=now, reason=refusal.code, detail=refusal.held)
         except CampaignError as refusal:

@@ -15,8 +15,6 @@ from segments.references import listed
 STATUSES = "SELECT id, status, status_reason, status_detail FROM campaign WHERE workspace_id = $1 AND id = ANY($2)"
 WAITING = frozenset({CampaignStatus.DRAFT, CampaignStatus.PENDING_APPROVAL, CampaignStatus.SCHEDULED})
 """Before the first message."""
-OVER = frozenset({CampaignStatus.SENT, CampaignStatus.ENDED, CampaignStatus.CANCELLED, CampaignStatus.FAILED})
-"""Where a campaign comes to its end; a banner may be shown again, and a message in doubt sent, by hand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +35,18 @@ async def of_campaigns(workspace_id: UUID, campaign_ids: Sequence[UUID]) -> dict
             for row in rows
         }
         preparing = [id for id, standing in found.items() if standing.status is CampaignStatus.PREPARING]
-        awaited: dict[UUID, dict[bool, list[str]]] = {}
-        for one in await refreshing.of_campaigns(connection, workspace_id, preparing) if preparing else []:
+        return found | (await awaiting(workspace_id, preparing) if preparing else {})
+
+
+async def awaiting(workspace_id: UUID, campaign_ids: Sequence[UUID]) -> dict[UUID, Standing]:
+    """Those of these campaigns in PREPARING that await evaluations of segments, by id, and which."""
+    awaited: dict[UUID, dict[bool, list[str]]] = {}
+    async with transaction(workspace_id) as connection:
+        for one in await refreshing.of_campaigns(connection, workspace_id, campaign_ids):
             if one.status is not EvaluationStatus.SUCCEEDED:
                 held = one.status is EvaluationStatus.HELD
                 awaited.setdefault(one.campaign_id, {}).setdefault(held, []).append(one.segment_name)
+    found = {}
     for id, names in awaited.items():
         # A held one is what somebody can do something about.
         reason = PrepareReason.EVALUATION_HELD if True in names else PrepareReason.AWAITS_EVALUATION

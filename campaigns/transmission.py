@@ -80,6 +80,8 @@ class Turn:
         self.answers: list[Answer] = []
         """Not written yet. Each holds its slot."""
         self.under_way: set[asyncio.Task[None]] = set()
+        self.begun: set[tuple[int, int]] = set()
+        """Profiles and devices whose message left, until its answer is written."""
         self.beside: dict[str, asyncio.Task[None]] = {}
         self.stirred = asyncio.Event()
         """Something happened that the loop may act on."""
@@ -192,11 +194,13 @@ class Turn:
         could = self.lane.gate.let_through(could)
         self.pace.use(could)
         # What waits is read again when nobody can tell what a lost commit did, and some of it was ready already. Twice
-        # in one group it would leave twice: its row tells one intent from the next, not two copies of the same.
+        # in one group it would leave twice: its row tells one intent from the next, not two copies of the same. And
+        # were the commit of a copy lost, "not begun" would be written of the one that is under way.
         group: dict[tuple[int, int], Ready] = {}
         for _ in range(could):
             one = self.ready.popleft()
-            group.setdefault((one.intent.profile_id, one.intent.device_id), one)
+            if (key := (one.intent.profile_id, one.intent.device_id)) not in self.begun:
+                group.setdefault(key, one)
         return list(group.values())
 
     @property
@@ -236,7 +240,9 @@ class Turn:
             return
         self.patience_s = FIRST_PATIENCE_S
         self.lane.slots.give_back(held + more - len(leaving))
+        self.begun.difference_update((answer.result.profile_id, answer.result.device_id) for answer in answers)
         for one in leaving:
+            self.begun.add((one.intent.profile_id, one.intent.device_id))
             task = asyncio.create_task(self.send(one))
             self.under_way.add(task)
             task.add_done_callback(self.under_way.discard)
@@ -313,9 +319,12 @@ class Turn:
                     lease=self.carrier.lease,
                     limit=self.pace.takeable(BATCH),
                 )
-                self.nothing_left = not taken
-                if taken == [] and self.left_behind is not None:
-                    back, self.left_behind, self.nothing_left = self.left_behind, None, False
+            self.nothing_left = not taken
+            if taken == [] and self.left_behind is not None:
+                back, self.left_behind, self.nothing_left = self.left_behind, None, False
+                # Apart: of a dispatch that one transaction changes twice PostgreSQL locks the campaign too, and a turn
+                # that finishes has that already, and waits for the dispatch.
+                async with transaction(self.run.workspace_id, generic_plans=True) as connection:
                     await claims.go_back(connection, **ids, profile_id=back)
         except BaseException:
             self.leave_behind([0])  # it may have been committed, and nobody knows what was taken

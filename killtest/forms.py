@@ -17,6 +17,9 @@ class Form:
     spread: float = 0.9
     """The part of the blast over which the blows are spread."""
 
+    away_s: float = 0.0
+    """How long a server stays away at the one blow that is to take long."""
+
     def point(self, blow: float) -> float:
         """How many messages are settled when blow number `blow` falls, counted from 0."""
         return self.people * self.spread * blow / self.blows

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from datetime import timedelta
 from itertools import pairwise
 from random import Random
-from time import monotonic
+from time import monotonic, time
 from uuid import UUID
 
 import redis.asyncio
@@ -20,6 +20,9 @@ from killtest.witness import NOW
 from killtest.yard import Yard
 
 LONGEST_STALL_S = 60.0
+LONG_BLOW = 1
+"""The one at which Valkey stays away for longer, counted from 0."""
+LONGEST_STALL_WITHOUT_VALKEY_S = 10.0
 
 
 async def postgres_restarted(yard: Yard, form: Form, *, name: str = "T-3", over: Blasts = blast) -> Verdict:
@@ -46,7 +49,10 @@ async def postgres_restarted(yard: Yard, form: Form, *, name: str = "T-3", over:
 
 
 async def valkey_lost(yard: Yard, form: Form) -> Verdict:
-    """T-4: FLUSHALL and restarts of Valkey by turns, with a schedule that falls due meanwhile."""
+    """T-4: FLUSHALL and restarts of Valkey by turns, one of which takes long, with a schedule that falls due meanwhile.
+
+    No worker ends of it, and messages leave while it is away.
+    """
     verdict = Verdict("T-4", form.people * 2)
     draw = Random(f"T-4 {yard.settings.seed}")
     async with blast(yard, "T-4", form.people) as one:
@@ -56,9 +62,15 @@ async def valkey_lost(yard: Yard, form: Form) -> Verdict:
         scheduled = one.campaign
         await begin_with_workers(one, form)
         blasted = one.campaign
+        children = [worker.working() for worker in yard.workers]
+        gone = back = 0.0
         for blow in range(form.blows):
             await next_blow(one, verdict, blow, form)
-            if blow % 2:
+            if blow == LONG_BLOW:
+                gone = time()
+                yard.restart_valkey(away_s=form.away_s)
+                back = time()
+            elif blow % 2:
                 yard.restart_valkey(away_s=draw.uniform(0.0, 2.0))
             else:
                 await flush(yard)
@@ -69,10 +81,17 @@ async def valkey_lost(yard: Yard, form: Form) -> Verdict:
             dispatches.append((await one.finished()).dispatch_id)
             await end_of(one, verdict)
         back_after_s = await all_working(yard)
+        verdict.require([worker.working() for worker in yard.workers] == children, "a worker ended")
         stall = longest_stall(one, dispatches)
+        meanwhile = [at for at in mailed_at(one, dispatches) if gone < at < back]
+        stall_without = longest_gap([gone, *meanwhile, back])
     verdict.more |= {"blows": form.blows, "longest_stall_s": stall, "stall_bound_s": LONGEST_STALL_S}
     verdict.more["workers_back_after_s"] = round(back_after_s, 1)
+    verdict.more |= {"away_s": round(back - gone, 1), "mails_meanwhile": len(meanwhile)}
+    verdict.more |= {"stall_meanwhile_s": stall_without, "stall_meanwhile_bound_s": LONGEST_STALL_WITHOUT_VALKEY_S}
     verdict.require(stall <= LONGEST_STALL_S, f"nothing was sent for {stall} s")
+    verdict.require(len(meanwhile) > 0, "nothing was sent without Valkey")
+    verdict.require(stall_without < LONGEST_STALL_WITHOUT_VALKEY_S, f"without Valkey nothing for {stall_without} s")
     verdict.require(verdict.in_doubt == 0, f"{verdict.in_doubt} in doubt")
     return verdict
 
@@ -112,5 +131,14 @@ async def flush(yard: Yard) -> None:
 
 def longest_stall(one: Blast, dispatches: Iterable[UUID | None]) -> float:
     """The longest time without a mail between the first of all these dispatches and the last, in seconds."""
-    times = sorted(mail.at for dispatch in dispatches if dispatch for mail in one.arrivals(dispatch))
+    return longest_gap(mailed_at(one, dispatches))
+
+
+def mailed_at(one: Blast, dispatches: Iterable[UUID | None]) -> list[float]:
+    """When the mails of all these dispatches arrived, in that order."""
+    return sorted(mail.at for dispatch in dispatches if dispatch for mail in one.arrivals(dispatch))
+
+
+def longest_gap(times: Iterable[float]) -> float:
+    """Between two that follow each other, in seconds."""
     return round(max((later - earlier for earlier, later in pairwise(times)), default=0.0), 1)

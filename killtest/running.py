@@ -30,7 +30,11 @@ FORMS: dict[str, tuple[Test, Form, Form]] = {
     "T-1": (deaths.killed, Form(10_000, 20, workers=4, rate=150), Form(300, 2, rate=20, spread=0.05)),
     "T-2": (deaths.stopped, Form(10_000, 20, workers=3, rate=30, spread=0.05), Form(300, 2, rate=6, spread=0.04)),
     "T-3": (outages.postgres_restarted, Form(6_000, 10, rate=100), Form(400, 2, rate=12, spread=0.06)),
-    "T-4": (outages.valkey_lost, Form(4_000, 10, rate=100), Form(400, 2, rate=12, spread=0.06)),
+    "T-4": (
+        outages.valkey_lost,
+        Form(4_000, 10, rate=100, away_s=15.0),
+        Form(400, 2, rate=12, spread=0.06, away_s=5.0),
+    ),
     "T-5": (deaths.taken_over, Form(2_000, 1, rate=40), Form(300, 1, rate=30)),
     "T-6": (deaths.held_up, Form(1_000, 2), Form(200, 1, rate=30)),
     "T-7": (steering.steered, Form(3_000, 50, rate=25, spread=0.3), Form(300, 3, rate=15, spread=0.05)),

@@ -12,7 +12,7 @@ from profiles.text import clean_text
 MOST_BRANDS = 1000
 
 INSERT_BRAND = """
-INSERT INTO brand (workspace_id, name) VALUES ($1, $2) ON CONFLICT (workspace_id, name) DO NOTHING RETURNING id
+INSERT INTO brand (workspace_id, name) VALUES ($1, $2) ON CONFLICT (workspace_id, name) DO NOTHING RETURNING *
 """
 # Person by person, as in profiles.py.
 OF_PROFILES = """
@@ -29,10 +29,10 @@ async def create(workspace_id: UUID, name: str) -> Brand:
     async with transaction(workspace_id) as connection:
         if await Brand.filter(workspace_id=workspace_id).count() >= MOST_BRANDS:
             raise ProfileError("TOO_MANY_BRANDS", f"A workspace has at most {MOST_BRANDS} brands.", field=("name",))
-        brand_id = await connection.fetchval(INSERT_BRAND, workspace_id, name)
-        if brand_id is None:
+        row = await connection.fetchrow(INSERT_BRAND, workspace_id, name)
+        if row is None:
             raise ProfileError("BRAND_EXISTS", f"A brand named {name!r} exists: choose another name.", field=("name",))
-        return await Brand.get(workspace_id=workspace_id, id=brand_id)
+        return to_model(Brand, row)
 
 
 async def list_brands(workspace_id: UUID) -> list[Brand]:

@@ -129,8 +129,8 @@ SELECT d.* FROM unnest($2::bigint[]) AS u (id) CROSS JOIN LATERAL (
 """
 # Somebody new meets conditions too. Who registers again is nobody new, and is not told of.
 TELL_MADE = """
-INSERT INTO profile_change (workspace_id, profile_ids, kind, changed_at)
-SELECT $1, ARRAY[id], 'touched', $3 FROM profile WHERE workspace_id = $1 AND id = $2 AND created_at = $3
+INSERT INTO profile_change (workspace_id, profile_ids, kind)
+SELECT $1, ARRAY[id], 'touched' FROM profile WHERE workspace_id = $1 AND id = $2 AND created_at = $3
 """
 
 

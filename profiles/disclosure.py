@@ -12,7 +12,6 @@ from uuid import UUID
 
 from db.transactions import transaction
 from profiles.addresses import AddressHasher, Channel
-from profiles.erasing import LOSERS
 from profiles.errors import ProfileError, ProfileNotFound
 from profiles.merging import find_living
 
@@ -22,11 +21,16 @@ BEGINNING_OF_TIME = datetime(1, 1, 1, tzinfo=UTC)
 Rows: TypeAlias = Sequence[Mapping[str, Any]]
 """As the columns are called. Nobody reckons with them: they are data to be handed out."""
 
+# A living profile and those that were merged into it.
 NAMES = """
-SELECT external_id, email_hash, erased_at FROM profile WHERE workspace_id = $1 AND id = ANY($2::int[]) ORDER BY id
+SELECT p.id, p.external_id, p.email_hash, p.erased_at,
+  ARRAY(SELECT anonymous_id FROM profile_alias WHERE workspace_id = $1 AND profile_id = p.id) AS anonymous_ids,
+  ARRAY(SELECT token FROM device WHERE workspace_id = $1 AND profile_id = p.id) AS tokens
+FROM (
+  SELECT id FROM profile WHERE workspace_id = $1 AND id = $2
+  UNION ALL SELECT id FROM profile WHERE workspace_id = $1 AND merged_into = $2) AS theirs
+JOIN profile p ON p.workspace_id = $1 AND p.id = theirs.id ORDER BY p.id
 """
-ANONYMOUS_IDS = "SELECT anonymous_id FROM profile_alias WHERE workspace_id = $1 AND profile_id = ANY($2::int[])"
-TOKENS = "SELECT token FROM device WHERE workspace_id = $1 AND profile_id = ANY($2::int[])"
 # Of every section: $1 workspace, $2 whose, $3 the page's size, from $4 on the key of the row before, which comes first.
 PROFILES = """
 SELECT id AS k, id AS profile_id, external_id, email, phone, traits, time_zone, locale, country, city, identified,
@@ -107,23 +111,21 @@ async def find_person(workspace_id: UUID, profile_id: int, *, hasher: AddressHas
     Raises ProfileNotFound, and ProfileError ERASED: of somebody who was erased nothing is held.
     """
     async with transaction(workspace_id) as connection:
-        living = await find_living(connection, workspace_id, profile_id, field="profile_id")
-        profile_ids = [living, *(row["id"] for row in await connection.fetch(LOSERS, workspace_id, living))]
-        rows = await connection.fetch(NAMES, workspace_id, profile_ids)
-        if not rows:
-            raise ProfileNotFound(field=("profile_id",))
-        if any(row["erased_at"] for row in rows):
-            message = "This person was erased: nothing is held of them but what keeps them erased."
-            raise ProfileError("ERASED", message, field=("profile_id",))
-        aliases = await connection.fetch(ANONYMOUS_IDS, workspace_id, profile_ids)
-        tokens = await connection.fetch(TOKENS, workspace_id, profile_ids)
+        (living,) = await find_living(connection, workspace_id, profile_id=profile_id)
+        rows = await connection.fetch(NAMES, workspace_id, living)
+    if not rows:
+        raise ProfileNotFound(field=("profile_id",))
+    if any(row["erased_at"] for row in rows):
+        message = "This person was erased: nothing is held of them but what keeps them erased."
+        raise ProfileError("ERASED", message, field=("profile_id",))
     hashes = [row["email_hash"] for row in rows if row["email_hash"] is not None]
+    tokens = [token for row in rows for token in row["tokens"]]
     return Person(
         profile_id=living,
-        profile_ids=tuple(profile_ids),
+        profile_ids=(living, *(row["id"] for row in rows if row["id"] != living)),
         external_ids=tuple(row["external_id"] for row in rows if row["external_id"] is not None),
-        anonymous_ids=tuple(row["anonymous_id"] for row in aliases),
-        address_hashes=(*hashes, *(hasher.hash(Channel.PUSH, row["token"]) for row in tokens)),
+        anonymous_ids=tuple(one for row in rows for one in row["anonymous_ids"]),
+        address_hashes=(*hashes, *(hasher.hash(Channel.PUSH, token) for token in tokens)),
     )
 
 

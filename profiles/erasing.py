@@ -16,19 +16,18 @@ from profiles.consent import SuppressionReason
 from profiles.contention import contended
 from profiles.merging import MOST_ROUNDS, find_living, lock
 
-CLEAR = """
-UPDATE profile SET erased_at = $3, traits = '{}', email = NULL, email_hash = NULL, phone = NULL, phone_hash = NULL,
-  time_zone = NULL, locale = NULL, country = NULL, city = NULL, first_seen_at = NULL, last_seen_at = NULL,
-  seen_device_type = NULL, seen_browser = NULL, seen_country = NULL, seen_city = NULL, updated_at = $3
-WHERE workspace_id = $1 AND id = $2
-"""
-DROP_EVENTS = "DELETE FROM event WHERE workspace_id = $1 AND profile_id = $2"
-DROP_DEVICES = "DELETE FROM device WHERE workspace_id = $1 AND profile_id = $2"
-DROP_ALIASES = "DELETE FROM profile_alias WHERE workspace_id = $1 AND profile_id = $2"
-DROP_BRANDS = "DELETE FROM profile_brand WHERE workspace_id = $1 AND profile_id = $2"
-DROP_CONSENTS = "DELETE FROM consent WHERE workspace_id = $1 AND profile_id = $2"
-DROP_DATES = "DELETE FROM profile_date WHERE workspace_id = $1 AND profile_id = $2"
-WRITE_ERASED = """
+FORGET = """
+WITH person AS (
+  UPDATE profile SET erased_at = $3, traits = '{}', email = NULL, email_hash = NULL, phone = NULL, phone_hash = NULL,
+    time_zone = NULL, locale = NULL, country = NULL, city = NULL, first_seen_at = NULL, last_seen_at = NULL,
+    seen_device_type = NULL, seen_browser = NULL, seen_country = NULL, seen_city = NULL, updated_at = $3
+  WHERE workspace_id = $1 AND id = $2),
+events AS (DELETE FROM event WHERE workspace_id = $1 AND profile_id = $2),
+devices AS (DELETE FROM device WHERE workspace_id = $1 AND profile_id = $2),
+aliases AS (DELETE FROM profile_alias WHERE workspace_id = $1 AND profile_id = $2),
+brands AS (DELETE FROM profile_brand WHERE workspace_id = $1 AND profile_id = $2),
+consents AS (DELETE FROM consent WHERE workspace_id = $1 AND profile_id = $2),
+dates AS (DELETE FROM profile_date WHERE workspace_id = $1 AND profile_id = $2)
 INSERT INTO profile_change (workspace_id, profile_id, kind, changed_at) VALUES ($1, $2, 'erased', $3)
 """
 LOSERS = "SELECT id FROM profile WHERE workspace_id = $1 AND merged_into = $2 ORDER BY id"
@@ -51,7 +50,7 @@ async def erase(connection: Connection, *, workspace_id: UUID, profile_id: int, 
     Waits for whoever is writing about them. Doing it again changes nothing. Raises ProfileNotFound.
     """
     for _ in range(MOST_ROUNDS):
-        living = await find_living(connection, workspace_id, profile_id, field="profile_id")
+        (living,) = await find_living(connection, workspace_id, profile_id=profile_id)
         row = (await lock(connection, workspace_id, [living]))[living]
         if row["merged_into"] is None:
             merged_ids = tuple(one["id"] for one in await connection.fetch(LOSERS, workspace_id, living))
@@ -66,7 +65,4 @@ async def forget(connection: Connection, *, workspace_id: UUID, profile_id: int,
     await consent.suppress_profiles(
         connection, workspace_id=workspace_id, profile_ids=[profile_id], reason=SuppressionReason.ERASED
     )
-    await connection.execute(CLEAR, workspace_id, profile_id, now)
-    for statement in (DROP_EVENTS, DROP_DEVICES, DROP_ALIASES, DROP_BRANDS, DROP_CONSENTS, DROP_DATES):
-        await connection.execute(statement, workspace_id, profile_id)
-    await connection.execute(WRITE_ERASED, workspace_id, profile_id, now)
+    await connection.execute(FORGET, workspace_id, profile_id, now)

@@ -46,7 +46,7 @@ DELETE_KEYS = "DELETE FROM event_key WHERE workspace_id = $1 AND message_id = AN
 # unnest in the list of columns and not in FROM, where its rows would be kept apart first: a quarter of reading them.
 INSERT_EVENTS = """
 WITH told AS (
-  INSERT INTO profile_change (workspace_id, profile_ids, kind, changed_at) VALUES ($1, $5::text::int[], 'touched', $2))
+  INSERT INTO profile_change (workspace_id, profile_ids, kind) VALUES ($1, $5::text::int[], 'touched'))
 INSERT INTO event (workspace_id, received_at, profile_id, occurred_at, message_id, name, properties, page_path,
   device_type, browser, country, city, session_id)
 SELECT $1, $2, u.profile_id, to_timestamp(u.occurred_at), u.message_id, u.name, u.properties::jsonb, u.page_path,

@@ -11,6 +11,7 @@ from typing import NamedTuple, assert_never
 from uuid import UUID
 from zlib import crc32
 
+from db.rows import to_model
 from db.transactions import Connection, across_workspaces, transaction
 from profiles.errors import KeyNotFound, ProfileError
 from profiles.models import ApiKey, KeyKind
@@ -93,10 +94,14 @@ MOST_KEYS = 1000
 DEFAULT_OVERLAP = timedelta(hours=24)
 LONGEST_OVERLAP = timedelta(days=30)
 
+# Nothing of the key when it was not made; `is_left` says for which of the two reasons.
 INSERT_KEY = """
-INSERT INTO api_key (workspace_id, name, kind, prefix, hash, scopes, expires_at)
-SELECT $1, $2, $3, $4, $5, $6, $7 WHERE $7::timestamptz IS NULL OR $7::timestamptz > now()
-RETURNING id
+WITH room AS (SELECT count(*) < $9 AS is_left FROM api_key WHERE workspace_id = $1),
+made AS (
+  INSERT INTO api_key (workspace_id, name, kind, prefix, hash, scopes, expires_at, family_id)
+  SELECT $1, $2, $3, $4, $5, $6, $7, $8 FROM room
+  WHERE room.is_left AND ($7::timestamptz IS NULL OR $7::timestamptz > now()) RETURNING *)
+SELECT room.is_left, made.* FROM room LEFT JOIN made ON true
 """
 FIND_BY_HASH = "SELECT workspace_id, key_id FROM key_by_hash($1)"
 FIND_LIVE = """
@@ -105,7 +110,7 @@ WHERE workspace_id = $1 AND id = $2 AND revoked_at IS NULL AND (expires_at IS NU
 """
 KEEP_USES = "SELECT keys_used($1, $2)"
 REVOKE = """
-UPDATE api_key SET revoked_at = coalesce(revoked_at, $3) WHERE workspace_id = $1 AND id = $2
+UPDATE api_key SET revoked_at = coalesce(revoked_at, $3) WHERE workspace_id = $1 AND id = $2 RETURNING *
 """
 # Locked in one order: of two admins who revoke each other's key, the second finds that it is the last. One that was
 # rotated ends soon and does not count.
@@ -117,9 +122,8 @@ ORDER BY id FOR UPDATE
 """
 REPLACE = """
 UPDATE api_key SET replaced_by = $3, expires_at = least(coalesce(expires_at, $4), $4)
-WHERE workspace_id = $1 AND id = $2
+WHERE workspace_id = $1 AND id = $2 RETURNING *
 """
-JOIN_FAMILY = "UPDATE api_key SET family_id = $3 WHERE workspace_id = $1 AND id = $2"
 NEWEST = UUID(int=2**128 - 1)
 
 
@@ -181,19 +185,30 @@ async def insert(
     kind: KeyKind,
     scopes: list[str],
     expires_at: datetime | None,
+    *,
+    family_id: UUID | None = None,
 ) -> tuple[ApiKey, str]:
     """`create` with what was checked."""
     key = new_key(kind)
-    if await ApiKey.filter(workspace_id=workspace_id).count() >= MOST_KEYS:
-        raise ProfileError("TOO_MANY_KEYS", f"A workspace has at most {MOST_KEYS} keys.")
-    key_id = await connection.fetchval(
-        INSERT_KEY, workspace_id, name, kind.value, key.prefix, key.hash, scopes, expires_at
+    row = await connection.fetchrow(
+        INSERT_KEY,
+        workspace_id,
+        name,
+        kind.value,
+        key.prefix,
+        key.hash,
+        scopes,
+        expires_at,
+        family_id,
+        MOST_KEYS,
     )
-    if key_id is None:
+    if not row["is_left"]:
+        raise ProfileError("TOO_MANY_KEYS", f"A workspace has at most {MOST_KEYS} keys.")
+    if row["id"] is None:
         raise ProfileError(
             "EXPIRES_IN_THE_PAST", "The expiry has passed already: give a later one.", field=("expires_at",)
         )
-    return await ApiKey.get(workspace_id=workspace_id, id=key_id), key.secret
+    return to_model(ApiKey, row), key.secret
 
 
 def scopes_wanted(role: str | None, scopes: Collection[str]) -> list[str]:
@@ -219,7 +234,7 @@ def clean_scopes(kind: KeyKind, scopes: Collection[str]) -> list[str]:
         if kind is KeyKind.PUBLISHABLE and scope != Scope.INGEST:
             raise ProfileError(
                 "SCOPE_NOT_PUBLISHABLE",
-                f"A publishable key is in everybody's hands and cannot have {scope!r}: only ingest.",
+                f"A publishable key is in everybody's hands and cannot have the scope {scope}: only ingest.",
                 field=("scopes",),
             )
     if not scopes:
@@ -284,10 +299,17 @@ async def rotate(
             raise ProfileError("ROTATED", message, field=("id",))
         if expires_at is None and old.expires_at:
             expires_at = now + (old.expires_at - old.created_at)
-        new, secret = await insert(connection, workspace_id, old.name, old.kind, old.scopes, expires_at)
-        await connection.execute(JOIN_FAMILY, workspace_id, new.id, old.family_id or old.id)
-        await connection.execute(REPLACE, workspace_id, old.id, new.id, now + overlap)
-        return await get_locked(workspace_id, new.id), await get_locked(workspace_id, old.id), secret
+        new, secret = await insert(
+            connection,
+            workspace_id,
+            old.name,
+            old.kind,
+            old.scopes,
+            expires_at,
+            family_id=old.family_id or old.id,
+        )
+        replaced = await connection.fetchrow(REPLACE, workspace_id, old.id, new.id, now + overlap)
+        return new, to_model(ApiKey, replaced), secret
 
 
 async def get_locked(workspace_id: UUID, key_id: UUID) -> ApiKey:
@@ -311,8 +333,10 @@ async def revoke(workspace_id: UUID, key_id: UUID, *, now: datetime, may_be_last
                 " `muster key revoke`."
             )
             raise ProfileError("LAST_ADMIN", message, field=("id",))
-        await connection.execute(REVOKE, workspace_id, key_id, now)
-        return await get_locked(workspace_id, key_id)
+        row = await connection.fetchrow(REVOKE, workspace_id, key_id, now)
+    if row is None:
+        raise KeyNotFound(field=("id",))
+    return to_model(ApiKey, row)
 
 
 async def list_keys(workspace_id: UUID) -> list[ApiKey]:

@@ -28,14 +28,26 @@ from profiles.traits import merged
 
 MOST_ROUNDS = 20
 
-FIND_ALIAS = "SELECT profile_id FROM profile_alias WHERE workspace_id = $1 AND anonymous_id = $2"
-FIND_EXTERNAL = "SELECT id FROM profile WHERE workspace_id = $1 AND external_id = $2"
-FOLLOW = "SELECT merged_into FROM profile WHERE workspace_id = $1 AND id = $2"
+# Whom an anonymous id and an external id lead to, and whom these were merged into.
+FIND_BOTH = """
+SELECT visitor.id, visitor.merged_into, person.id, person.merged_into FROM (SELECT) AS one
+LEFT JOIN LATERAL (
+  SELECT p.id, p.merged_into FROM profile_alias a CROSS JOIN LATERAL (
+    SELECT id, merged_into FROM profile WHERE workspace_id = $1 AND id = a.profile_id LIMIT 1) AS p
+  WHERE a.workspace_id = $1 AND a.anonymous_id = $2 LIMIT 1) AS visitor ON true
+LEFT JOIN LATERAL (
+  SELECT id, merged_into FROM profile WHERE workspace_id = $1 AND external_id = $3 LIMIT 1) AS person ON true
+"""
+FOLLOW = """
+SELECT p.* FROM unnest($2::int[]) AS u (id) CROSS JOIN LATERAL (
+  SELECT id, merged_into FROM profile WHERE workspace_id = $1 AND id = u.id LIMIT 1) AS p
+"""
 # FOR UPDATE waits for whoever is writing about these two (FOR KEY SHARE), and lets nobody begin. In the order of ids:
 # two merges of the same people wait for each other in one direction only.
 LOCK_BOTH = """
 SELECT p.* FROM unnest($2::int[]) AS u (id) CROSS JOIN LATERAL (
-  SELECT id, external_id, traits, identified, merged_into, erased_at
+  SELECT id, external_id, traits, identified, merged_into, erased_at, email, email_hash, phone, phone_hash, time_zone,
+    locale, country, city, first_seen_at, last_seen_at, seen_device_type, seen_browser, seen_country, seen_city
   FROM profile WHERE workspace_id = $1 AND id = u.id LIMIT 1 FOR UPDATE) AS p
 """
 # Before the winner gets anything: no two rows have one external id.
@@ -46,11 +58,11 @@ UPDATE profile SET merged_into = $3, external_id = $4, traits = '{}', email = NU
   updated_at = $5
 WHERE workspace_id = $1 AND id = $2
 """
-LOSERS_COLUMNS = """
-SELECT email, email_hash, phone, phone_hash, time_zone, locale, country, city, first_seen_at, last_seen_at,
-  seen_device_type, seen_browser, seen_country, seen_city
-FROM profile WHERE workspace_id = $1 AND id = $2
-"""
+INHERITED = (
+    "email", "email_hash", "phone", "phone_hash", "time_zone", "locale", "country", "city", "first_seen_at",
+    "last_seen_at", "seen_device_type", "seen_browser", "seen_country", "seen_city",
+)  # fmt: skip
+"""Columns of LOCK_BOTH that fill the winner's, in the order in which FILL_WINNER takes them."""
 # An address and its hash stay together. What was seen is of whoever was seen last.
 FILL_WINNER = """
 UPDATE profile SET external_id = coalesce(external_id, $3), traits = $4, identified = identified OR $5,
@@ -68,28 +80,27 @@ UPDATE profile SET external_id = coalesce(external_id, $3), traits = $4, identif
   updated_at = $20
 WHERE workspace_id = $1 AND id = $2
 """
-# So that no chain of tombstones grows: whoever led to the loser leads to the winner.
-SHORTEN = "UPDATE profile SET merged_into = $3 WHERE workspace_id = $1 AND merged_into = $2"
-MOVE_EVENTS = "UPDATE event SET profile_id = $3 WHERE workspace_id = $1 AND profile_id = $2"
-MOVE_DEVICES = "UPDATE device SET profile_id = $3 WHERE workspace_id = $1 AND profile_id = $2"
-MOVE_ALIASES = "UPDATE profile_alias SET profile_id = $3 WHERE workspace_id = $1 AND profile_id = $2"
-MOVE_BRANDS = """
-WITH moved AS (DELETE FROM profile_brand WHERE workspace_id = $1 AND profile_id = $2 RETURNING brand_id)
-INSERT INTO profile_brand (workspace_id, brand_id, profile_id) SELECT $1, brand_id, $3 FROM moved ON CONFLICT DO NOTHING
-"""
-# A no of either side stays a no; where both say the same, the later one's time and source are kept.
-MOVE_CONSENTS = """
-WITH moved AS (
-  DELETE FROM consent WHERE workspace_id = $1 AND profile_id = $2 RETURNING channel, topic, status, source, changed_at)
-INSERT INTO consent AS c (workspace_id, profile_id, channel, topic, status, source, changed_at)
-SELECT $1, $3, channel, topic, status, source, changed_at FROM moved
-ON CONFLICT (workspace_id, profile_id, channel, topic)
-DO UPDATE SET status = excluded.status, source = excluded.source, changed_at = excluded.changed_at
-WHERE CASE WHEN c.status = excluded.status THEN c.changed_at < excluded.changed_at
-  ELSE excluded.status = 'UNSUBSCRIBED' END
-"""
-DROP_DATES = "DELETE FROM profile_date WHERE workspace_id = $1 AND profile_id = $2"
-WRITE_MERGED = """
+# No chain of tombstones grows: whoever led to the loser leads to the winner. Of consents a no of either side stays a
+# no; where both say the same, the later one's time and source are kept.
+MOVE = """
+WITH led_here AS (UPDATE profile SET merged_into = $3 WHERE workspace_id = $1 AND merged_into = $2),
+events AS (UPDATE event SET profile_id = $3 WHERE workspace_id = $1 AND profile_id = $2),
+devices AS (UPDATE device SET profile_id = $3 WHERE workspace_id = $1 AND profile_id = $2),
+aliases AS (UPDATE profile_alias SET profile_id = $3 WHERE workspace_id = $1 AND profile_id = $2),
+losers_brands AS (DELETE FROM profile_brand WHERE workspace_id = $1 AND profile_id = $2 RETURNING brand_id),
+brands AS (
+  INSERT INTO profile_brand (workspace_id, brand_id, profile_id) SELECT $1, brand_id, $3 FROM losers_brands
+  ON CONFLICT DO NOTHING),
+losers_consents AS (
+  DELETE FROM consent WHERE workspace_id = $1 AND profile_id = $2 RETURNING channel, topic, status, source, changed_at),
+consents AS (
+  INSERT INTO consent AS c (workspace_id, profile_id, channel, topic, status, source, changed_at)
+  SELECT $1, $3, channel, topic, status, source, changed_at FROM losers_consents
+  ON CONFLICT (workspace_id, profile_id, channel, topic)
+  DO UPDATE SET status = excluded.status, source = excluded.source, changed_at = excluded.changed_at
+  WHERE CASE WHEN c.status = excluded.status THEN c.changed_at < excluded.changed_at
+    ELSE excluded.status = 'UNSUBSCRIBED' END),
+dates AS (DELETE FROM profile_date WHERE workspace_id = $1 AND profile_id = $2)
 INSERT INTO profile_change (workspace_id, profile_id, kind, other_id, changed_at) VALUES ($1, $2, 'merged', $3, $4)
 """
 NAME = """
@@ -119,8 +130,7 @@ async def merge(workspace_id: UUID, *, loser_id: int, winner_id: int, now: datet
     async def once() -> Merged:
         async with transaction(workspace_id) as connection:
             for _ in range(MOST_ROUNDS):
-                loser = await find_living(connection, workspace_id, loser_id, field="loser_id")
-                winner = await find_living(connection, workspace_id, winner_id, field="winner_id")
+                loser, winner = await find_living(connection, workspace_id, loser_id=loser_id, winner_id=winner_id)
                 if loser == winner:
                     return Merged(winner, False)
                 rows = await lock(connection, workspace_id, (loser, winner))
@@ -194,12 +204,14 @@ async def find_both(
     connection: Connection, workspace_id: UUID, anonymous_id: str, external_id: str
 ) -> tuple[int | None, int | None]:
     """The living profiles that these two ids lead to now; None where nobody has the id."""
-    alias = await connection.fetchval(FIND_ALIAS, workspace_id, anonymous_id)
-    named = await connection.fetchval(FIND_EXTERNAL, workspace_id, external_id)
-    return (
-        None if alias is None else await find_living(connection, workspace_id, alias, field="anonymous_id"),
-        None if named is None else await find_living(connection, workspace_id, named, field="external_id"),
+    visitor, visitor_into, person, person_into = await connection.fetchrow(
+        FIND_BOTH, workspace_id, anonymous_id, external_id
     )
+    if visitor_into is not None:
+        (visitor,) = await find_living(connection, workspace_id, anonymous_id=visitor_into)
+    if person_into is not None:
+        (person,) = await find_living(connection, workspace_id, external_id=person_into)
+    return visitor, person
 
 
 async def name_visitor(
@@ -221,16 +233,19 @@ async def name_visitor(
     return Merged(person, False)
 
 
-async def find_living(connection: Connection, workspace_id: UUID, profile_id: int, *, field: str) -> int:
-    """The id at the end of the tombstones that lead from `profile_id`; nothing is locked. Raises ProfileNotFound."""
+async def find_living(connection: Connection, workspace_id: UUID, **profile_ids: int) -> list[int]:
+    """The ids at the end of the tombstones that lead from each of `profile_ids`, by the field that names it; nothing is
+    locked. Raises ProfileNotFound."""
     for _ in range(MOST_ROUNDS):
         # An id outside of the column's range is nobody's; asked for, it would be an error.
-        row = await connection.fetchrow(FOLLOW, workspace_id, profile_id) if 0 < profile_id < 2**31 else None
-        if row is None:
-            raise ProfileNotFound(field=(field,))
-        if row["merged_into"] is None:
-            return profile_id
-        profile_id = row["merged_into"]
+        asked = [id for id in profile_ids.values() if 0 < id < 2**31]
+        merged_into = dict(await connection.fetch(FOLLOW, workspace_id, asked))
+        for field, id in profile_ids.items():
+            if id not in merged_into:
+                raise ProfileNotFound(field=(field,))
+        if not any(merged_into.values()):
+            return list(profile_ids.values())
+        profile_ids = {field: merged_into[id] or id for field, id in profile_ids.items()}
     raise contended()
 
 
@@ -252,7 +267,6 @@ async def unite(
     """Move everything; both are rows of LOCK_BOTH, living and locked."""
     traits = merged(loser["traits"], winner["traits"])
     mine = (workspace_id, loser["id"], winner["id"])
-    columns = await connection.fetchrow(LOSERS_COLUMNS, workspace_id, loser["id"])
     moves_name = winner["external_id"] is None
     await connection.execute(CLEAR_LOSER, *mine, None if moves_name else loser["external_id"], now)
     await connection.execute(
@@ -262,16 +276,13 @@ async def unite(
         loser["external_id"] if moves_name else None,
         traits,
         loser["identified"],
-        *columns,
+        *(loser[column] for column in INHERITED),
         now,
     )
-    for statement in (SHORTEN, MOVE_EVENTS, MOVE_DEVICES, MOVE_ALIASES, MOVE_BRANDS, MOVE_CONSENTS):
-        await connection.execute(statement, *mine)
+    await connection.execute(MOVE, *mine, now)
     await connection.execute(
         DISABLE_SURPLUS, workspace_id, winner["id"], now, MOST_DEVICES, DisabledReason.SURPLUS.value
     )
-    await connection.execute(DROP_DATES, workspace_id, loser["id"])
     dates = [(winner["id"], key, at) for key, at in moved_dates(winner["traits"], traits)]
     await write_dates(connection, workspace_id, dates)
-    await connection.execute(WRITE_MERGED, *mine, now)
     await write_touched(connection, workspace_id=workspace_id, profile_ids=[winner["id"]])

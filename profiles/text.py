@@ -48,7 +48,8 @@ def clean_text(value: object, *, what: str, most: int, field: tuple[str, ...] = 
     `what` names it in messages ("External id"). Raises ProfileError NOT_TEXT, BLANK, TOO_LONG or UNSTORABLE_TEXT.
     """
     if not isinstance(value, str):
-        raise ProfileError("NOT_TEXT", f"{what} must be text, not {type(value).__name__}: send a string.", field=field)
+        found = "is missing" if value is None else f"must be text, not {type(value).__name__}"
+        raise ProfileError("NOT_TEXT", f"{what} {found}: send a string.", field=field)
     text = value.strip()
     if not text:
         raise ProfileError("BLANK", f"{what} is empty: give at least one character.", field=field)

@@ -18,7 +18,7 @@ OPEN_STATUSES = (EvaluationStatus.QUEUED, EvaluationStatus.RUNNING)
 # At most one is open a segment; the caller holds the segment's lock, so that a conflict is one to be found below.
 OPEN = """
 INSERT INTO evaluation (workspace_id, segment_id, definition_version, status, cause, queued_at)
-VALUES ($1, $2, $3, 'QUEUED', $4, $5) ON CONFLICT DO NOTHING
+VALUES ($1, $2, $3, 'QUEUED', $4, $5) ON CONFLICT DO NOTHING RETURNING *
 """
 # No lock on the segments: whoever asks holds that of another one, and a pulse may hold all of them. One that stops
 # being active meanwhile is refused when its evaluation is claimed.
@@ -31,11 +31,16 @@ ON CONFLICT DO NOTHING
 LOCK_SEGMENT = """
 SELECT type, status, name, definition_version FROM segment WHERE workspace_id = $1 AND id = $2 FOR NO KEY UPDATE
 """
-# Whoever runs one of these finds his fence passed and writes nothing.
+# Whoever runs one of these finds his fence passed and writes nothing. Locked in the order of ids, as by whoever holds
+# several of them (following.py): those of segments that use one saved query may be held at once. The statuses are said
+# as by the indexes of those that are not over: together they have none, and all that ever was would be read.
 CLOSE_OPEN = """
 UPDATE evaluation SET status = 'FAILED', finished_at = now(), lease_until = NULL, fence = fence + 1,
   error_code = $3, error = $4
-WHERE workspace_id = $1 AND segment_id = $2 AND status IN ('QUEUED', 'RUNNING', 'HELD')
+WHERE workspace_id = $1 AND id = ANY(ARRAY(
+  SELECT id FROM evaluation
+  WHERE workspace_id = $1 AND segment_id = ANY($2) AND (status IN ('QUEUED', 'RUNNING') OR status = 'HELD')
+  ORDER BY id FOR NO KEY UPDATE))
 """
 SEGMENT_OF = "SELECT segment_id FROM evaluation WHERE workspace_id = $1 AND id = $2"
 LOCK = "SELECT status FROM evaluation WHERE workspace_id = $1 AND id = $2 FOR UPDATE"
@@ -46,7 +51,7 @@ SELECT EXISTS (SELECT FROM evaluation
 APPROVE = """
 UPDATE evaluation SET status = 'QUEUED', approved_at = $3, started_at = NULL, finished_at = NULL, duration_ms = NULL,
   size = NULL, added = NULL, removed = NULL, nodes = NULL, error_code = NULL, error = NULL
-WHERE workspace_id = $1 AND id = $2
+WHERE workspace_id = $1 AND id = $2 RETURNING *
 """
 NEWEST = """
 SELECT newest.* FROM unnest($2::uuid[]) AS wanted (segment_id) CROSS JOIN LATERAL (
@@ -73,8 +78,15 @@ async def request(workspace_id: UUID, segment_id: UUID, *, cause: EvaluationCaus
         if row["status"] != SegmentStatus.ACTIVE:
             message = f"The segment {row['name']!r} is {row['status']}; activate it first."
             raise SegmentError("SEGMENT_NOT_ACTIVE", message, field=("id",))
-        await connection.execute(OPEN, workspace_id, segment_id, row["definition_version"], cause.value, now)
+        made = await connection.fetchrow(OPEN, workspace_id, segment_id, row["definition_version"], cause.value, now)
+        if made is not None:
+            return to_model(Evaluation, made)
         return await Evaluation.get(workspace_id=workspace_id, segment_id=segment_id, status__in=OPEN_STATUSES)
+
+
+async def request_for(connection: Connection, segment: Segment, *, cause: EvaluationCause, now: datetime) -> None:
+    """`request` for a dynamic segment that is active and that this transaction has locked."""
+    await connection.execute(OPEN, segment.workspace_id, segment.id, segment.definition_version, cause.value, now)
 
 
 async def request_many(
@@ -89,12 +101,14 @@ async def request_many(
     await connection.execute(OPEN_MANY, workspace_id, list(segment_ids), cause.value, now)
 
 
-async def close_open(connection: Connection, segment: Segment, *, code: str, message: str) -> None:
-    """Fail the segment's open and held evaluations, because what they would find is not wanted any more.
+async def close_open(
+    connection: Connection, workspace_id: UUID, segment_ids: Collection[UUID], *, code: str, message: str
+) -> None:
+    """Fail the open and held evaluations of segments, because what they would find is not wanted any more.
 
-    The caller holds the segment's lock.
+    The caller holds the segments' locks.
     """
-    await connection.execute(CLOSE_OPEN, segment.workspace_id, segment.id, code, message)
+    await connection.execute(CLOSE_OPEN, workspace_id, list(segment_ids), code, message)
 
 
 async def approve(workspace_id: UUID, evaluation_id: UUID, *, now: datetime) -> Evaluation:
@@ -113,8 +127,7 @@ async def approve(workspace_id: UUID, evaluation_id: UUID, *, now: datetime) -> 
         if await connection.fetchval(IS_OPEN, workspace_id, segment_id):
             message = f"Another evaluation of {segment['name']!r} is under way; wait for what it comes to."
             raise SegmentError("EVALUATION_OPEN", message, field=("id",))
-        await connection.execute(APPROVE, workspace_id, evaluation_id, now)
-        return await Evaluation.get(workspace_id=workspace_id, id=evaluation_id)
+        return to_model(Evaluation, await connection.fetchrow(APPROVE, workspace_id, evaluation_id, now))
 
 
 # --- reading ------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from uuid import UUID
 import asyncpg
 from pyroaring import BitMap
 
+from db.rows import to_model
 from db.transactions import Connection, transaction
 from db.unset import UNSET
 from segments import evaluation, everyone, following, membership, ranks, references, schedule
@@ -51,19 +52,20 @@ MOVES: dict[SegmentStatus, frozenset[SegmentStatus]] = {
 """Where a segment can go from each status."""
 
 COUNT = "SELECT count(*) FROM segment WHERE workspace_id = $1 AND type <> 'EVERYONE' AND status <> 'ARCHIVED'"
-INSERT = """
+# None when the workspace has $15 already.
+INSERT = f"""
 INSERT INTO segment (workspace_id, brand_id, name, description, type, status, definition, mode, ranking, live,
   change_guard, cadence, cron, time_zone, created_at, updated_at)
-VALUES ($1, $2, $3, $4, $5, 'DRAFT', $6, $7, $8, $9, $10, $11, $12, $13, $14, $14) RETURNING id
+SELECT $1, $2, $3, $4, $5, 'DRAFT', $6, $7, $8, $9, $10, $11, $12, $13, $14, $14 WHERE ({COUNT}) < $15 RETURNING *
 """
 UPDATE = """
 UPDATE segment SET brand_id = $3, name = $4, description = $5, definition = $6, mode = $7, ranking = $8, live = $9,
   change_guard = $10, cadence = $11, cron = $12, time_zone = $13, definition_version = $14, next_run_at = $15,
   updated_at = $16
-WHERE workspace_id = $1 AND id = $2
+WHERE workspace_id = $1 AND id = $2 RETURNING *
 """
 MOVE = """
-UPDATE segment SET status = $3, next_run_at = $4, updated_at = $5 WHERE workspace_id = $1 AND id = $2
+UPDATE segment SET status = $3, next_run_at = $4, updated_at = $5 WHERE workspace_id = $1 AND id = $2 RETURNING *
 """
 DELETE = "DELETE FROM segment WHERE workspace_id = $1 AND id = $2"
 BRAND_EXISTS = "SELECT EXISTS (SELECT FROM brand WHERE workspace_id = $1 AND id = $2)"
@@ -88,9 +90,9 @@ async def create(
     """
     kept = checked(wanted, limits=limits)
     async with transaction(workspace_id) as connection:
-        await make_room(connection, workspace_id, most=most)
+        await references.lock_list(connection, workspace_id)
         await require_brand(connection, workspace_id, kept.brand_id)
-        segment_id: UUID = await connection.fetchval(
+        row = await connection.fetchrow(
             INSERT,
             workspace_id,
             kept.brand_id,
@@ -106,12 +108,15 @@ async def create(
             kept.cron,
             kept.time_zone,
             now,
+            most,
         )
-        segment = await Segment.get(workspace_id=workspace_id, id=segment_id)
-        if kept.condition is not None:
-            await references.save(connection, segment, kept.condition, field=kept.field, campaigns=campaigns)
-        else:
-            await fill(connection, segment, BitMap(), reason="created", now=now)
+        if row is None:
+            raise too_many(most)
+        segment = to_model(Segment, row)
+        if kept.condition is None:
+            await start(connection, segment, now=now)
+        elif references.named(kept.condition):
+            await references.save(connection, segment, kept.condition, field=kept.field, campaigns=campaigns, new=True)
         return segment
 
 
@@ -146,7 +151,7 @@ async def update(
             await require_brand(connection, workspace_id, kept.brand_id)
             await references.require_brand_of_users(connection, segment, kept.brand_id)
         redefined = moved or not (same(kept.definition, segment.definition) and same(kept.ranking, segment.ranking))
-        await connection.execute(
+        row = await connection.fetchrow(
             UPDATE,
             workspace_id,
             segment_id,
@@ -165,7 +170,7 @@ async def update(
             next_run(segment, kept, now=now) if segment.status is S.ACTIVE else None,
             now,
         )
-        changed = await Segment.get(workspace_id=workspace_id, id=segment_id)
+        changed = to_model(Segment, row)
         if kept.condition is None:
             if moved and kept.brand_id is not None:
                 await drop_foreign(connection, segment, brand_id=kept.brand_id, now=now)
@@ -189,9 +194,11 @@ async def redefine(
     if before.ranking is not None and kept.ranking is None:
         await ranks.clear(connection, workspace_id=segment.workspace_id, segment_id=segment.id)
     message = "The conditions were changed while they were evaluated; they are evaluated anew."
-    await evaluation.close_open(connection, segment, code="DEFINITION_CHANGED", message=message)
+    await evaluation.close_open(
+        connection, segment.workspace_id, [segment.id], code="DEFINITION_CHANGED", message=message
+    )
     if segment.status is S.ACTIVE:
-        await evaluation.request(segment.workspace_id, segment.id, cause=EvaluationCause.DEFINITION, now=now)
+        await evaluation.request_for(connection, segment, cause=EvaluationCause.DEFINITION, now=now)
 
 
 async def duplicate(
@@ -253,7 +260,7 @@ async def activate(workspace_id: UUID, segment_id: UUID, *, now: datetime) -> Se
         scheduled = next_run(segment, segment, now=now)
         moved = await move(connection, segment, S.ACTIVE, next_run_at=scheduled, now=now)
         if segment.type is SegmentType.DYNAMIC:
-            await evaluation.request(workspace_id, segment_id, cause=EvaluationCause.ACTIVATION, now=now)
+            await evaluation.request_for(connection, moved, cause=EvaluationCause.ACTIVATION, now=now)
         return moved
 
 
@@ -288,11 +295,13 @@ async def move(
         raise IllegalMove(f"The segment is {to} already; nothing is left to do.")
     if to not in MOVES[segment.status]:
         raise IllegalMove(f"A segment that is {segment.status} cannot become {to}; unpublish it first.")
-    await connection.execute(MOVE, segment.workspace_id, segment.id, to.value, next_run_at, now)
+    row = await connection.fetchrow(MOVE, segment.workspace_id, segment.id, to.value, next_run_at, now)
     if segment.status is S.ACTIVE:
         message = f"The segment became {to} before it was evaluated; activate it to evaluate it."
-        await evaluation.close_open(connection, segment, code="SEGMENT_NOT_ACTIVE", message=message)
-    return await Segment.get(workspace_id=segment.workspace_id, id=segment.id)
+        await evaluation.close_open(
+            connection, segment.workspace_id, [segment.id], code="SEGMENT_NOT_ACTIVE", message=message
+        )
+    return to_model(Segment, row)
 
 
 # --- rules --------------------------------------------------------------------------------------------------------
@@ -320,8 +329,11 @@ async def make_room(connection: Connection, workspace_id: UUID, *, most: int) ->
     """Raises TOO_MANY_SEGMENTS unless one more may be made; until the transaction ends nobody else makes one."""
     await references.lock_list(connection, workspace_id)
     if await connection.fetchval(COUNT, workspace_id) >= most:
-        message = f"A workspace has at most {most} segments; archive or delete one first."
-        raise SegmentError("TOO_MANY_SEGMENTS", message)
+        raise too_many(most)
+
+
+def too_many(most: int) -> SegmentError:
+    return SegmentError("TOO_MANY_SEGMENTS", f"A workspace has at most {most} segments; archive or delete one first.")
 
 
 async def require_brand(connection: Connection, workspace_id: UUID, brand_id: UUID | None) -> None:
@@ -330,8 +342,21 @@ async def require_brand(connection: Connection, workspace_id: UUID, brand_id: UU
         raise SegmentError("NOT_FOUND", message, field=("brand_id",))
 
 
+async def start(connection: Connection, segment: Segment, *, now: datetime) -> None:
+    """Give a static segment that this transaction has made its size, 0: nobody else can have."""
+    await membership.apply(
+        connection,
+        workspace_id=segment.workspace_id,
+        segment_id=segment.id,
+        members=BitMap(),
+        reason="created",
+        now=now,
+        stored=None,
+    )
+
+
 async def fill(connection: Connection, segment: Segment, members: BitMap, *, reason: str, now: datetime) -> None:
-    """Give a static segment that is new its members; without any, its size of 0."""
+    """Give a static segment that is new its members."""
     await membership.apply(
         connection,
         workspace_id=segment.workspace_id,

@@ -28,7 +28,11 @@ ORDER BY {key} {direction}, s.id {direction} LIMIT $12) AS page
 JOIN segment s ON s.workspace_id = $1 AND s.id = page.id
 ORDER BY page.sorted {direction}, s.id {direction}
 """
-BY_IDS = "SELECT * FROM segment WHERE workspace_id = $1 AND id = ANY($2)"
+BY_IDS = """
+SELECT s.*, m.size, m.evaluated_at FROM segment s
+LEFT JOIN segment_membership m ON m.workspace_id = $1 AND m.segment_id = s.id
+WHERE s.workspace_id = $1 AND s.id = ANY($2)
+"""
 SIZES = """
 SELECT segment_id, size, evaluated_at FROM segment_membership WHERE workspace_id = $1 AND segment_id = ANY($2)
 UNION ALL
@@ -127,9 +131,22 @@ async def get(workspace_id: UUID, segment_id: UUID) -> Segment:
 
 async def load(workspace_id: UUID, segment_ids: Collection[UUID]) -> dict[UUID, Segment]:
     """Segments by id; ids that are not of this workspace are left out."""
+    return {id: segment for id, (segment, _) in (await load_with_sizes(workspace_id, segment_ids)).items()}
+
+
+async def load_with_sizes(
+    workspace_id: UUID, segment_ids: Collection[UUID]
+) -> dict[UUID, tuple[Segment, SizeRow | None]]:
+    """`load` with their sizes, None for those never evaluated and for EVERYONE, whom `sizes` counts."""
     async with transaction(workspace_id) as connection:
         rows = await connection.fetch(BY_IDS, workspace_id, list(segment_ids))
-    return {row["id"]: to_model(Segment, row) for row in rows}
+    return {
+        row["id"]: (
+            to_model(Segment, row),
+            None if row["evaluated_at"] is None else SizeRow(row["size"], row["evaluated_at"]),
+        )
+        for row in rows
+    }
 
 
 async def sizes(workspace_id: UUID, segment_ids: Collection[UUID]) -> dict[UUID, SizeRow]:

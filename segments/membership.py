@@ -20,7 +20,7 @@ from db.idsets import unpack
 from db.transactions import Connection, transaction
 from db.unset import UNSET, Unset
 from profiles.packing import pack_numbers
-from segments import bases, ranks
+from segments import bases
 from segments.bases import Stored
 from segments.errors import SegmentNotFound
 
@@ -62,9 +62,9 @@ UPDATE segment_membership SET evaluated_at = greatest(evaluated_at, $3) WHERE wo
 # 2,400 among a million took 15 ms of CPU, and 29 with a look each. The segments' rows are locked, so that nobody moves
 # these rows in between. People come as text, since arrays of numbers cost asyncpg a microsecond an element.
 CLOSE_INTERVALS = """
-UPDATE membership SET exited_at = greatest(entered_at, $4), exit_reason = $5
+UPDATE membership SET exited_at = greatest(entered_at, $2), exit_reason = $3
 WHERE ctid = ANY(ARRAY(
-  SELECT i.ctid FROM unnest($2::uuid[], $3::text[]) AS gone (segment_id, people)
+  SELECT i.ctid FROM unnest($8::uuid[], $9::text[]) AS gone (segment_id, people)
   CROSS JOIN LATERAL (
     SELECT m.ctid FROM membership m
     WHERE m.workspace_id = $1 AND m.segment_id = gone.segment_id
@@ -76,21 +76,26 @@ WHERE ctid = ANY(ARRAY(
 # 50,000 made no difference.
 OPEN_INTERVALS = """
 INSERT INTO membership (workspace_id, segment_id, profile_id, entered_at, reason)
-SELECT $1, come.segment_id, unnest(come.people::int[]), $4, $5
-FROM unnest($2::uuid[], $3::text[]) AS come (segment_id, people)
+SELECT $1, come.segment_id, unnest(come.people::int[]), $2, $3
+FROM unnest($10::uuid[], $11::text[]) AS come (segment_id, people)
 """
 # Whoever left and comes back within one instant has an interval of that instant: it goes on.
-REOPEN_INTERVALS = (
-    OPEN_INTERVALS
-    + "ON CONFLICT (segment_id, profile_id, entered_at) DO UPDATE SET exited_at = NULL, exit_reason = NULL"
-)
+REOPEN_INTERVALS = """
+INSERT INTO membership (workspace_id, segment_id, profile_id, entered_at, reason)
+SELECT $1, back.segment_id, unnest(back.people::int[]), $2, $3
+FROM unnest($12::uuid[], $13::text[]) AS back (segment_id, people)
+ON CONFLICT (segment_id, profile_id, entered_at) DO UPDATE SET exited_at = NULL, exit_reason = NULL
+"""
 TELL = """
 INSERT INTO membership_change (workspace_id, segment_id, at, reason, entered, exited, reranked)
-SELECT $1, c.segment_id, $3, $4, c.entered, c.exited, c.reranked
-FROM unnest($2::uuid[], $5::bytea[], $6::bytea[], $7::bytea[]) AS c (segment_id, entered, exited, reranked)
+SELECT $1, c.segment_id, $2, $3, c.entered, c.exited, c.reranked
+FROM unnest($4::uuid[], $5::bytea[], $6::bytea[], $7::bytea[]) AS c (segment_id, entered, exited, reranked)
 """
+# Nobody both leaves and comes to one segment: which is first does not matter.
+RECORD = f"WITH closed AS ({CLOSE_INTERVALS}), opened AS ({OPEN_INTERVALS}), reopened AS ({REOPEN_INTERVALS})" + TELL
 FORGET = """
-WITH history AS (DELETE FROM membership WHERE workspace_id = $1 AND segment_id = $2)
+WITH history AS (DELETE FROM membership WHERE workspace_id = $1 AND segment_id = $2),
+ranks AS (DELETE FROM segment_rank WHERE workspace_id = $1 AND segment_id = $2)
 DELETE FROM membership_change WHERE workspace_id = $1 AND segment_id = $2
 """
 # One statement, so that all sides are of one instant whoever writes meanwhile. `first` are as many of a ranked
@@ -244,13 +249,15 @@ async def alter(
     leave: BitMap = NOBODY,
     reason: str,
     now: datetime,
+    stored: Stored | Unset | None = UNSET,
 ) -> Change:
     """Let some enter and some leave; the others stay. Who is in both leaves. Writes deltas while they are small.
 
     Those who are in already, or were never in, are no change. A segment without members so far gets its first.
-    Raises SegmentNotFound.
+    `stored` is what `lock` answered to a caller who did. Raises SegmentNotFound.
     """
-    stored = await lock(connection, workspace_id=workspace_id, segment_id=segment_id)
+    if isinstance(stored, Unset):
+        stored = await lock(connection, workspace_id=workspace_id, segment_id=segment_id)
     if stored is None:
         members = enter - leave
         return await apply(
@@ -272,7 +279,6 @@ async def alter(
 async def forget(connection: Connection, *, workspace_id: UUID, segment_id: UUID) -> None:
     """Delete the history, the feed and the ranks of a segment that is deleted."""
     await connection.execute(FORGET, workspace_id, segment_id)
-    await ranks.clear(connection, workspace_id=workspace_id, segment_id=segment_id)
 
 
 # --- rows ---------------------------------------------------------------------------------------------------------
@@ -374,16 +380,21 @@ async def record(
         return
     left = {id: change.removed for id, change in changes.items()}
     came = {id: change.added for id, change in changes.items()}
-    for statement, people in (
-        (CLOSE_INTERVALS, left),
-        (OPEN_INTERVALS, {id: some for id, some in came.items() if id in unopened}),
-        (REOPEN_INTERVALS, {id: some for id, some in came.items() if id not in unopened}),
-    ):
-        if any(people.values()):
-            await connection.execute(statement, workspace_id, *together(people), now, reason)
+    opened = {id: some for id, some in came.items() if id in unopened}
+    reopened = {id: some for id, some in came.items() if id not in unopened}
     rows = [(one.added.serialize(), one.removed.serialize(), one.reranked.serialize()) for one in changes.values()]
     bitmaps = [list(column) for column in zip(*rows, strict=True)]
-    await connection.execute(TELL, workspace_id, list(changes), now, reason, *bitmaps)
+    await connection.execute(
+        RECORD,
+        workspace_id,
+        now,
+        reason,
+        list(changes),
+        *bitmaps,
+        *together(left),
+        *together(opened),
+        *together(reopened),
+    )
 
 
 def together(people: Mapping[UUID, BitMap]) -> tuple[list[UUID], list[str]]:

@@ -9,13 +9,13 @@ from uuid import UUID
 from pyroaring import BitMap
 
 from db.transactions import transaction
-from segments import everyone, membership
+from segments import everyone
 from segments.asking import current_members, find_now, within
 from segments.errors import SegmentError
 from segments.json_values import Path
 from segments.nodes import Condition
 from segments.sources import Sources
-from segments.static import alter, living, locked_static
+from segments.static import alter, hold, living, locked_static
 
 LIMIT = timedelta(seconds=60)
 
@@ -59,14 +59,15 @@ async def populate(
     SEGMENT_CHANGED when the segment got another brand meanwhile.
     """
     async with within(limit, code="POPULATE_TOO_SLOW", mend="narrow the windows, or use fewer conditions"):
-        async with transaction(workspace_id) as connection:
-            brand_id = (await locked_static(connection, workspace_id, segment_id)).brand_id
+        async with transaction(workspace_id):
+            brand_id = (await locked_static(workspace_id, segment_id)).brand_id
         # Nothing is locked while the query runs.
         found = (
             await find_now(workspace_id, condition, brand_id=brand_id, sources=sources, now=now, field=field)
         ).members
         async with transaction(workspace_id) as connection:
-            segment = await locked_static(connection, workspace_id, segment_id)
+            held = await hold(connection, workspace_id, segment_id)
+            segment = held.segment
             if segment.brand_id != brand_id:
                 message = "The segment got another brand while the query ran; ask again."
                 raise SegmentError("SEGMENT_CHANGED", message, field=("id",))
@@ -77,10 +78,10 @@ async def populate(
                     enter, leave, reason = BitMap(), found, "depopulated"
                 case PopulateMode.REPLACE:
                     enter, reason = await living(connection, segment, found), "populated"
-                    leave = (await membership.load(connection, segment_id) or BitMap()) - enter
+                    leave = (held.stored.members if held.stored else BitMap()) - enter
                 case _:
                     assert_never(mode)
-            change = await alter(connection, segment, enter=enter, leave=leave, reason=reason, now=now)
+            change = await alter(connection, held, enter=enter, leave=leave, reason=reason, now=now)
     return PopulateReport(len(found), len(change.added), len(change.removed), change.size)
 
 
@@ -94,9 +95,9 @@ async def subtract(workspace_id: UUID, segment_id: UUID, *, other_id: UUID, now:
         message = "A segment less itself is empty; remove its members, or name another segment."
         raise SegmentError("SAME_SEGMENT", message, field=("other_id",))
     async with transaction(workspace_id) as connection:
-        segment = await locked_static(connection, workspace_id, segment_id)
+        held = await hold(connection, workspace_id, segment_id)
         others = (await current_members(connection, workspace_id, {other_id: ("other_id",)}))[other_id]
         if others is None:
             others = await everyone.members(connection)
-        change = await alter(connection, segment, leave=others, reason="subtracted", now=now)
+        change = await alter(connection, held, leave=others, reason="subtracted", now=now)
     return PopulateReport(len(others), 0, len(change.removed), change.size)

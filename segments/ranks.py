@@ -194,7 +194,7 @@ async def crosses_cut(
 
 
 async def clear(connection: Connection, *, workspace_id: UUID, segment_id: UUID) -> None:
-    """Forget the order of a segment that is not ranked any more, or is deleted."""
+    """Forget the order of a segment that is not ranked any more."""
     await connection.execute(CLEAR, workspace_id, segment_id)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 from uuid import UUID
 
+from asyncpg import Record
 from pyroaring import BitMap
 
 from db.rows import to_model
@@ -32,10 +33,18 @@ SELECT r.segment_id, s.name, r.uses_id FROM segment_reference r
 JOIN segment s ON s.workspace_id = r.workspace_id AND s.id = r.segment_id
 WHERE r.workspace_id = $1
 """
-FORGET = "DELETE FROM segment_reference WHERE workspace_id = $1 AND segment_id = $2"
-FORGET_QUERIES = "DELETE FROM segment_query WHERE workspace_id = $1 AND segment_id = $2"
-REMEMBER = "INSERT INTO segment_reference (workspace_id, segment_id, uses_id) SELECT $1, $2, unnest($3::uuid[])"
-REMEMBER_QUERIES = "INSERT INTO segment_query (workspace_id, segment_id, query_id) SELECT $1, $2, unnest($3::uuid[])"
+# Each row is either forgotten or kept: which comes first does not matter.
+REMEMBER = """
+WITH other_segments AS (
+  DELETE FROM segment_reference WHERE workspace_id = $1 AND segment_id = $2 AND uses_id <> ALL($3::uuid[])),
+other_queries AS (
+  DELETE FROM segment_query WHERE workspace_id = $1 AND segment_id = $2 AND query_id <> ALL($4::uuid[])),
+queries AS (
+  INSERT INTO segment_query (workspace_id, segment_id, query_id) SELECT $1, $2, unnest($4::uuid[])
+  ON CONFLICT DO NOTHING)
+INSERT INTO segment_reference (workspace_id, segment_id, uses_id) SELECT $1, $2, unnest($3::uuid[])
+ON CONFLICT DO NOTHING
+"""
 NEIGHBOURS = """
 SELECT r.segment_id AS asked_id, true AS is_used, s.* FROM segment_reference r
 JOIN segment s ON s.workspace_id = $1 AND s.id = r.uses_id
@@ -81,8 +90,10 @@ async def save(
     *,
     field: tuple[str, ...],
     campaigns: CampaignsAmong | None = None,
+    new: bool = False,
 ) -> None:
     """Keep what the segment's condition names; `segment` is as it is to be, and locked. `field`: where it stands.
+    `new`: this transaction has made it, and locked the list for that; nobody names it yet.
 
     Raises SegmentError NOT_FOUND for what is not of this workspace (campaigns too, where `campaigns` can tell),
     OTHER_BRAND, CONDITION_CYCLE.
@@ -90,15 +101,18 @@ async def save(
     workspace_id = segment.workspace_id
     segments = {leaf.segment_id: path for path, leaf in placed(condition, field) if isinstance(leaf, InSegment)}
     queries = {leaf.query_id: path for path, leaf in placed(condition, field) if isinstance(leaf, SavedSql)}
+    known: dict[UUID, Record] = {}
     if segments:
-        await lock_list(connection, workspace_id)
-    known = {row["id"]: row for row in await connection.fetch(SEGMENTS, workspace_id, list(segments))}
+        if not new:
+            await lock_list(connection, workspace_id)
+        known = {row["id"]: row for row in await connection.fetch(SEGMENTS, workspace_id, list(segments))}
     for id, path in segments.items():
         if id not in known:
             message = "There is no such segment in this workspace; check the id."
             raise SegmentError("NOT_FOUND", message, field=path)
         require_same_brand(segment, known[id]["brand_id"], known[id]["name"], field=path)
-    await require_no_circle(connection, segment, segments)
+    if not new:
+        await require_no_circle(connection, segment, segments)
     found = {row["id"] for row in await connection.fetch(QUERIES, workspace_id, list(queries))} if queries else set()
     for id, path in queries.items():
         if id not in found:
@@ -106,10 +120,7 @@ async def save(
             raise SegmentError("NOT_FOUND", message, field=path)
     if campaigns is not None:
         await require_campaigns(connection, segment.workspace_id, condition, campaigns, field=field)
-    await connection.execute(FORGET, workspace_id, segment.id)
-    await connection.execute(FORGET_QUERIES, workspace_id, segment.id)
-    await connection.execute(REMEMBER, workspace_id, segment.id, list(segments))
-    await connection.execute(REMEMBER_QUERIES, workspace_id, segment.id, list(queries))
+    await connection.execute(REMEMBER, workspace_id, segment.id, list(segments), list(queries))
 
 
 async def require_campaigns(

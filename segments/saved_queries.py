@@ -15,13 +15,14 @@ from pyroaring import BitMap
 
 from db.idsets import to_parameter, unpack
 from db.roles import Role
+from db.rows import to_model
 from db.transactions import Connection, transaction, transaction_apart
 from db.unset import UNSET, Unset
 from profiles.text import clean_text
 from segments import evaluation
 from segments.engines.base import Engine, EngineError, Look
 from segments.errors import SegmentError, clean
-from segments.models import Evaluation, EvaluationCause, EvaluationStatus, SavedQuery, Segment
+from segments.models import Evaluation, EvaluationCause, EvaluationStatus, SavedQuery
 from segments.nodes import SavedSql
 from segments.references import listed, lock_list
 from segments.wanted import checked_description
@@ -33,7 +34,10 @@ LONGEST_PREVIEW = timedelta(seconds=5)
 MOST = 100
 
 COUNT = "SELECT count(*) FROM saved_query WHERE workspace_id = $1"
-INSERT = "INSERT INTO saved_query (workspace_id, name, description, sql) VALUES ($1, $2, $3, $4) RETURNING id"
+# None when the workspace has $5 already.
+INSERT = f"""
+INSERT INTO saved_query (workspace_id, name, description, sql) SELECT $1, $2, $3, $4 WHERE ({COUNT}) < $5 RETURNING *
+"""
 # Not FOR UPDATE: a definition that names it may be saved meanwhile, by whoever holds a segment's lock wanted next here.
 LOCK_TO_CHANGE = """
 SELECT name, description, sql FROM saved_query WHERE workspace_id = $1 AND id = $2 FOR NO KEY UPDATE
@@ -42,6 +46,7 @@ SELECT name, description, sql FROM saved_query WHERE workspace_id = $1 AND id = 
 LOCK_TO_DELETE = "SELECT id FROM saved_query WHERE workspace_id = $1 AND id = $2 FOR UPDATE"
 UPDATE = """
 UPDATE saved_query SET name = $3, description = $4, sql = $5, updated_at = $6 WHERE workspace_id = $1 AND id = $2
+RETURNING *
 """
 DELETE = "DELETE FROM saved_query WHERE workspace_id = $1 AND id = $2"
 # Archived ones, too: what they meant stays readable.
@@ -116,12 +121,12 @@ async def insert(workspace_id: UUID, wanted: SavedQueryInput, *, most: int = MOS
     async with transaction(workspace_id) as connection:
         # One after the other, so that two who count at once do not both find room.
         await lock_list(connection, workspace_id)
-        if await connection.fetchval(COUNT, workspace_id) >= most:
+        with naming():
+            row = await connection.fetchrow(INSERT, workspace_id, name, description, wanted.sql, most)
+        if row is None:
             message = f"A workspace has at most {most} saved queries; delete one first."
             raise SegmentError("TOO_MANY_SAVED_QUERIES", message)
-        with naming():
-            id = await connection.fetchval(INSERT, workspace_id, name, description, wanted.sql)
-        return await SavedQuery.get(workspace_id=workspace_id, id=id)
+        return to_model(SavedQuery, row)
 
 
 async def update(
@@ -144,7 +149,7 @@ async def update(
             raise SavedQueryNotFound
         sql = row["sql"] if isinstance(wanted.sql, Unset) else wanted.sql
         with naming():
-            await connection.execute(
+            changed = await connection.fetchrow(
                 UPDATE,
                 workspace_id,
                 query_id,
@@ -154,15 +159,14 @@ async def update(
                 now,
             )
         asked = await reevaluate_users(connection, workspace_id, query_id, now=now) if sql != row["sql"] else []
-        return await SavedQuery.get(workspace_id=workspace_id, id=query_id), asked
+        return to_model(SavedQuery, changed), asked
 
 
 async def reevaluate_users(connection: Connection, workspace_id: UUID, query_id: UUID, *, now: datetime) -> list[UUID]:
     """Ask for the active segments that use the query, whose evaluations under way are of no use any more."""
     users = [row["id"] for row in await connection.fetch(LOCK_ACTIVE_USERS, workspace_id, query_id)]
-    for segment in await Segment.filter(workspace_id=workspace_id, id__in=users).order_by("id"):
-        message = "A saved query of these conditions was changed; they are evaluated anew."
-        await evaluation.close_open(connection, segment, code="DEFINITION_CHANGED", message=message)
+    message = "A saved query of these conditions was changed; they are evaluated anew."
+    await evaluation.close_open(connection, workspace_id, users, code="DEFINITION_CHANGED", message=message)
     await evaluation.request_many(connection, workspace_id, users, cause=EvaluationCause.DEFINITION, now=now)
     queued = Evaluation.filter(workspace_id=workspace_id, segment_id__in=users, status=EvaluationStatus.QUEUED)
     return [row.id for row in await queued.order_by("id")]

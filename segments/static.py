@@ -11,6 +11,7 @@ from db.idsets import to_parameter, unpack
 from db.transactions import Connection, transaction
 from profiles import profiles
 from segments import everyone, following, lifecycle, membership
+from segments.bases import Stored
 from segments.errors import IllegalMove, SegmentError
 from segments.memberfile import COLUMN, Reject, read_rows, unknown_at
 from segments.membership import Change
@@ -68,9 +69,9 @@ async def add_members(
     """
     check_number(external_ids)
     async with transaction(workspace_id) as connection:
-        segment = await locked_static(connection, workspace_id, segment_id)
-        known = await members_to_be(connection, segment, external_ids)
-        change = await alter(connection, segment, enter=BitMap(known.values()), reason="added", now=now)
+        held = await hold(connection, workspace_id, segment_id)
+        known = await members_to_be(connection, held.segment, external_ids)
+        change = await alter(connection, held, enter=BitMap(known.values()), reason="added", now=now)
     unknown = [one for one in dict.fromkeys(external_ids) if one not in known]
     return MembersReport(
         changed=len(change.added),
@@ -86,9 +87,9 @@ async def remove_members(
     """Take these people out. Raises as `add_members` does."""
     check_number(external_ids)
     async with transaction(workspace_id) as connection:
-        segment = await locked_static(connection, workspace_id, segment_id)
+        held = await hold(connection, workspace_id, segment_id)
         known = await profiles.find_by_external_ids(connection, external_ids)
-        change = await alter(connection, segment, leave=BitMap(known.values()), reason="removed", now=now)
+        change = await alter(connection, held, leave=BitMap(known.values()), reason="removed", now=now)
     unknown = [one for one in dict.fromkeys(external_ids) if one not in known]
     return MembersReport(
         changed=len(change.removed),
@@ -109,9 +110,9 @@ async def import_members(
     rows = list(read_rows(text, column))
     named = {row.value for row in rows if not isinstance(row, Reject)}
     async with transaction(workspace_id) as connection:
-        segment = await locked_static(connection, workspace_id, segment_id)
-        known = await members_to_be(connection, segment, named)
-        change = await alter(connection, segment, enter=BitMap(known.values()), reason="imported", now=now)
+        held = await hold(connection, workspace_id, segment_id)
+        known = await members_to_be(connection, held.segment, named)
+        change = await alter(connection, held, enter=BitMap(known.values()), reason="imported", now=now)
     rejects = [row if isinstance(row, Reject) else unknown_at(row) for row in rows if row.value not in known]
     return ImportReport(
         rows=len(rows),
@@ -125,25 +126,39 @@ async def import_members(
 # --- rules --------------------------------------------------------------------------------------------------------
 
 
-async def locked_static(connection: Connection, workspace_id: UUID, segment_id: UUID) -> Segment:
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A static segment that this transaction has locked with its members."""
+
+    segment: Segment
+    stored: Stored | None
+    """None: it has no members yet."""
+
+
+async def hold(connection: Connection, workspace_id: UUID, segment_id: UUID) -> Held:
     """The segment, locked with its members, when those may be changed by hand.
 
     Who is merged or erased from here on is taken out by whoever follows that (following.py), who waits for this lock:
     what is read of people under it holds.
     """
+    segment = await locked_static(workspace_id, segment_id)
+    return Held(segment, await membership.lock(connection, workspace_id=workspace_id, segment_id=segment_id))
+
+
+async def locked_static(workspace_id: UUID, segment_id: UUID) -> Segment:
+    """The segment, locked, when its members may be changed by hand."""
     segment = await lifecycle.locked(workspace_id, segment_id)
     if segment.type is not SegmentType.STATIC:
         message = "Members of a dynamic segment follow from its conditions; change those, or use a STATIC segment."
         raise SegmentError("SEGMENT_NOT_STATIC", message, field=("id",))
     if segment.status is SegmentStatus.ARCHIVED:
         raise IllegalMove("An archived segment is not changed; unpublish it first, or duplicate it.")
-    await membership.lock(connection, workspace_id=workspace_id, segment_id=segment_id)
     return segment
 
 
 async def alter(
     connection: Connection,
-    segment: Segment,
+    held: Held,
     *,
     enter: BitMap | None = None,
     leave: BitMap | None = None,
@@ -151,19 +166,21 @@ async def alter(
     now: datetime,
 ) -> Change:
     """Let some enter and some leave, and the segments that name this one follow."""
+    workspace_id, segment_id = held.segment.workspace_id, held.segment.id
     change = await membership.alter(
         connection,
-        workspace_id=segment.workspace_id,
-        segment_id=segment.id,
+        workspace_id=workspace_id,
+        segment_id=segment_id,
         enter=enter or BitMap(),
         leave=leave or BitMap(),
         reason=reason,
         now=now,
+        stored=held.stored,
     )
     await following.follow(
         connection,
-        workspace_id=segment.workspace_id,
-        segment_id=segment.id,
+        workspace_id=workspace_id,
+        segment_id=segment_id,
         changed=change.added | change.removed,
         now=now,
     )
@@ -173,6 +190,8 @@ async def alter(
 async def members_to_be(connection: Connection, segment: Segment, external_ids: Collection[str]) -> dict[str, int]:
     """Profile ids by external id, of those who live and are of the segment's brand."""
     known = await profiles.find_by_external_ids(connection, external_ids)
+    if segment.brand_id is None:
+        return known
     allowed = await living(connection, segment, BitMap(known.values()))
     return {external_id: profile_id for external_id, profile_id in known.items() if profile_id in allowed}
 

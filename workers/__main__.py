@@ -1,4 +1,4 @@
-"""`python -m workers`: one arq worker process. `muster worker` starts and restarts it."""
+"""`python -m workers`: one worker process, which hears bells by arq. `muster worker` starts and restarts it."""
 
 import asyncio
 import gc
@@ -9,22 +9,21 @@ import sys
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
-from datetime import UTC
 from functools import partial
 from itertools import chain, repeat
 
 import asyncpg
 import uvloop
-from arq import Worker
-from arq.worker import func
 
 from app import logs, metrics
 from app.resources import Resources, open_resources, segment_sources
 from app.settings import Settings, SettingsError, load_settings
-from app.wakeups import ALIVE_WITHIN, QUEUE, connect, decode, encode
+from app.wakeups import ALIVE_WITHIN
 from db.transactions import across_workspaces
 from segments.leases import Timing
+from workers.hearing import hear_on
 from workers.jobs import TURN_S, JobContext, deliver, evaluate
+from workers.own_turns import Job, OwnTurns
 from workers.pulsing import pulse_on
 from workers.readiness import Readiness, answering
 from workers.ticks import sweep, tick
@@ -33,7 +32,8 @@ from workers.turns import told
 logger = logging.getLogger(__name__)
 
 MOST_JOBS = 20
-"""Jobs of a process at once; what they send at once is limited by its slots, whatever their number."""
+"""Turns of a process at once, of those that it heard bells for and of its own each; what they send at once is limited
+by its slots, whatever their number."""
 AFTER_TURN_S = 15.0
 """For what a turn does after its last answer, beside MUSTER_SEND_TIMEOUT_S for that answer."""
 EVALUATE_TIMEOUT_S = Timing().longest.total_seconds() + TURN_S + 60
@@ -44,17 +44,20 @@ GONE = "SELECT worker_gone($1)"
 
 async def main(settings: Settings) -> None:
     """Work until SIGTERM or SIGINT: then nothing more is taken, messages under way end, claims go back (R9)."""
-    # A turn that is cut off leaves its messages in doubt: arq waits for the longest one.
+    # A turn that is cut off leaves its messages in doubt: whoever stops waits for the longest one.
     longest_s = TURN_S + settings.send_timeout.total_seconds() + AFTER_TURN_S
+    jobs = {"deliver": Job(told(deliver), longest_s), "evaluate": Job(told(evaluate), EVALUATE_TIMEOUT_S)}
     async with open_resources(settings) as opened, AsyncExitStack() as stack:
         resources = replace(opened, sources=segment_sources(packed=True))
         context = JobContext(resources=resources, under_way=set(), evaluating=set())
         readiness = Readiness({"database": partial(announce, resources), "valkey": resources.wakeups.reach})
         if settings.worker_port:
-            numbers = partial(metrics_for, settings)
+            numbers = partial(metrics_for, resources)
             stack.enter_context(
                 answering(readiness, host=settings.api_host, port=settings.worker_port, metrics=numbers)
             )
+        own_turns = OwnTurns(jobs, context, most=MOST_JOBS)
+        resources.wakeups.here = own_turns.begin
         beside = [
             asyncio.create_task(readiness.look_on()),
             asyncio.create_task(tick_on(context)),
@@ -65,56 +68,25 @@ async def main(settings: Settings) -> None:
         gc.collect()
         gc.freeze()
         gc.set_threshold(5_000, 20, 20)
-        pool = await connect(settings.redis_url)
-        worker = Worker(
-            functions=[
-                func(told(deliver), max_tries=1),  # type: ignore[arg-type]
-                func(told(evaluate), max_tries=1, timeout=EVALUATE_TIMEOUT_S),  # type: ignore[arg-type]
-            ],
-            queue_name=QUEUE,
-            redis_pool=pool,
-            max_jobs=MOST_JOBS,
-            poll_delay=0.05,  # arq's default of 0.5 s does 200 jobs a second
-            keep_result=0,
-            job_timeout=longest_s,
-            job_completion_wait=int(longest_s),
-            health_check_interval=10,
-            retry_jobs=False,
-            ctx=dict(context),
-            job_serializer=encode,
-            job_deserializer=decode,
-            timezone=UTC,
-            log_results=False,
-        )
-        stop_by_signal(worker, resources)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, resources.carrier.stopping.set)
         try:
-            with suppress(asyncio.CancelledError):  # how arq ends after a signal
-                await worker.async_run()
+            await hear_on(jobs, context, own_turns, most=MOST_JOBS)
         finally:
-            await worker.close()
+            resources.carrier.stopping.set()
+            await own_turns.end(within_s=longest_s)
             for task in beside:
                 task.cancel()
             await asyncio.gather(*beside, return_exceptions=True)
             await leave(resources)
 
 
-def metrics_for(settings: Settings, authorization: str, address: str) -> bytes | None:
+def metrics_for(resources: Resources, authorization: str, address: str) -> bytes | None:
     """The numbers of this process; None for who may not see them. Called by another thread."""
-    return metrics.text() if metrics.may_scrape(settings, authorization, address) else None
-
-
-def stop_by_signal(worker: Worker, resources: Resources) -> None:
-    """On SIGTERM and SIGINT say at once that nothing more is to be claimed, then let arq wait for its jobs.
-
-    arq's own hook, on_stop, comes after that wait: a turn would go on claiming for up to 25 s.
-    """
-
-    def stop(number: signal.Signals) -> None:
-        resources.carrier.stopping.set()
-        worker.handle_sig_wait_for_completion(number)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop, number)
+    if not metrics.may_scrape(resources.settings, authorization, address):
+        return None
+    metrics.note_away(resources.carrier)
+    return metrics.text()
 
 
 async def tick_on(context: JobContext) -> None:

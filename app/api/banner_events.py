@@ -10,7 +10,6 @@ from app.api.declare import about, input_type, mutation, output
 from app.api.enums import BannerEventKind
 from app.api.payloads import Payload
 from app.context import Context, Info
-from app.patience import UNREACHABLE
 from app.problems import ApiError, user_error
 from campaigns import banner_events
 from campaigns.banner_events import MOST_EVENTS, BannerEvent, Span
@@ -66,7 +65,7 @@ async def take(
     """Write a batch; a refused event does not hold up the others.
 
     `read(item, clean)` makes an event of an item by `clean(token=, kind=, id=, session_id=, occurred_at=)`, and raises
-    MusterError. Raises ApiError TOO_MANY_ITEMS, BUSY, and UNAVAILABLE while the database is away.
+    MusterError. Raises ApiError TOO_MANY_ITEMS and BUSY, and what the database raises.
     """
     if len(items) > MOST_EVENTS:
         message = f"{len(items)} events at once; send at most {MOST_EVENTS}."
@@ -95,11 +94,7 @@ async def take(
             events[place] = read(item, clean)
         except MusterError as refusal:
             errors[place] = refusal
-    try:
-        became = await services.banner_writer.record(workspace_id, list(events.values()), now=now)
-    except UNREACHABLE as fault:
-        message = "The database is away; keep these events and send them again."
-        raise ApiError("UNAVAILABLE", message) from fault
+    became = await services.banner_writer.record(workspace_id, list(events.values()), now=now)
     for place, one in zip(events, became, strict=True):
         if one is Became.UNKNOWN:
             errors[place] = CampaignError("NOT_FOUND", "This banner was deleted: leave it out.", field=("token",))

@@ -18,7 +18,7 @@ from app.api.payloads import Payload, converted, given
 from app.context import Info
 from campaigns import content, control, drafts, rehearsal, sending
 from campaigns.banner_rules import PLAIN
-from campaigns.drafts import CampaignChanges, CampaignInput
+from campaigns.wanted import DEFAULT_THRESHOLD, CampaignChanges, CampaignInput
 from profiles.keys import Scope
 
 ERROR_THRESHOLD = (
@@ -57,7 +57,7 @@ class CampaignCreateInput:
     missed_policy: MissedPolicy = about("What happens when it is found late.", default=MissedPolicy.SEND)
     refresh_before: bool = about("Whether its dynamic segments are evaluated before it starts.", default=True)
     rate_per_second: int | None = about("Messages a second at most; left out: no limit of its own.", default=None)
-    error_threshold: int | None = about(ERROR_THRESHOLD, default=drafts.DEFAULT_THRESHOLD)
+    error_threshold: int | None = about(ERROR_THRESHOLD, default=DEFAULT_THRESHOLD)
 
 
 @input_type

@@ -50,6 +50,7 @@ from campaigns import listing, rehearsal, resolving
 from campaigns.approval import Approval
 from campaigns.banner_counts import BannerCounts as CountsRow
 from campaigns.banner_rules import BannerRules as RulesRow
+from campaigns.lifecycle import FROZEN
 from campaigns.models import Campaign as CampaignRow
 from campaigns.resolving import Resolved
 from campaigns.statuses import Standing
@@ -163,6 +164,11 @@ class Campaign(Node):
             finished_at=row.finished_at,
         )
 
+    @property
+    def is_frozen(self) -> bool:
+        """Whether there may be a ledger: not before it was started, and never of a banner."""
+        return self.channel is not CampaignChannel.BANNER and self.status in FROZEN
+
     @looked_up
     async def status_reason(self, info: Info) -> str | None:
         """Why it is so, for programs: of a paused one BY_HAND, MISSED, SILENT, ERROR_THRESHOLD, RENDER_FAILURES or a
@@ -177,7 +183,7 @@ class Campaign(Node):
 
     async def standing(self, info: Info) -> Standing:
         """How it stands, and if it is prepared, what it waits for: that is looked up."""
-        found = await info.context.loaders.standings.load(self.key) if self.status is CampaignStatus.PREPARING else None
+        found = await info.context.loaders.awaiting.load(self.key) if self.status is CampaignStatus.PREPARING else None
         return found or Standing(self.row.status, self.row.status_reason, self.row.status_detail)
 
     @resolved
@@ -230,13 +236,13 @@ class Campaign(Node):
     @looked_up
     async def progress(self, info: Info) -> CampaignProgress | None:
         """Where its messages are; null before its audience is frozen, and for banners. Test sends never count."""
-        row = None if self.channel is CampaignChannel.BANNER else await progress_of(info, self.key)
+        row = await progress_of(info, self.key) if self.is_frozen else None
         return CampaignProgress.of(row) if row else None
 
     @looked_up
     async def responses(self, info: Info) -> CampaignResponses | None:
         """What people did with its mails; null before its audience is frozen, and for banners. Tests never count."""
-        if await progress_of(info, self.key) is None:
+        if not self.is_frozen or await progress_of(info, self.key) is None:
             return None
         counted = await info.context.loaders.responses.load(self.key)
         return CampaignResponses.of(counted) if counted else None

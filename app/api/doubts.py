@@ -8,7 +8,7 @@ from app.api.declare import about, input_type, mutation, output
 from app.api.enums import Resolution
 from app.api.payloads import Payload
 from app.context import Info
-from campaigns import listing, resolving
+from campaigns import resolving
 from profiles.keys import Scope
 
 
@@ -33,13 +33,12 @@ class DoubtMutations:
     @mutation(needs=Scope.SEND)
     async def in_doubt_resolve(self, info: Info, input: InDoubtResolveInput) -> InDoubtResolvePayload:
         """Settle all messages of a campaign that are in doubt: as sent, or to be sent again. It is kept who did it."""
-        resolved = await resolving.resolve(
+        campaign, resolved = await resolving.resolve(
             info.context.workspace_id,
             ids.campaign_id(input.campaign_id, field="campaign_id"),
             resolved_as=input.as_,
             by=info.context.known_caller.actor,
             now=info.context.now,
         )
-        campaign = await listing.get(info.context.workspace_id, resolved.campaign_id)
         await info.context.resources.wakeups.deliver(workspace_id=campaign.workspace_id, campaign_id=campaign.id)
         return InDoubtResolvePayload(campaign=Campaign.of(campaign), messages=resolved.messages)

@@ -1,12 +1,13 @@
 """Look-ups gathered over one request: a page of a hundred items costs one query a kind, not a hundred."""
 
-from collections.abc import Awaitable, Callable, Hashable, Mapping
+from asyncio import CancelledError, Future
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 from uuid import UUID
 
-from strawberry.dataloader import DataLoader
+from strawberry.dataloader import DataLoader, get_current_batch
 
 from campaigns import banner_counts, counts, deliveries, placements, responses, senders, statuses
 from campaigns import listing as campaign_listing
@@ -15,11 +16,43 @@ from campaigns.placements import Share, rotations
 from profiles import brands, consent, devices, keys, profiles
 from segments import evaluation, members, references, saved_queries
 from segments import listing as segment_listing
+from segments.models import Segment
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 MOST_AT_ONCE = 100
+
+
+class Shared(Future[V]):
+    """What any number of fields wait for: that one of them is given up is no reason to take it from the others."""
+
+    def cancel(self, msg: Any = None) -> bool:
+        return False
+
+
+class Loader(DataLoader[K, V]):
+    """A loader whose answers outlast a field that ends its object: graphql-core then cancels whatever the object's
+    other fields wait for, which may be what other objects wait for too."""
+
+    def __init__(self, load: Callable[[list[K]], Awaitable[Sequence[V]]]) -> None:
+        async def to_the_end(keys: list[K]) -> Sequence[V]:
+            try:
+                return await load(keys)
+            except CancelledError as end:
+                # The process ends. Those who wait are told: none of them can leave before.
+                raise ConnectionAbortedError("cancelled") from end
+
+        super().__init__(load_fn=to_the_end, max_batch_size=MOST_AT_ONCE)
+
+    def load(self, key: K) -> Future[V]:
+        """Of a key, once however often it is asked for."""
+        future = self.cache_map.get(key)
+        if future is None:
+            future = Shared(loop=self.loop)
+            self.cache_map.set(key, future)
+            get_current_batch(self).add_task(key, future)
+        return future
 
 
 class Gathered(Generic[K, V]):
@@ -31,13 +64,13 @@ class Gathered(Generic[K, V]):
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
 
-    def __get__(self, loaders: "Loaders", owner: type) -> DataLoader[K, V | None]:
+    def __get__(self, loaders: "Loaders", owner: type) -> Loader[K, V | None]:
         async def batch(keys: list[K]) -> list[V | None]:
             found = await self.load(loaders.workspace_id, keys)
             return [found.get(key) for key in keys]
 
         # From now on it is found there.
-        made = vars(loaders)[self.name] = DataLoader(load_fn=batch, max_batch_size=MOST_AT_ONCE)
+        made = vars(loaders)[self.name] = Loader(batch)
         return made
 
 
@@ -52,7 +85,6 @@ class Loaders:
     all_devices = Gathered(devices.all_of_profiles)
     devices = Gathered(devices.of_profiles)
     consents = Gathered(consent.of_profiles)
-    segments = Gathered(segment_listing.load)
     segment_sizes = Gathered(segment_listing.sizes)
     segment_neighbours = Gathered(references.neighbours)
     condition_names = Gathered(campaign_listing.load_names)
@@ -62,7 +94,7 @@ class Loaders:
     memberships = Gathered(members.segments_of_profiles)
     senders = Gathered(senders.load)
     placements = Gathered(placements.load)
-    standings = Gathered(statuses.of_campaigns)
+    awaiting = Gathered(statuses.awaiting)
     targets = Gathered(campaign_listing.load_targets)
     runs = Gathered(counts.runs)
     links = Gathered(responses.of_links)
@@ -76,17 +108,27 @@ class Loaders:
         self.workspace_id, self.now = workspace_id, now
 
     @cached_property
-    def campaigns(self) -> DataLoader[UUID, Campaign | None]:
-        return DataLoader(load_fn=self.load_campaigns, max_batch_size=MOST_AT_ONCE)
+    def campaigns(self) -> Loader[UUID, Campaign | None]:
+        return Loader(self.load_campaigns)
 
     @cached_property
-    def rotations(self) -> DataLoader[UUID, list[Share] | None]:
-        return DataLoader(load_fn=self.load_rotations, max_batch_size=MOST_AT_ONCE)
+    def segments(self) -> Loader[UUID, Segment | None]:
+        return Loader(self.load_segments)
+
+    @cached_property
+    def rotations(self) -> Loader[UUID, list[Share] | None]:
+        return Loader(self.load_rotations)
 
     async def load_campaigns(self, keys: list[UUID]) -> list[Campaign | None]:
         """Campaigns, whose senders are known from then on."""
         found = await campaign_listing.load_with_senders(self.workspace_id, keys)
         self.senders.prime_many({sender.id: sender for _, sender in found.values() if sender is not None})
+        return [found[key][0] if key in found else None for key in keys]
+
+    async def load_segments(self, keys: list[UUID]) -> list[Segment | None]:
+        """Segments, whose sizes are known from then on, where they are kept."""
+        found = await segment_listing.load_with_sizes(self.workspace_id, keys)
+        self.segment_sizes.prime_many({key: size for key, (_, size) in found.items() if size is not None})
         return [found[key][0] if key in found else None for key in keys]
 
     async def load_rotations(self, keys: list[UUID]) -> list[list[Share] | None]:

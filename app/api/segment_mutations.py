@@ -1,7 +1,5 @@
 """What people do with segments: make them, change them, publish them. Members of static ones: static_mutations.py."""
 
-from uuid import UUID
-
 from strawberry import ID, Maybe
 
 from app.api import ids
@@ -18,6 +16,8 @@ from profiles.keys import Scope
 from segments import evaluation, lifecycle
 from segments.lifecycle import SegmentChanges, SimpleConditions
 from segments.lifecycle import SegmentInput as SegmentWanted
+from segments.models import Segment as SegmentRow
+from segments.models import SegmentStatus
 from segments.wanted import CHANGE_GUARD
 
 
@@ -220,9 +220,11 @@ def to_changes(wanted: SegmentUpdateInput) -> SegmentChanges:
     )
 
 
-async def ring_open(info: Info, segment_id: UUID) -> SegmentEvaluation | None:
+async def ring_open(info: Info, segment: SegmentRow) -> SegmentEvaluation | None:
     """Wake a worker for the segment's open evaluation, if there is one, and answer it."""
-    row = await evaluation.find_open(info.context.workspace_id, segment_id)
+    if segment.type is not SegmentType.DYNAMIC or segment.status is not SegmentStatus.ACTIVE:
+        return None
+    row = await evaluation.find_open(info.context.workspace_id, segment.id)
     if row is None:
         return None
     await info.context.resources.wakeups.evaluate(workspace_id=row.workspace_id, evaluation_id=row.id)
@@ -269,14 +271,14 @@ class SegmentMutations:
             limits=info.context.services.settings.condition_limits,
             campaigns=campaign_listing.among,
         )
-        await ring_open(info, row.id)
+        await ring_open(info, row)
         return SegmentUpdatePayload(segment=Segment.of(row))
 
     @mutation(needs=Scope.SEGMENTS)
     async def segment_activate(self, info: Info, input: SegmentActivateInput) -> SegmentActivatePayload:
         """Let a segment be targeted; a dynamic one is evaluated at once."""
         row = await lifecycle.activate(info.context.workspace_id, ids.segment_id(input.id), now=info.context.now)
-        return SegmentActivatePayload(segment=Segment.of(row), evaluation=await ring_open(info, row.id))
+        return SegmentActivatePayload(segment=Segment.of(row), evaluation=await ring_open(info, row))
 
     @mutation(needs=Scope.SEGMENTS)
     async def segment_pause(self, info: Info, input: SegmentPauseInput) -> SegmentPausePayload:

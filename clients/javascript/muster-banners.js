@@ -20,10 +20,11 @@ export function muster({ url, key, placements }) {
 		"Content-Type": "application/json", "X-Muster-Viewer": my.viewer ?? "", "If-None-Match": my.etag ?? "" } });
 	async function refresh() {
 		const reply = await call(["/v1/banners?offline=true", ...placements].join("&placement="));
-		if (reply.status > 200) return;
+		if (reply.status == 304) return;
 		const answer = await reply.json();
+		if (!reply.ok) throw answer.error;
 		save(() => {
-			if (answer.viewer !== my.answer?.viewer) my.gone = {};
+			if (answer.viewer != my.answer?.viewer) my.gone = {};
 			Object.assign(my, { answer, etag: reply.headers.get("ETag"), viewer: answer.viewerToken ?? my.viewer });
 		});
 	}
@@ -46,15 +47,14 @@ export function muster({ url, key, placements }) {
 	const track = (kind, { id, impressionToken: token }, place) => save(() => {
 		const all = { IMPRESSION: times, DISMISS: my.gone }[kind] ?? {};
 		for (const of of [id, place]) all[of] = -~all[of];
-		if (kind === "CLICK" || !times[kind + token])
+		if (kind == "CLICK" || !times[kind + token])
 			my.queue = [...my.queue, { id: crypto.randomUUID(), kind, token, sessionId, occurredAt: new Date() }].slice(-1e3);
 		times[kind + token] = 1;
 	});
 	async function flush() {
 		const events = load().queue;
-		const body = JSON.stringify({ events });
-		if (events[0] && (await call("/v1/banner-events", { method: "POST", body })).ok)
-			save(() => (my.queue = my.queue.filter((e) => events.every((sent) => sent.id !== e.id))));
+		if (events[0] && (await call("/v1/banner-events", { method: "POST", body: JSON.stringify({ events }) })).ok)
+			save(() => (my.queue = my.queue.filter((e) => events.every((s) => s.id != e.id))));
 	}
 	return { refresh, shown, track, flush };
 }

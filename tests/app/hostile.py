@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from app.limits import MOST_ALIASES, MOST_MARKS, MOST_OPERATIONS, MOST_TOKENS, MOST_VALUES
+from app.limits import MOST_ALIASES, MOST_MARKS, MOST_NAMES, MOST_OPERATIONS, MOST_TOKENS, MOST_VALUES
 from tests.app.caller import operation_text
 
 
@@ -158,8 +158,24 @@ BODIES: dict[str, bytes] = {
     "as many names as may be": b"{"
     + ASK
     + b', "variables": [{'
+    + b",".join(b'"v%d":1' % n for n in range(MOST_NAMES - 10))
+    + b"}]}",
+    "as many values as may be, and too many names": b"{"
+    + ASK
+    + b', "variables": [{'
     + b",".join(b'"v%d":1' % n for n in range(MOST_MARKS - 10))
     + b"}]}",
+    "as many values as may be, of as many names": b"{"
+    + ASK
+    + b', "variables": [['
+    + b",".join(b'{"v%05d":"%030d"}' % (n % (MOST_NAMES - 10), n) for n in range(MOST_MARKS // 4 - 10))
+    + b"]]}",
+    "2 MB before an escaped backslash and u0000": b"{"
+    + ASK
+    + b', "variables": ["'
+    + b"a" * 1_900_000
+    + b'\\\\u0000"]}',
+    "2 MB of a text of commas and quotes": b"{" + ASK + b', "variables": ["' + b':\\",' * 490_000 + b'"]}',
     "as many texts as may be, beside a table": b"{"
     + ASK
     + b', "extensions": ["'

@@ -1,5 +1,6 @@
 """Who may do what: keys, scopes, client tokens, and tenants."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -9,8 +10,11 @@ import pytest
 
 from app import auth
 from app.auth import Authenticator, KnownKeys
+from app.checks import ROUTE as CHECK
+from app.main import create_app
 from app.problems import ApiError
 from app.schema import Mutation, Query
+from app.settings import Settings
 from campaigns.tokens import Signer
 from profiles import keys
 from profiles.keys import Scope
@@ -68,6 +72,24 @@ async def test_a_key_in_use_opens_nothing_once_its_time_is_over(workspace: UUID,
     assert await authenticator.caller(headers, now=now) is not None
     with pytest.raises(ApiError, match="expired"):
         await authenticator.caller(headers, now=end)
+
+
+async def test_a_key_in_use_opens_for_an_hour_without_the_database_and_no_longer(
+    workspace: UUID, now: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As long as there are banners to be had (app/boards.py)."""
+    _, secret = await keys.create(workspace, name="app", kind=KeyKind.PUBLISHABLE, scopes=["ingest"])
+    known = KnownKeys()
+    assert await known.find(secret, now=now) is not None
+
+    async def nobody(secret: str, *, now: datetime) -> None:
+        raise ConnectionError
+
+    monkeypatch.setattr(keys, "find", nobody)
+    for later in (timedelta(minutes=1), timedelta(minutes=59)):
+        assert await known.find(secret, now=now + later) is not None
+    with pytest.raises(ConnectionError):
+        await known.find(secret, now=now + timedelta(hours=1))
 
 
 async def test_keys_remembered_are_bounded_and_bad_ones_are_not_among_them(
@@ -192,6 +214,41 @@ async def test_every_field_is_refused_to_a_key_that_lacks_its_scope(caller: Make
             granted = scope is needed or (needed is Scope.READ and scope is not Scope.INGEST)
             refused = "FORBIDDEN" in codes(await ask_field(one, name))
             assert refused is not granted, f"{name} with {scope}"
+
+
+PATHS: dict[str, tuple[str, str, Scope, bool]] = {
+    "/v1/banners": ("GET", "/v1/banners?placement=x", Scope.READ, True),
+    "/v1/events": ("POST", "/v1/events", Scope.INGEST, True),
+    "/v1/banner-events": ("POST", "/v1/banner-events", Scope.INGEST, True),
+    "/v1/segments:check": ("POST", "/v1/segments:check", Scope.READ, False),
+    "/v1/segments/{id}/members:check": ("POST", "/v1/segments/x/members:check", Scope.READ, False),
+    "/v1/segments/{id}/members.csv": ("GET", "/v1/segments/x/members.csv", Scope.READ, False),
+    CHECK: ("GET", "/v1/segments/x/members/ada", Scope.READ, False),
+}
+"""How each is asked, the right it needs, and whether apps may."""
+OPEN = {
+    "/u/{token}", "/t/{token}", "/o/{token}.gif", "/v1/exports/{token}", "/healthz", "/readyz", "/readyz/banners",
+    "/metrics",
+}  # fmt: skip
+"""They take no key: links carry tokens, and numbers have their own."""
+
+
+async def test_every_path_is_refused_to_a_key_that_lacks_its_scope(
+    caller: MakeCaller, workspace: UUID, app_caller: Caller, settings: Settings
+) -> None:
+    assert {route.path for route in create_app(settings).routes} == PATHS.keys() | OPEN | {"/graphql"}  # type: ignore[attr-defined]
+    by_scope = {scope: await caller(workspace, scope) for scope in Scope}
+    nobody = replace(app_caller, key=None)
+    for path, (method, example, needed, for_apps) in PATHS.items():
+
+        async def status(one: Caller, method: str = method, example: str = example) -> int:
+            return (await one.http.request(method, example, headers=one.all_headers())).status_code
+
+        for scope, one in by_scope.items():
+            granted = scope is needed or (needed is Scope.READ and scope is not Scope.INGEST)
+            assert (await status(one) == 403) is not granted, f"{path} with {scope}"
+        assert (await status(app_caller) == 403) is not for_apps, path
+        assert await status(nobody) == 401, path
 
 
 FOR_APPS = {"banners", "banner_events_track", "events_track", "device_register", "device_unregister"}

@@ -69,12 +69,46 @@ async def test_what_goes_to_many_is_sent_when_somebody_else_has_approved_it(
     rotated = Caller(console.http, workspace, turned["secret"])
     assert await rotated.refusal("CampaignApprove", input={"id": one}) == ("SAME_PERSON", ["input", "id"])
     approval = (await sender.data("CampaignApprove", input={"id": one}))["campaign"]["approval"]
+    changed = await console.post("query ($id: ID!) { campaign(id: $id) { updatedAt } }", {"id": one})
+    assert changed.json()["data"]["campaign"]["updatedAt"] == approval["approvedAt"]
     assert (approval["approvedAudience"], approval["approvedBy"]) == (3, f"of a test ({(sender.key or '')[:12]})")
     assert await state(console, one) == ("PENDING_APPROVAL", None, True)
     assert (await console.data("CampaignSend", input={"id": one}))["campaign"]["status"] == "PREPARING"
     assert len((await work(console, one)).recipients) == 3
     log = [e["node"]["action"] for e in (await console.data("AuditLog", object=one))["edges"]]
     assert {"campaignSubmitForApproval", "campaignApprove", "campaignReject", "campaignSend"} <= set(log)
+
+
+async def test_who_paused_a_campaign_asked_for_no_approval(
+    console: Caller, caller: MakeCaller, workspace: UUID
+) -> None:
+    """A word given beforehand would cover whatever it turns out to need."""
+    await people(console, "ada")
+    one = await make(console)
+    await console.data("CampaignSend", input={"id": one})
+    await console.data("CampaignPause", input={"id": one})
+    sender = await caller(workspace, "send")
+    assert await sender.refusal("CampaignApprove", input={"id": one}) == ("ILLEGAL_MOVE", ["input", "id"])
+
+
+async def test_who_names_the_same_segments_again_edits_nothing(
+    console: Caller, caller: MakeCaller, workspace: UUID
+) -> None:
+    """In whichever order: of a form that is sent whole only the name was changed."""
+    await people(console, "ada")
+    segments = []
+    for name in ("a", "b"):
+        made = await console.data("SegmentCreate", input={"name": name, "type": "STATIC"})
+        segments.append(made["segment"]["id"])
+        await console.data("SegmentActivate", input={"id": segments[-1]})
+    one = await make(console, segmentIds=segments)
+    await console.data("CampaignSubmitForApproval", input={"id": one})
+    await (await caller(workspace, "send")).data("CampaignApprove", input={"id": one})
+    for named in (segments, segments[::-1]):
+        await console.data("CampaignUpdate", input={"id": one, "name": "Renamed", "segmentIds": named})
+        assert await state(console, one) == ("PENDING_APPROVAL", None, True)
+    await console.data("CampaignUpdate", input={"id": one, "segmentIds": segments[:1]})
+    assert await state(console, one) == ("DRAFT", "EDITED", False)
 
 
 async def test_an_edit_takes_the_approval_away(console: Caller, caller: MakeCaller, workspace: UUID) -> None:

@@ -3,8 +3,9 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
@@ -13,8 +14,9 @@ from app.banner_writer import BannerWriter
 from app.metrics import REGISTRY
 from campaigns import banner_counts, banner_tracking
 from campaigns.banner_events import key
+from profiles.models import KeyKind
 from tests.app.caller import Caller
-from tests.app.conftest import without_database
+from tests.app.conftest import MakeCaller, without_database
 from tests.app.test_api_banners import placement, show
 from tests.conftest import Database
 
@@ -70,6 +72,12 @@ async def post(caller: Caller, *events: Any, **headers: str) -> tuple[int, Any]:
         "/v1/banner-events", json={"events": events}, headers=caller.all_headers() | headers
     )
     return response.status_code, response.json()
+
+
+async def sent_back(caller: Caller, *events: Any) -> tuple[int, str, str | None]:
+    """Status, code and Retry-After of POST /v1/banner-events."""
+    response = await caller.http.post("/v1/banner-events", json={"events": events}, headers=caller.all_headers())
+    return response.status_code, response.json()["error"]["code"], response.headers.get("retry-after")
 
 
 async def counts(console: Caller, campaign: str, **more: Any) -> dict[str, Any]:
@@ -344,22 +352,50 @@ async def test_events_that_cannot_be_written_hold_up_nobody_elses(
     monkeypatch.setattr(banner_tracking, "record", picky)
     batches = [[event("CLICK", mine)] for _ in range(20)] + [[event("CLICK", mine, id="poison")]]
     answers = await asyncio.gather(*(post(app_caller, *batch) for batch in batches))
-    assert [status for status, _ in answers] == [202] * 20 + [503]
+    assert [status for status, _ in answers] == [202] * 20 + [500]
     assert (await counts(console, one))["clicks"] == 20
     assert max(sizes) > 1, "none shared a transaction"
 
 
-async def test_while_the_database_is_away_events_are_sent_back_to_come_again(
-    console: Caller, app_caller: Caller, database: Database
+async def test_beyond_what_can_be_written_events_are_sent_back_to_come_again(
+    console: Caller, app_caller: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing is taken that is not committed: 503, and the same batch is new when it comes again."""
+    """Nobody's are dropped: those that wait are written."""
     one = await show(console, "Sale")
     mine = await token(app_caller)
+    monkeypatch.setattr("app.banner_writer.MOST_WAITING", 1)
+    begun, go_on, record = asyncio.Event(), asyncio.Event(), banner_tracking.record
+
+    async def held(*given: Any, **more: Any) -> Any:
+        begun.set()
+        await go_on.wait()
+        return await record(*given, **more)
+
+    monkeypatch.setattr(banner_tracking, "record", held)
+    written = asyncio.create_task(post(app_caller, event("CLICK", mine)))
+    await begun.wait()
+    others = [asyncio.create_task(post(app_caller, event("CLICK", mine))) for _ in range(5)]
+    refused = [await answer for answer in islice(asyncio.as_completed(others, timeout=10), 3)]
+    assert [(status, answer["error"]["code"]) for status, answer in refused] == [(503, "BUSY")] * 3
+    assert await sent_back(app_caller, event("CLICK", mine)) == (503, "BUSY", "10")
+    assert await app_caller.refusal("BannerEventsTrack", input={"events": [event("CLICK", mine)]}) == ("BUSY", None)
+    go_on.set()
+    taken = [status for status, _ in await asyncio.gather(written, *others)]
+    assert (taken.count(202), (await counts(console, one))["clicks"]) == (3, 3)
+
+
+async def test_while_the_database_is_away_events_are_sent_back_to_come_again(
+    console: Caller, app_caller: Caller, caller: MakeCaller, workspace: UUID, database: Database
+) -> None:
+    """Nothing is taken that is not committed: 503, and the same batch is new when it comes again. So it is with a key
+    of which this process knows nothing yet."""
+    one = await show(console, "Sale")
+    mine = await token(app_caller)
+    new = await caller(workspace, kind=KeyKind.PUBLISHABLE)
     batch = [event("IMPRESSION", mine), event("CLICK", mine)]
     async with without_database(database):
-        status, answer = await post(app_caller, *batch)
-        assert (status, answer["error"]["code"]) == (503, "UNAVAILABLE")
-        refused = await app_caller.refusal("BannerEventsTrack", input={"events": batch})
-        assert refused == ("UNAVAILABLE", None)
+        for app in (app_caller, new):
+            assert await sent_back(app, *batch) == (503, "UNAVAILABLE", "10")
+        assert await app_caller.error("BannerEventsTrack", input={"events": batch}) == {"code": "UNAVAILABLE"}
     assert await post(app_caller, *batch) == (202, {"accepted": 2, "duplicates": 0, "errors": []})
     assert (await counts(console, one))["clicks"] == 1

@@ -155,6 +155,24 @@ async def test_viewers_see_their_language_with_what_their_token_claims(console: 
         assert (content["title"], content["body"], content["actionUrl"]) == seen
 
 
+async def test_a_language_is_the_one_that_is_asked_for_else_that_of_the_token_else_that_of_the_browser(
+    console: Caller, app_caller: Caller
+) -> None:
+    where = await make_placement(console)
+    translations = [{"locale": one, "title": one} for one in ("de", "fr", "it")]
+    await go_live(console, where, content={"banner": {"title": "en", "locale": "en", "translations": translations}})
+    claimed = await as_person(console, app_caller, "ada", claims={"locale": "fr-CH"})
+    for caller, asked, browser, wanted in (
+        (claimed, "de", "it", "de"),
+        (claimed, None, "it", "fr"),
+        (app_caller, None, "es, it;q=0.5, de;q=0.4", "it"),
+        (app_caller, "de", "it", "de"),
+        (app_caller, None, None, "en"),
+    ):
+        viewer = caller.with_headers(accept_language=browser) if browser else caller
+        assert await titles(viewer, **({"locale": asked} if asked else {})) == {wanted}
+
+
 async def test_what_is_edited_while_it_is_shown_is_what_viewers_see_next(console: Caller, app_caller: Caller) -> None:
     where = await make_placement(console)
     one = await go_live(console, where)
@@ -176,6 +194,22 @@ async def test_a_limit_that_is_set_later_counts_what_was_seen_before(console: Ca
     for limit, seen in (({"perDay": 3}, {"Sale"}), ({"perDay": 2}, set()), ({"lifetime": 2}, set()), ({}, {"Sale"})):
         await console.data("CampaignUpdate", input={"id": one, "rules": {"limits": limit}})
         assert await titles(ada) == seen
+
+
+async def test_a_brands_banner_for_everyone_is_for_its_people_alone(
+    console: Caller, app_caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """S1-02, S3-12: not for others, and for no stranger; who joins or leaves is noticed."""
+    monkeypatch.setattr("campaigns.board_reading.SHARE_FOR_BRANDS", 0)
+    brand = (await console.data("BrandCreate", input={"name": "Shoes"}))["brand"]["id"]
+    ada, bob = await as_person(console, app_caller, "ada"), await as_person(console, app_caller, "bob")
+    await go_live(console, await make_placement(console), brandId=brand)
+    for of_brand in ("ada", "bob"):
+        for name in ("ada", "bob"):
+            brands = [brand] if name == of_brand else []
+            await console.data("ProfileUpsert", input={"externalId": name, "brandIds": brands})
+        seen = [await titles(viewer) for viewer in (ada, bob, app_caller)]
+        assert seen == [{"Sale"} if name == of_brand else set() for name in ("ada", "bob", "nobody")]
 
 
 async def test_a_placement_has_limits_of_its_own(console: Caller, app_caller: Caller) -> None:

@@ -4,6 +4,7 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import orjson
 import pytest
 
 from tests.app.caller import Caller
@@ -161,14 +162,23 @@ async def test_a_server_may_ask_for_anybody_and_an_app_may_not(console: Caller, 
     assert (response.status_code, response.json()["error"]["field"]) == (403, ["externalId"])
 
 
+async def told(console: Caller, operation: str, campaign: str) -> str:
+    """What somebody who asks this of the campaign is told is wrong."""
+    (payload,) = (await console.ask(operation, input={"id": campaign}))["data"].values()
+    message: str = payload["userErrors"][0]["message"]
+    return message
+
+
 async def test_a_banner_is_shown_until_it_is_cancelled_and_can_come_back(console: Caller, app_caller: Caller) -> None:
     """S3-13, S3x-15."""
     one = await show(console, "Sale")
     assert await seen(app_caller) == ["Sale"]
     await console.data("CampaignPause", input={"id": one})
     assert await seen(app_caller) == [None]
+    assert "resume it instead" in await told(console, "CampaignReactivate", one)
     await console.data("CampaignResume", input={"id": one})
     await console.data("CampaignCancel", input={"id": one})
+    assert "campaignReactivate shows it again" in await told(console, "CampaignResume", one)
     assert await seen(app_caller) == [None]
     back = (await console.data("CampaignReactivate", input={"id": one}))["campaign"]
     assert back["status"] == "ACTIVE"
@@ -176,10 +186,37 @@ async def test_a_banner_is_shown_until_it_is_cancelled_and_can_come_back(console
 
 
 async def test_an_answer_holds_no_longer_than_the_banner(console: Caller, app_caller: Caller) -> None:
-    """S3-25."""
+    """S3-25, whichever way it is asked: by a plan, by execution (of what has a directive) and by GET."""
     ends = (datetime.now(UTC) + timedelta(seconds=20)).isoformat()
     await show(console, "Sale", expiresAt=ends)
     assert (await app_caller.data("Banners", placements=["home-top"]))["maxAgeSeconds"] < 20
+    executed = await app_caller.post('{ banners(placements: ["home-top"]) { maxAgeSeconds @skip(if: false) } }')
+    assert executed.json()["data"]["banners"]["maxAgeSeconds"] < 20
+    got = await app_caller.http.get("/v1/banners", params={"placement": "home-top"}, headers=app_caller.all_headers())
+    assert got.json()["maxAgeSeconds"] < 20
+    assert got.headers["cache-control"] == f"private, max-age={got.json()['maxAgeSeconds']}"
+
+
+async def test_of_a_header_that_is_there_twice_the_first_counts(console: Caller, app_caller: Caller) -> None:
+    """Whichever way it is asked: nobody is let in by one of them and answered by the other."""
+    await show(console, "Sale")
+    body = orjson.dumps({"query": '{ banners(placements: ["home-top"]) { viewerToken } }'})
+    json = ("Content-Type", "application/json")
+    good, bad = [("Authorization", f"Bearer {key}") for key in (app_caller.key, "nothing")]
+    for headers, wanted in (([good, bad], 200), ([bad, good], 401)):
+        got = await app_caller.http.get("/v1/banners?placement=home-top", headers=headers)
+        posted = await app_caller.http.post("/graphql", content=body, headers=[*headers, json])
+        assert (got.status_code, posted.status_code) == (wanted, wanted)
+    tokens = [
+        (await app_caller.http.get("/v1/banners?placement=home-top", headers=[good])).json()["viewerToken"]
+        for _ in range(2)
+    ]
+    viewers = [
+        (await app_caller.http.get("/v1/banners?placement=home-top", headers=[good, *given])).json()["viewer"]
+        for one, other in (tokens, tokens[::-1])
+        for given in ([("X-Muster-Viewer", one)], [("X-Muster-Viewer", one), ("X-Muster-Viewer", other)])
+    ]
+    assert viewers[0] == viewers[1] != viewers[2] == viewers[3]
 
 
 async def test_no_or_too_many_placements_are_refused(app_caller: Caller) -> None:

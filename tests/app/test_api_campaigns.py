@@ -124,7 +124,9 @@ WRONG_RECIPIENTS: list[tuple[dict[str, Any], str, list[str] | None]] = [
 
 
 async def test_a_test_without_recipients_is_refused(console: Caller) -> None:
-    for more, code, field in WRONG_RECIPIENTS:
+    wanted = {"name": "Team", "type": "DYNAMIC", "definition": {"identified": True}}
+    team = (await console.data("SegmentCreate", input=wanted))["segment"]["id"]
+    for more, code, field in (*WRONG_RECIPIENTS, ({"segmentId": team}, "SEGMENT_NOT_ACTIVE", ["segmentId"])):
         await people(console, "ada")
         one = await make(console)
         found, path = await console.refusal("CampaignTestSend", input={"id": one} | more)
@@ -235,6 +237,19 @@ async def test_unknown_segments_are_refused_and_nothing_is_half_written(console:
         code, path = await console.refusal("CampaignCreate", input=wanted | {name: ["seg_" + NOWHERE]})
         assert (code, path and path[:2]) == ("NOT_FOUND", ["input", name])
     assert (await console.data("Campaigns"))["edges"] == []
+
+
+async def test_a_segment_goes_from_those_it_goes_to_to_those_it_spares(console: Caller) -> None:
+    ids = []
+    for name in ("a", "b", "c"):
+        made = await console.data("SegmentCreate", input={"name": name, "type": "STATIC"})
+        ids.append(made["segment"]["id"])
+    one = await make(console, segmentIds=ids[:2], excludedSegmentIds=[ids[2]])
+    wanted = {"id": one, "segmentIds": [ids[2]], "excludedSegmentIds": [ids[0]]}
+    await console.data("CampaignUpdate", input=wanted)
+    found = await console.data("Campaign", id=one)
+    assert [segment["name"] for segment in found["segments"]] == ["c"]
+    assert [segment["name"] for segment in found["excludedSegments"]] == ["a"]
 
 
 INCOMPLETE: list[tuple[dict[str, Any], str | None, str]] = [

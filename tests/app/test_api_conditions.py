@@ -344,6 +344,25 @@ async def test_a_qualifying_event_admits_somebody_and_an_imported_list_stays(con
     assert (await members(console, rule), await members(console, curated)) == ({"ada"}, {"bob"})
 
 
+@pytest.mark.parametrize(
+    ("wrong", "place"), [({}, "1"), ({"identified": True, "any": []}, "1"), ({"trait": None}, "1].trait")]
+)
+async def test_where_a_condition_has_not_exactly_one_key_is_said(
+    console: Caller, wrong: dict[str, Any], place: str
+) -> None:
+    definition = {"all": [{"identified": True}, wrong]}
+    answer = await console.ask("SegmentCreate", input={"name": "x", "type": "DYNAMIC", "definition": definition})
+    (error,) = answer["errors"]
+    assert f"at .definition.all[{place}" in error["message"]
+    assert error["extensions"]["code"] == "BAD_REQUEST"
+
+
+async def test_of_a_condition_in_the_document_that_is_said_once(console: Caller) -> None:
+    answer = await console.post("{ segmentEstimate(input: {definition: {all: [], any: []}}) { size } }")
+    (error,) = [one for one in answer.json()["errors"] if "OneOf" in one["message"]]
+    assert error["extensions"]["code"] == "BAD_REQUEST"
+
+
 async def test_every_definition_of_the_guide_is_answered_in_the_shape_in_which_it_was_given(
     console: Caller, now: datetime
 ) -> None:

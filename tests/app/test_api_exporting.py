@@ -12,6 +12,7 @@ from campaigns.banners import Viewer
 from campaigns.tokens import Signer
 from db.transactions import transaction
 from profiles import disclosure
+from profiles.addresses import AddressHasher, Channel
 from profiles.models import KeyKind
 from tests.app.caller import Caller
 from tests.app.conftest import ENVIRON, MakeCaller
@@ -49,6 +50,9 @@ INSERT INTO banner_tally (workspace_id, subject_id, viewer, impressions, last_da
   VALUES ($1, '00000000-0000-0000-0000-0000000000b1', '{VISITOR.id.hex()}', 4712, '2026-01-02', 1, 1);
 INSERT INTO banner_stop (workspace_id, subject_id, profile_id, reason)
   VALUES ($1, '00000000-0000-0000-0000-0000000000b1', $2, 'DISMISSED');
+"""
+SUPPRESSED_PHONE = """
+INSERT INTO suppression (workspace_id, channel, address_hash, reason) VALUES ($1, 'PUSH', $2, 'MANUAL')
 """
 NAMING_PEOPLE = """
 SELECT DISTINCT c.table_name, c.column_name FROM information_schema.columns c
@@ -103,6 +107,9 @@ async def test_everything_that_is_held_of_a_person_is_in_one_document(console: C
     winner = (await console.data("ProfileUpsert", input={"externalId": "lovelace"}))["profileId"]
     await console.data("ProfileMerge", input={"loserId": ada, "winnerId": winner})
     await written_of(console, int(winner.removeprefix("prf_")), ROWS)
+    phone = AddressHasher(ENVIRON["MUSTER_ADDRESS_KEY"].encode()).hash(Channel.PUSH, "token-of-a-phone")
+    async with transaction(console.workspace_id) as connection:
+        await connection.execute(SUPPRESSED_PHONE, console.workspace_id, phone)
 
     made = await console.data("ProfileExport", input={"profileId": ada})
     response = await console.http.get(made["url"].removeprefix(URL))
@@ -125,7 +132,8 @@ async def test_everything_that_is_held_of_a_person_is_in_one_document(console: C
     assert [(one["topic"], one["source"]) for one in told["consents"]] == [("news", "of-hers-only")]
     assert [one["token"] for one in told["devices"]] == ["token-of-a-phone"]
     assert [one["properties"] for one in told["events"]] == [{"what": "of-hers-only"}]
-    assert [(one["channel"], one["reason"]) for one in told["suppressions"]] == [("EMAIL", "COMPLAINT")]
+    suppressed = {(one["channel"], one["reason"]) for one in told["suppressions"]}
+    assert suppressed == {("EMAIL", "COMPLAINT"), ("PUSH", "MANUAL")}
     assert told["memberships"] == [
         {
             "segmentId": "seg_" + "0" * 30 + "a1",

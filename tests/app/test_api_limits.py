@@ -1,11 +1,12 @@
 """Hostile and broken requests: refused early, in words, without our insides; delivery.md section 4.3."""
 
 import asyncio
+import gc
 import json
 import logging
 import re
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Generator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -21,9 +22,12 @@ from graphql import (
     GraphQLError,
     GraphQLInputObjectType,
     GraphQLScalarType,
+    GraphQLSchema,
     NameNode,
+    Node,
     OperationDefinitionNode,
     SelectionSetNode,
+    Token,
     Visitor,
     get_introspection_query,
     get_named_type,
@@ -41,7 +45,7 @@ from profiles.events import MOST_EVENTS
 from profiles.profiles import MOST_INPUTS
 from profiles.traits import MOST_KEYS
 from segments.static import MOST_IDS
-from tests.app.caller import OPERATIONS, Caller
+from tests.app.caller import OPERATIONS, Caller, operation_text
 from tests.app.conftest import running
 from tests.app.hostile import BODIES, DOCUMENTS, valid, with_variables
 
@@ -49,6 +53,9 @@ MOST_CALLS = 90_000
 """Of Python functions while one document is read, about 150 a token: not a time, which a busy machine decides."""
 MOST_CALLS_AT_ONCE = 50_000
 """Before everybody else has a turn."""
+PATHS = {"events": "/v1/events", "banner events": "/v1/banner-events", "a check": "/v1/segments:check"}
+MOST_TURNS = 100_000
+"""That others have while something is read: an end for a test in which they have none."""
 
 
 def calls(act: Callable[[], object]) -> int:
@@ -66,6 +73,11 @@ def calls(act: Callable[[], object]) -> int:
     finally:
         sys.setprofile(None)
     return made
+
+
+def holds_too_much(body: bytes) -> bool:
+    """Whether a body is refused before it is read."""
+    return reading.finished(limits.counted(body))
 
 
 async def test_a_hostile_document_is_refused_without_running(console: Caller) -> None:
@@ -172,9 +184,9 @@ def test_values_are_counted_before_a_body_is_read_and_those_in_texts_are_none() 
     table = orjson.dumps({"csv": "a,b,{c\n" * 100_000, "quoted": 'a,"b",\\' * 10_000})
     for most, body in ((1, b"[%s]"), (2, b'["a,b", {}, "\\\\", %s]')):
         values = b"1," * (limits.MOST_MARKS - 20)
-        assert not limits.holds_too_much(body.replace(b"%s", values + table)), most
-        assert limits.holds_too_much(body.replace(b"%s", values + b"1," * 20 + table)), most
-    assert limits.holds_too_much(b"[" + b"{}," * (limits.MOST_MARKS // 4 + 1) + b"1]"), "an object is three values"
+        assert not holds_too_much(body.replace(b"%s", values + table)), most
+        assert holds_too_much(body.replace(b"%s", values + b"1," * 20 + table)), most
+    assert holds_too_much(b"[" + b"{}," * (limits.MOST_MARKS // 4 + 1) + b"1]"), "an object is three values"
 
 
 def test_marks_are_counted_outside_of_texts_whatever_the_texts_hold(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,7 +201,44 @@ def test_marks_are_counted_outside_of_texts_whatever_the_texts_hold(monkeypatch:
         most = random.randrange(8)
         monkeypatch.setattr(limits, "MOST_MARKS", most)
         monkeypatch.setattr(limits, "PIECE", random.randrange(1, 20))
-        assert limits.holds_too_much(body) == (marks > most), (body, most)
+        assert holds_too_much(body) == (marks > most), (body, most)
+
+
+def test_names_are_counted_once_each_however_they_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """T-17: 60,000 that are all different took ten times as long to read as the same fifty again and again."""
+    random = Random(5)
+    monkeypatch.setattr(limits, "MOST_MARKS", 10**6)
+    for _ in range(3_000):
+        texts = ["".join(random.choices('a\\":, \t', k=random.randrange(6))) for _ in range(6)]
+        items = [{random.choice(texts): random.choice(texts) for _ in range(random.randrange(4))} for _ in range(4)]
+        names = {name for item in items for name in item}
+        body = json.dumps(items, separators=(",", random.choice([":", " \n: "]))).encode()
+        most = random.randrange(1, 6)
+        monkeypatch.setattr(limits, "MOST_NAMES", most)
+        assert holds_too_much(body) == (len(names) > most), (body, most)
+    monkeypatch.undo()
+    for more, is_too_much in ((0, False), (100, True)):
+        different = b",".join(b'"v%d":1' % n for n in range(limits.MOST_NAMES + more))
+        assert holds_too_much(b"{" + different + b"}") == is_too_much
+
+
+def test_a_body_is_counted_in_pieces_of_which_none_ends_in_an_escape(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = Random(3)
+    for _ in range(2_000):
+        body = bytes(random.choices(b'\\\\\\"a', k=random.randrange(40)))
+        monkeypatch.setattr(limits, "PIECE", random.randrange(1, 9))
+        pieces = [*limits.pieces(body)]
+        assert b"".join(pieces) == body
+        assert all(len(piece) <= limits.PIECE + 1 for piece in pieces)
+        # Each by itself has the escapes that the body has.
+        assert [one for piece in pieces for one in re.findall(rb"\\.?|.", piece)] == re.findall(rb"\\.?|.", body)
+
+
+def test_u0000_is_found_where_a_reader_of_json_would_find_it() -> None:
+    random = Random(9)
+    for _ in range(3_000):
+        body = b"".join(random.choices([b"\\", b"\\\\", b"u0000", b"\\u0000", b"a"], k=random.randrange(8)))
+        assert limits.holds_nul(body) == (b"\\u0000" in re.findall(rb"\\u0000|\\.|.", body)), body
 
 
 def test_a_whole_batch_with_many_properties_is_read() -> None:
@@ -201,7 +250,7 @@ def test_a_whole_batch_with_many_properties_is_read() -> None:
     ):
         body = orjson.dumps({"query": "", "variables": {"input": {"items": [item] * 1_000}}})
         assert len(body) < limits.LARGEST_GRAPHQL_BODY
-        assert not limits.holds_too_much(body)
+        assert not holds_too_much(body)
 
 
 async def test_thousands_of_objects_are_refused_before_they_are_made(console: Caller) -> None:
@@ -236,9 +285,9 @@ async def test_a_caller_has_one_turn_at_large_bodies_however_their_key_is_writte
     """T-17: the turns of who it is; of an app, whose key everybody has, those of one address."""
     turns, turn_of = list[str](), reading.Reader.turn_of
 
-    def noted(self: reading.Reader, who: str) -> Any:
+    def noted(self: reading.Reader, who: str, size: int) -> Any:
         turns.append(who)
-        return turn_of(self, who)
+        return turn_of(self, who, size)
 
     monkeypatch.setattr(reading.Reader, "turn_of", noted)
     body = orjson.dumps({"query": "{ __typename }", "variables": {"a": "a" * reading.LARGE_BODY}})
@@ -255,6 +304,75 @@ async def test_a_caller_has_one_turn_at_large_bodies_however_their_key_is_writte
     (app,) = await turns_of(app_caller, "Bearer ", "bearer ")
     assert one != app
     assert app.endswith(" 127.0.0.1")
+
+
+@pytest.mark.parametrize("what", ["a document", "a body", "events", "banner events", "a check"])
+async def test_others_are_answered_while_something_large_is_read(
+    console: Caller, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """T-17: whatever it takes, between two pieces of it everybody else has their turn."""
+    begun, answered = asyncio.Event(), asyncio.Event()
+
+    def until_answered() -> Generator[None, None, None]:
+        for _ in range(MOST_TURNS):
+            begun.set()
+            yield
+            if answered.is_set():
+                return
+        raise AssertionError("nobody had a turn")
+
+    phases, counted = reading.phases, limits.counted
+
+    def slow_phases(schema: GraphQLSchema, text: str, introspection: bool) -> Generator[None, None, reading.Prepared]:
+        yield from until_answered()
+        return (yield from phases(schema, text, introspection))
+
+    def slowly_counted(body: bytes) -> Generator[None, None, bool]:
+        if len(body) > reading.LARGE_BODY:
+            yield from until_answered()
+        return (yield from counted(body))
+
+    await console.data("Workspace")
+    monkeypatch.setattr(reading, "phases", slow_phases)
+    monkeypatch.setattr("app.endpoint.counted", slowly_counted)
+    monkeypatch.setattr("app.ingest.counted", slowly_counted)
+    filler, text = "a" * reading.LARGE_BODY, operation_text("Workspace")
+    batch = orjson.dumps({"events": [], "segmentIds": [], "externalId": filler})
+    headers = console.all_headers() | {"Content-Type": "application/json"}
+    large = asyncio.create_task(
+        console.post(text + "#")
+        if what == "a document"
+        else console.post(text, {"filler": filler})
+        if what == "a body"
+        else console.http.post(PATHS[what], content=batch, headers=headers)
+    )
+    await begun.wait()
+    assert not large.done()
+    assert (await console.data("Workspace"))["id"]
+    assert not large.done()
+    answered.set()
+    assert (await large).status_code == (202 if "events" in what else 200)
+
+
+async def test_nothing_of_a_refused_document_waits_to_be_found_as_garbage(console: Caller) -> None:
+    """T-17: what is left of many would be looked through at once, in 80 ms in which nobody is answered."""
+    texts = [one.text for one in DOCUMENTS.values()] + [text + " #" for text in valid().values()]
+    for text in texts:
+        await console.post(text)
+    reading.DOCUMENTS.kept.clear()
+    reading.DOCUMENTS.characters = 0
+    gc.collect()
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        for text in texts:
+            await console.post(text)
+        gc.collect()
+        assert not [one for one in gc.garbage if isinstance(one, Token | Node)]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
 
 
 async def test_a_body_that_comes_in_pieces_and_stops_is_no_work_for_others(console: Caller) -> None:
@@ -339,12 +457,18 @@ async def test_a_body_that_is_too_large_is_not_read(console: Caller, path: str, 
             yield b"x" * 100_000
 
     headers = console.all_headers() | {"Content-Type": "application/json"}
-    announced = await console.http.post(path, content=b"x" * (largest + 1), headers=headers)
+    length = {"Content-Length": str(largest + 1)}
+    announced = await console.http.post(path, content=chunks(), headers=headers | length)
+    assert read <= 100_000, "it was not read to find out"
+    read = 0
     streamed = await console.http.post(path, content=chunks(), headers=headers)
     for response in (announced, streamed):
         assert response.status_code == 413
         assert response.json()["error"]["code"] == "TOO_LARGE"
     assert read <= largest + 100_000
+    for path_without in ("/v1/banners?placement=x", "/healthz", "/v1/exports/x"):
+        with_body = await console.http.request("GET", path_without, content=b"x", headers=headers)
+        assert with_body.status_code == 413
 
 
 async def test_a_page_is_of_1_to_100(console: Caller) -> None:

@@ -115,6 +115,23 @@ async def test_nobody_is_told_to_be_unsubscribed_who_is_not(
     assert await said(console, profile) == [("newsletter", "UNSUBSCRIBED", "unsubscribe link")]
 
 
+async def test_a_fault_of_ours_is_logged_without_the_link(
+    console: Caller, http: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its token is as good as a key: who reads the log must not be able to unsubscribe people."""
+    path, _ = await link(console)
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr("app.links.topic_of", broken)
+    with caplog.at_level(logging.WARNING):
+        assert (await http.get(path)).status_code == 500
+    (said,) = [record for record in caplog.records if record.getMessage() == "request failed"]
+    assert path.removeprefix("/u/") not in caplog.text + str(said.__dict__)
+    assert said.__dict__["where"] == "ask"
+
+
 async def test_a_large_body_is_refused(console: Caller, http: httpx2.AsyncClient) -> None:
     path, profile = await link(console)
     assert (await http.post(path, content=b"x" * 5000)).status_code == 413

@@ -221,6 +221,11 @@ async def test_messages_and_entries_are_found_by_what_became_of_them(console: Ca
     now = datetime.now(UTC)
     assert len(await done(since=(now - DAY).isoformat(), until=(now + DAY).isoformat())) >= 3
     assert await done(until=(now - DAY).isoformat()) == []
+    # From an instant on, and up to and without one.
+    (send,) = (await console.data("AuditLog", action="campaignSend", outcome=["DONE"]))["edges"]
+    mine = {"action": "campaignSend", "outcome": ["DONE"]}
+    assert await done(since=send["node"]["at"], **mine) == [("campaignSend", "DONE")]
+    assert await done(until=send["node"]["at"], **mine) == []
     assert await done(since="0001-01-01T00:00:00Z", until="0001-01-02T00:00:00Z") == []
     assert await done(since="9999-12-31T00:00:00Z") == []
 

@@ -4,6 +4,7 @@ import json
 import logging
 import re
 from collections.abc import Iterator
+from contextvars import copy_context
 from importlib import import_module
 from time import monotonic
 from typing import Any
@@ -19,7 +20,8 @@ from campaigns import sending
 from db.transactions import across_workspaces
 from tests.app.caller import Caller
 from tests.app.conftest import running
-from tests.app.test_api_campaigns import make, people
+from tests.app.test_api_campaigns import instant, make, people
+from tests.app.test_api_evaluations import make as make_segment
 from tests.campaigns.factories import ScriptedChannel, carrier
 from tests.conftest import Database, on_server
 from workers.turns import told
@@ -110,6 +112,28 @@ async def test_how_things_stand_is_told_without_a_look_at_the_ledger(console: Ca
     assert found["process_resident_memory_bytes"] > 0
 
 
+async def test_what_waits_is_told_by_the_age_of_the_oldest(console: Caller, database: Database) -> None:
+    """Nothing else tells of a queue that nobody works on; what is not due, or over, does not wait."""
+    await people(console, "ada")
+    await console.data("SegmentActivate", input={"id": await make_segment(console)})
+    for ahead in (1, 2):
+        await console.data("CampaignSchedule", input={"id": await make(console), "at": instant(hours=ahead)})
+    await console.data("CampaignSend", input={"id": await make(console)})
+    await on_server(
+        database.owner_url,
+        "UPDATE evaluation SET queued_at = now() - interval '100 s'",
+        "UPDATE campaign SET scheduled_at = scheduled_at - interval '1 h 200 s' WHERE status = 'SCHEDULED'",
+        "UPDATE dispatch SET heartbeat_at = now() - interval '300 s'",
+        "INSERT INTO claim (workspace_id, dispatch_id, owner, lease_until) SELECT workspace_id, id, id, now() + age"
+        " FROM dispatch, unnest(ARRAY['-400 s', '-40 s', '400 s']::interval[]) age",
+    )
+    found = await scraped(console.http)
+    ages = {"evaluation": 100, "schedule": 200, "silent dispatch": 300, "expired claim": 400}
+    told = {what: found[f'muster_oldest_seconds{{what="{what}"}}'] for what in ages}
+    assert all(age <= told[what] < age + 90 for what, age in ages.items()), told
+    assert found['muster_evaluations{status="QUEUED"}'] == 1
+
+
 async def test_a_database_that_is_away_is_told_and_the_rest_all_the_same(
     console: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,6 +145,33 @@ async def test_a_database_that_is_away_is_told_and_the_rest_all_the_same(
     assert found["muster_database_up"] == 0
     assert not [name for name in found if name.startswith("muster_campaigns")]
     assert "process_cpu_seconds_total" in found
+
+
+async def test_how_things_stand_is_looked_at_now_and_then_and_what_is_over_is_not_told(
+    console: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks, standing = 0, metrics.standing
+
+    async def counted() -> list[Any]:
+        nonlocal looks
+        looks += 1
+        return await standing()
+
+    monkeypatch.setattr(metrics, "standing", counted)
+    campaign, draft = await make(console), 'muster_campaigns{channel="EMAIL",status="DRAFT"}'
+    assert [(await scraped(console.http)).get(draft) for _ in range(3)] == [1, 1, 1]
+    await console.data("CampaignDelete", input={"id": campaign})
+    metrics.LATEST.looked_at -= metrics.STANDING_S
+    assert (draft in await scraped(console.http), looks) == (False, 2)
+
+
+async def test_connections_at_work_are_told_from_idle_ones(database: Database) -> None:
+    outside = copy_context()  # as of somebody else's request
+    async with across_workspaces():
+        at_work = samples(outside.run(metrics.text).decode())
+    after = samples(metrics.text().decode())
+    busy, idle = (f'muster_database_connections{{state="{state}"}}' for state in ("busy", "idle"))
+    assert (at_work[busy] - after[busy], at_work[idle] - after[idle]) == (1, -1)
 
 
 async def test_two_who_scrape_at_once_are_both_told(console: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,7 +233,8 @@ async def test_only_the_machine_itself_or_a_token_opens_the_numbers(environ: dic
     assert await status({}, "127.0.0.1") == 200
     assert await status({}, "10.0.0.1") == 403
     # A proxy on the same machine that hands everything on.
-    assert await status({}, "127.0.0.1", **{"X-Forwarded-For": "203.0.113.9"}) == 403
+    for header in ("X-Forwarded-For", "Forwarded", "X-Real-IP", "Via"):
+        assert await status({}, "127.0.0.1", **{header: "203.0.113.9"}) == 403, header
     with_token = {"MUSTER_METRICS_TOKEN": token}
     assert await status(with_token, "127.0.0.1") == 403
     assert await status(with_token, "10.0.0.1", Authorization="Bearer wrong") == 403

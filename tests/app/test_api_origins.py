@@ -14,7 +14,8 @@ from app.settings import SettingsError, load_settings
 from profiles import keys
 from profiles.models import KeyKind
 from tests.app.caller import Caller
-from tests.app.conftest import client_of
+from tests.app.conftest import client_of, running
+from tests.app.subscribing import connected
 
 PAGE = {"Origin": "https://shop.example"}
 PATHS = [
@@ -24,18 +25,27 @@ PATHS = [
     ("GET", "/v1/banners"),
     ("GET", "/v1/segments/seg_1/members/c-1"),
 ]
-HEADERS = "authorization, content-type, if-none-match, x-muster-client-token, x-muster-viewer"
+HEADERS = "authorization, content-type, idempotency-key, if-none-match, x-muster-client-token, x-muster-viewer"
+OF_LIBRARIES = "apollographql-client-name, traceparent, x-request-id"
 
 
+@pytest.mark.parametrize("headers", [HEADERS, OF_LIBRARIES])
 @pytest.mark.parametrize(("method", "path"), PATHS)
-async def test_a_browser_that_asks_first_is_told_yes(console: Caller, method: str, path: str) -> None:
-    asking = PAGE | {"Access-Control-Request-Method": method, "Access-Control-Request-Headers": HEADERS}
+async def test_a_browser_that_asks_first_is_told_yes(console: Caller, method: str, path: str, headers: str) -> None:
+    asking = PAGE | {"Access-Control-Request-Method": method, "Access-Control-Request-Headers": headers}
     answer = await console.http.options(path, headers=asking)
     assert answer.status_code == 200
     assert answer.headers["access-control-allow-origin"] == "*"
     assert method in answer.headers["access-control-allow-methods"].split(", ")
     allowed = answer.headers["access-control-allow-headers"].lower()
-    assert [name for name in HEADERS.split(", ") if name not in allowed] == []
+    assert [name for name in headers.split(", ") if name not in allowed] == []
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH"])
+async def test_a_browser_is_told_of_no_method_that_nothing_here_takes(console: Caller, method: str) -> None:
+    answer = await console.http.options("/graphql", headers=PAGE | {"Access-Control-Request-Method": method})
+    assert answer.status_code == 400
+    assert method not in answer.headers["access-control-allow-methods"]
 
 
 @pytest.mark.parametrize(
@@ -44,6 +54,7 @@ async def test_a_browser_that_asks_first_is_told_yes(console: Caller, method: st
 async def test_a_page_may_read_what_is_answered(console: Caller, query: str) -> None:
     answer = await console.http.post("/graphql", json={"query": query}, headers=console.all_headers() | PAGE)
     assert answer.headers.get_list("access-control-allow-origin") == ["*"]
+    assert "x-request-id" in answer.headers["access-control-expose-headers"].lower()
 
 
 async def test_a_page_may_read_banners_and_their_tag(console: Caller) -> None:
@@ -87,6 +98,19 @@ async def test_only_pages_that_are_listed_may_read_answers(
         told = await http.options("/graphql", headers=asking)
         assert told.headers.get("access-control-allow-origin") == allowed
     assert may_connect(settings, origin) is (origin is None or allowed is not None)
+
+
+async def test_only_pages_that_are_listed_may_open_a_websocket(environ: dict[str, str], console: Caller) -> None:
+    """A browser opens one to anywhere without asking first; a program that is none says no origin."""
+    settings = load_settings(environ | {"MUSTER_CORS_ORIGINS": LISTED})
+    async with running(settings) as app:
+        for origin in ("https://shop.example", None):
+            async with connected(app, origin=origin) as line:
+                await line.begin(console.key)
+        for origin in ("https://thief.example", "https://shop.example.thief.example", "null"):
+            async with connected(app, origin=origin) as line:
+                # Before it is accepted: a server answers the handshake with 403.
+                assert await line.heard.get() == {"type": "websocket.close", "code": 1008, "reason": ""}
 
 
 @pytest.mark.parametrize("text", ["https://shop.example/", "shop.example", "https://shop.example/path", "null"])

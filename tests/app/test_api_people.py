@@ -152,6 +152,21 @@ async def test_a_claim_says_which_workspace_somebody_belongs_to(
         assert found == there | dict.fromkeys((key for key in found if key not in there), 401)
 
 
+async def test_roles_are_read_from_the_claim_of_the_settings_and_from_no_other(
+    environ: dict[str, str],
+    provider: Provider,  # noqa: F811
+    workspace: UUID,
+) -> None:
+    provider.publish(rsa=RSA)
+    of_roles = {"MUSTER_OIDC_WORKSPACE": str(workspace), "MUSTER_OIDC_ROLES_CLAIM": "roles"}
+    async with api(environ, provider, **of_roles) as http:
+        admin = Caller(http, workspace, provider.token("rsa", roles=["operations"]))
+        assert (await admin.data("AuditLog"))["edges"] == []
+        for roles in (None, ["others"]):
+            nobody = Caller(http, workspace, provider.token("rsa", groups=["operations"], roles=roles))
+            assert (await nobody.error("AuditLog"))["code"] == "FORBIDDEN"
+
+
 async def test_tokens_of_people_and_of_an_apps_users_are_told_apart_by_their_audience(
     environ: dict[str, str],
     provider: Provider,  # noqa: F811
@@ -178,6 +193,26 @@ async def test_tokens_of_people_and_of_an_apps_users_are_told_apart_by_their_aud
             headers={"X-Muster-Client-Token": provider.token("rsa", aud="muster", groups=["guests"])},
         )
         assert beside.status_code == 401
+
+
+async def test_two_providers_may_call_us_by_one_name(
+    environ: dict[str, str],
+    provider: Provider,  # noqa: F811
+    workspace: UUID,
+) -> None:
+    """Then the issuer tells people's tokens from those of an app's users."""
+    provider.publish(rsa=RSA)
+    of_apps = {
+        "MUSTER_JWKS_URL": provider.url,
+        "MUSTER_JWT_ISSUER": "https://users.example.com/",
+        "MUSTER_JWT_AUDIENCE": "muster",
+        "MUSTER_JWT_WORKSPACE": str(workspace),
+    }
+    async with api(environ, provider, MUSTER_OIDC_WORKSPACE=str(workspace), **of_apps) as http:
+        user = provider.token("rsa", iss="https://users.example.com/", aud="muster", groups=["operations"])
+        assert await who(Caller(http, workspace, user)) == "eada"
+        colleague = provider.token("rsa", aud="muster", groups=["guests"])
+        assert (await Caller(http, workspace, colleague).post(ASK)).status_code == 200
 
 
 def test_settings_that_would_let_in_the_wrong_people_stop_the_start(environ: dict[str, str]) -> None:

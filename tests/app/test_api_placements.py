@@ -1,9 +1,14 @@
 """Placements, and what marketers set for the banners in them."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
+
+from campaigns import placements
 from tests.app.caller import Caller
 from tests.app.test_api_campaigns import everyone
+from tests.conftest import Database, on_server
 
 PLACEMENT: dict[str, Any] = {
     "key": "home-top",
@@ -102,6 +107,8 @@ async def test_a_placement_that_nobody_thought_about_allows_everything_once(cons
 
 WRONG_PLACEMENTS: list[tuple[dict[str, Any], str, list[str]]] = [
     ({"key": "Home Top"}, "INVALID_KEY", ["key"]),
+    ({"key": "home top"}, "INVALID_KEY", ["key"]),
+    ({"key": "x" * 65}, "INVALID_KEY", ["key"]),
     ({"key": ""}, "INVALID_KEY", ["key"]),
     ({"key": "taken"}, "TAKEN", ["key"]),
     ({"name": ""}, "INVALID_NAME", ["name"]),
@@ -126,6 +133,14 @@ async def test_a_wrong_placement_is_refused_at_its_field(console: Caller) -> Non
             changes = wrong | {"id": taken}
             assert await console.refusal("PlacementUpdate", input=changes) == (code, ["input", *field])
     assert [one["key"] for one in await console.data("Placements")] == ["taken"]
+
+
+async def test_a_workspace_has_so_many_placements(console: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(placements, "MOST_PLACEMENTS", 2)
+    for key in ("one", "two"):
+        await make_placement(console, key)
+    refusal = await console.refusal("PlacementCreate", input={"key": "three", "name": "Three"})
+    assert refusal == ("TOO_MANY", ["input", "key"])
 
 
 async def test_a_placement_is_changed_field_by_field(console: Caller) -> None:
@@ -290,14 +305,17 @@ async def test_a_placement_goes_on_allowing_what_is_open_in_it(console: Caller) 
     """Nobody's banner goes dark because somebody else tidies up; a cancelled one is looked at when it comes back."""
     where = await make_placement(console, linkSchemes=["myapp"])
     one = await go_live(console, where, content={"banner": {"title": "a", "body": "b", "actionUrl": "myapp://x"}})
-    for change, field in (
-        ({"contentFields": ["TITLE", "ACTION"]}, "contentFields"),
-        ({"linkSchemes": []}, "linkSchemes"),
-    ):
-        answer = await console.ask("PlacementUpdate", input={"id": where} | change)
-        (error,) = answer["data"]["placementUpdate"]["userErrors"]
-        assert (error["code"], error["field"]) == ("PLACEMENT_IN_USE", ["input", field])
-        assert "'Sale'" in error["message"]
+    for state in ("ACTIVE", "PAUSED"):
+        for change, field in (
+            ({"contentFields": ["TITLE", "ACTION"]}, "contentFields"),
+            ({"linkSchemes": []}, "linkSchemes"),
+        ):
+            answer = await console.ask("PlacementUpdate", input={"id": where} | change)
+            (error,) = answer["data"]["placementUpdate"]["userErrors"]
+            assert (error["code"], error["field"]) == ("PLACEMENT_IN_USE", ["input", field]), state
+            assert "'Sale'" in error["message"]
+        if state == "ACTIVE":
+            await console.data("CampaignPause", input={"id": one})
     await console.data("CampaignCancel", input={"id": one})
     await console.data("PlacementUpdate", input={"id": where, "contentFields": ["TITLE"]})
     code, field_path = await console.refusal("CampaignReactivate", input={"id": one})
@@ -330,6 +348,19 @@ async def test_weights_10_10_and_80_are_shares_of_10_10_and_80_per_cent(console:
     await console.data("CampaignCancel", input={"id": made["a"]})
     await console.data("CampaignUpdate", input={"id": made["b"], "expiresAt": None, "weight": 1})
     assert await shares(console) == [("b", 1, 0, 100.0)]
+
+
+async def test_what_has_expired_has_no_share_though_nobody_has_ended_it_yet(
+    console: Caller, database: Database
+) -> None:
+    """S3-25: to the second, as it is shown."""
+    where = await make_placement(console)
+    await go_live(console, where, "a", weight=10)
+    ends = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    await go_live(console, where, "b", weight=10, expiresAt=ends)
+    assert await shares(console) == [("a", 10, 0, 50.0), ("b", 10, 0, 50.0)]
+    await on_server(database.owner_url, "UPDATE campaign SET expires_at = now() WHERE name = 'b'")
+    assert await shares(console) == [("a", 10, 0, 100.0)]
 
 
 async def test_shares_are_counted_within_a_priority(console: Caller) -> None:

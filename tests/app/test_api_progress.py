@@ -173,6 +173,18 @@ async def test_while_somebody_counts_others_are_told_what_is_kept(console: Calle
     assert (await progress(console, one))["inDoubt"] == 0
 
 
+async def test_a_ledger_that_nobody_begins_to_write_is_empty_and_at_last_said_to_stand_still(console: Caller) -> None:
+    await people(console, "ada")
+    one = await make(console)
+    await console.data("CampaignSend", input={"id": one})
+    begun = (await console.data("Campaign", id=one))["progress"]
+    assert (begun["audience"], begun["pending"], begun["plannedAt"], begun["stalledSince"]) == (1, 0, None, None)
+    await execute(console, "UPDATE dispatch SET created_at = created_at - interval '2 min'")
+    later = (await console.data("Campaign", id=one))["progress"]
+    assert later["stalledSince"] is not None
+    assert later["countedAt"] > begun["countedAt"]
+
+
 async def test_messages_in_doubt_are_resolved_as_sent_and_it_is_kept_by_whom(console: Caller) -> None:
     one, channel = await mixed(console)
     answered = await console.data("InDoubtResolve", input={"campaignId": one, "as": "SENT"})
@@ -228,13 +240,13 @@ async def test_messages_in_doubt_are_tried_again_and_a_sent_campaign_goes_on(con
 async def test_what_is_over_is_not_tried_again(console: Caller, foreigner: Caller, caller: MakeCaller) -> None:
     one, _ = await mixed(console)
     retry = {"campaignId": one, "as": "RETRY"}
-    assert await foreigner.refusal("InDoubtResolve", input=retry) == ("NOT_FOUND", ["input", "id"])
+    assert await foreigner.refusal("InDoubtResolve", input=retry) == ("NOT_FOUND", ["input", "campaignId"])
     reader = await caller(console.workspace_id, "read", "campaigns")
     assert (await reader.ask("InDoubtResolve", input=retry))["errors"][0]["extensions"]["code"] == "FORBIDDEN"
     await console.data("CampaignUpdate", input={"id": one, "expiresAt": instant(hours=1)})
     await execute(console, "UPDATE campaign SET expires_at = now()")
-    assert await console.refusal("InDoubtResolve", input=retry) == ("EXPIRED", ["input", "id"])
+    assert await console.refusal("InDoubtResolve", input=retry) == ("EXPIRED", ["input", "campaignId"])
     await console.data("CampaignUpdate", input={"id": one, "expiresAt": None})
     await console.data("CampaignCancel", input={"id": one})
-    assert await console.refusal("InDoubtResolve", input=retry) == ("ILLEGAL_MOVE", ["input", "id"])
+    assert await console.refusal("InDoubtResolve", input=retry) == ("ILLEGAL_MOVE", ["input", "campaignId"])
     assert (await console.data("InDoubtResolve", input=retry | {"as": "SENT"}))["messages"] == 2

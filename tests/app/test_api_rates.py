@@ -11,7 +11,7 @@ import pytest
 from graphql import parse
 from starlette.types import Scope
 
-from app import rates
+from app import rates, reading
 from app.rates import OperationRates, RateLimited, RequestRates, cost_of
 from app.settings import load_settings
 from profiles import keys
@@ -61,6 +61,41 @@ async def test_a_key_that_spent_its_points_is_told_when_to_come_back(environ: di
         assert "Retry-After" in error["message"]
 
 
+async def test_who_has_nothing_left_is_not_even_read(
+    environ: dict[str, str], workspace: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To parse is what costs: whoever goes on asking is refused without it, and without a question to Valkey."""
+    async with limited(environ, workspace, MUSTER_RATE_LIMIT="1") as caller:
+        assert [(await caller.post("{ workspace { id } }")).status_code for _ in range(2)] == [200, 429]
+
+        def never(*_: object, **__: object) -> None:
+            raise AssertionError("read")
+
+        monkeypatch.setattr("limits.aio.storage.RedisStorage.incr", never)
+        monkeypatch.setattr("app.reading.Reader.read", never)
+        for text in ("{ workspace { name } }", "{ never seen before"):
+            assert (await caller.post(text)).status_code == 429
+
+
+@pytest.mark.parametrize("path", ["/graphql", "/v1/events", "/v1/banner-events", "/v1/segments:check"])
+async def test_who_has_sent_more_than_may_wait_is_told_when_to_come_back(
+    console: Caller, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "MOST_WAITING", reading.LARGE_BODY)
+    refused = await console.http.post(path, json={"a": "a" * reading.LARGE_BODY}, headers=console.all_headers())
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+
+
+async def test_so_is_who_has_sent_too_many_documents_that_nobody_knows(
+    console: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By all of what waits with them; with those that are known nothing waits."""
+    monkeypatch.setattr(reading, "MOST_WAITING", reading.OBJECTS_OF_ONE + 10_000)
+    document, much = "{ workspace { id } } # known to nobody", {"a": "a" * 10_000}
+    answers = [await console.post(document, variables) for variables in (much, {}, much)]
+    assert [one.status_code for one in answers] == [429, 200, 200]
+
+
 async def test_another_key_and_another_process_go_by_the_same_count(environ: dict[str, str], workspace: UUID) -> None:
     """Counted on Valkey, each key by itself."""
     async with limited(environ, workspace, MUSTER_RATE_LIMIT="2") as one:
@@ -72,9 +107,11 @@ async def test_another_key_and_another_process_go_by_the_same_count(environ: dic
 
 
 async def test_a_document_that_is_refused_costs_as_well(environ: dict[str, str], workspace: UUID) -> None:
-    async with limited(environ, workspace, MUSTER_RATE_LIMIT="10") as caller:
-        assert [(await caller.post("{ nope }")).status_code for _ in range(2)] == [200, 200]
-        assert (await caller.post("{ workspace { id } }")).status_code == 429
+    """One that is not valid, does not parse, or is beyond a limit."""
+    for refused in ("{ nope }", "{", "{ " + "a " * 600 + "}"):
+        async with limited(environ, workspace, MUSTER_RATE_LIMIT="10") as caller:
+            assert [(await caller.post(refused)).status_code for _ in range(2)] == [200, 200]
+            assert (await caller.post("{ workspace { id } }")).status_code == 429, refused[:9]
 
 
 async def test_without_valkey_each_process_counts_for_itself(

@@ -4,11 +4,14 @@ import asyncio
 from datetime import timedelta
 from typing import Any
 
+import asyncpg
 import pytest
 from tortoise.backends.base.client import TransactionalDBClient
 from tortoise.connection import get_connections
 
 from app.once import idempotency_key
+from app.problems import ApiError
+from app.wakeups import Wakeups
 from campaigns import content
 from db.transactions import transaction, transaction_apart
 from profiles import audit, requests
@@ -17,6 +20,7 @@ from tests.app.caller import Caller
 from tests.app.conftest import MakeCaller
 from tests.app.test_api_campaigns import complete, everyone, instant, make, people, sender
 from tests.app.test_api_evaluations import make as make_segment
+from tests.conftest import Database
 
 COUNT = "SELECT count(*) FROM {} WHERE workspace_id = $1"
 KEY = "8e03978e-40d5-43e8-bc93-6894a57f9324"
@@ -93,6 +97,37 @@ async def test_a_key_belongs_to_who_sent_it(console: Caller, caller: MakeCaller,
     assert (await keyed(colleague).refusal("BrandCreate", input={"name": "Acme"}))[0] != "IDEMPOTENCY_KEY_REUSED"
 
 
+async def test_what_one_request_asks_for_twice_is_done_twice_and_answered_again_each(console: Caller) -> None:
+    """One Idempotency-Key has a place for each field of the document, aliases of the same mutation too."""
+    names = """mutation {
+        one: brandCreate(input: {name: "One"}) { brand { id name } userErrors { code } }
+        two: brandCreate(input: {name: "Two"}) { brand { id name } userErrors { code } }
+    }"""
+    first = (await keyed(console).post(names)).json()["data"]
+    assert {field: payload["brand"]["name"] for field, payload in first.items()} == {"one": "One", "two": "Two"}
+    assert (await keyed(console).post(names)).json()["data"] == first
+    assert await count(console, "brand") == 2
+
+
+async def test_workers_are_rung_for_once_what_they_are_to_do_is_there(
+    console: Caller, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A keyed request commits after the mutation's end: a bell before that is heard by workers who find nothing."""
+    seen = []
+    connection = await asyncpg.connect(database.owner_url)
+
+    async def deliver(*_: Any, **__: Any) -> None:
+        seen.append(await connection.fetchval("SELECT count(*) FROM dispatch"))
+
+    monkeypatch.setattr(Wakeups, "deliver", deliver)
+    try:
+        await people(console, "ada")
+        await keyed(console).data("CampaignSend", input={"id": await make(console)})
+    finally:
+        await connection.close()
+    assert seen == [1]
+
+
 async def test_what_was_refused_is_not_kept(console: Caller) -> None:
     campaign = (await console.data("CampaignCreate", input=await complete(console, senderId=None)))["campaign"]["id"]
     assert (await keyed(console).refusal("CampaignSend", input={"id": campaign}))[0] == "SENDER_MISSING"
@@ -110,6 +145,9 @@ async def test_what_was_deleted_since_is_not_made_again(console: Caller) -> None
 async def test_a_key_that_is_none_is_refused(console: Caller) -> None:
     assert (await keyed(console, "x" * 201).refusal("BrandCreate", input={"name": "A"}))[0] == "INVALID_IDEMPOTENCY_KEY"
     assert idempotency_key(' "a" ') == idempotency_key("a") == "a"
+    for none in ("", '""', "caf\u00e9", "a\tb", "x" * 201):
+        with pytest.raises(ApiError, match="printable ASCII"):
+            idempotency_key(none)
 
 
 async def once(console: Caller, now: Any, work: Any) -> Any:
@@ -235,6 +273,17 @@ async def test_what_is_no_id_is_not_kept_of_an_input(console: Caller) -> None:
     """A client may write an address there, or two megabytes."""
     assert (await console.refusal("CampaignSend", input={"id": "ada@example.com"}))[0] == "INVALID_ID"
     assert [(one["action"], one["object"]) for one in await log(console)] == [("campaignSend", None)]
+
+
+async def test_a_fault_of_ours_is_in_the_log_as_one(console: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(*_: Any, **__: Any) -> None:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr("profiles.brands.create", broken)
+    assert (await console.error("BrandCreate", input={"name": "Acme"}))["code"] == "INTERNAL"
+    assert [(one["action"], one["object"], one["outcome"]) for one in await log(console)] == [
+        ("brandCreate", None, "FAILED")
+    ]
 
 
 async def test_what_was_done_is_answered_though_its_outcome_could_not_be_kept(

@@ -3,7 +3,7 @@
 import asyncio
 import signal
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -15,8 +15,9 @@ import websockets
 from limits import RateLimitItemPerMinute
 from starlette.applications import Starlette
 
-from app import followed, shares, sockets
+from app import followed, shares, sockets, streams
 from app.following import Feed
+from app.rates import SUBSCRIPTION_COST
 from app.settings import Settings
 from campaigns import counts
 from profiles import keys
@@ -205,7 +206,7 @@ BREACHES: dict[str, tuple[tuple[str, ...], int]] = {
     "sends an unknown message": ((INIT, '{"type":"start"}'), 4400),
     "sends an id that is none": ((INIT, SUBSCRIBE.replace('"1"', "1")), 4400),
     "has no payload": ((INIT, '{"type":"subscribe","id":"1"}'), 4400),
-    "sends too much at once": ((INIT, " " * (sockets.LARGEST_MESSAGE + 1)), 4400),
+    "sends too much at once": ((INIT, INIT.replace("KEY", "x" * sockets.LARGEST_MESSAGE)), 4400),
 }
 
 
@@ -220,6 +221,7 @@ async def test_another_protocol_is_not_spoken(app: Starlette) -> None:
 
 
 async def test_who_does_not_begin_is_cut_off(app: Starlette, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert sockets.BEGINS_WITHIN_S <= 5
     monkeypatch.setattr(sockets, "BEGINS_WITHIN_S", 0.01)
     assert await close_code(app) == 4408
     assert await close_code(app, '{"type":"ping"}') == 4408
@@ -278,6 +280,36 @@ async def test_a_document_that_is_refused_costs_what_any_other_does(app: Starlet
     for code in ("RATE_LIMITED", "RATE_LIMITED"):
         await line.say("subscribe", id="1", payload={"query": "subscription {"})
         assert (await line.hear())["payload"][0]["extensions"]["code"] == code
+
+
+async def test_a_subscription_costs_points_as_any_other_operation_does(
+    app: Starlette, console: Caller, line: Line
+) -> None:
+    campaign, rates = await make(console), app.state.services.rates
+    rates.most, rates.item = SUBSCRIPTION_COST, RateLimitItemPerMinute(SUBSCRIPTION_COST)
+    await line.subscribe("CampaignProgress", id=campaign)
+    assert (await line.told())["status"] == "DRAFT"
+    await line.subscribe("CampaignProgress", at="2", id=campaign)
+    refused = await line.hear()
+    assert (refused["id"], refused["payload"][0]["extensions"]["code"]) == ("2", "RATE_LIMITED")
+
+
+async def test_nobody_is_cut_off_because_nobody_can_tell_who_they_are(
+    app: Starlette, console: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the database is away; as soon as it says no, they are."""
+    services, headers = app.state.services, {"authorization": f"Bearer {console.key}"}
+    monkeypatch.setattr("app.auth.REMEMBERED_AWAY", timedelta(0))
+
+    async def away(secret: str, *, now: datetime) -> None:
+        raise ConnectionError
+
+    async def unknown(secret: str, *, now: datetime) -> None:
+        return None
+
+    for find, still in ((away, True), (unknown, False)):
+        monkeypatch.setattr(keys, "find", find)
+        assert await streams.is_proven(services, headers) is still
 
 
 async def test_a_connection_has_so_many_subscriptions_and_no_more(
@@ -363,5 +395,5 @@ async def test_a_server_that_stops_does_not_wait_for_streams(
         process.terminate()
         # It was broken off, which is no end of what is followed: the client asks again.
         assert "event: complete" not in [text async for text in told]
-    assert process.returncode in (0, -signal.SIGTERM)
+    assert process.exitcode in (0, -signal.SIGTERM)
     assert "timeout graceful shutdown exceeded" not in log.read_text()

@@ -66,6 +66,8 @@ EXECUTED: list[dict[str, Any]] = [
     {"query": '{ banners(placements: ["home-top"]) { placements { placement } placements { banner { id } } } }'},
     {"query": '{ banners(placements: "home-top") { placements { placement } } }'},
     {"query": 'query Q($p: [String!] = ["home-top"]) { banners(placements: $p) { viewer } }'},
+    {"query": 'query Q($o: Boolean! = true) { banners(placements: ["home-top"], offline: $o) { ' + FIELDS + " } }"},
+    {"query": 'query Q($l: String = "de") { banners(placements: ["home-top"], locale: $l) { ' + FIELDS + " } }"},
     {"query": "query Q($p: [String!]!) { banners(placements: $p) { viewer } }"},
     {"query": "query Q($p: [String!]!) { banners(placements: $p) { viewer } }", "variables": {"p": [1]}},
     {"query": "query Q($p: [String!]!) { banners(placements: $p) { viewer } }", "variables": {"p": None}},
@@ -93,7 +95,7 @@ async def executing(patch: pytest.MonkeyPatch) -> AsyncIterator[None]:
         await application(scope, receive, send)
 
     with patch.context() as here:
-        here.setattr(PostBanners, "__call__", hand_on)
+        here.setattr(PostBanners, "answer", hand_on)
         yield
 
 

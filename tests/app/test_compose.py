@@ -102,6 +102,15 @@ def test_no_secret_is_written_down() -> None:
         assert not re.search(r"^(ARG|ENV)?\s*\w*(PASSWORD|_KEY)\w*=\S", text, re.M)
 
 
+def test_api_and_worker_take_other_settings_from_a_file_that_need_not_be_there() -> None:
+    """Its secrets go to no other process: to the database, for one."""
+    more = [{"path": "settings.env", "required": False}]
+    assert {name: service.get("env_file") for name, service in SERVICES.items() if "env_file" in service} == {
+        "api": more, "worker": more,
+    }  # fmt: skip
+    assert "settings.env" in (ROOT / ".gitignore").read_text().split()
+
+
 def test_the_example_names_every_variable_of_the_file() -> None:
     named = set(re.findall(r"^(\w+)=$", (ROOT / ".env.example").read_text(), re.M))
     assert named == {reference[1] for reference in REFERENCE.finditer(COMPOSE)} - {"IMAGE_TAG"}

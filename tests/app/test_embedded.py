@@ -18,8 +18,6 @@ from app.embedded import start_postgres, start_valkey
 from app.launcher import Mode
 from app.processes import CannotStart, choose_port, command_line
 
-pytestmark = pytest.mark.xdist_group("embedded")  # one process starts what they share
-
 AS_ROOT = os.geteuid() == 0
 
 

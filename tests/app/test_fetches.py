@@ -8,13 +8,14 @@ from types import SimpleNamespace
 from typing import Any, cast
 from uuid import UUID
 
+import orjson
 import pytest
 from pyroaring import BitMap
 
 from app.auth import Authenticator
 from app.boards import FORGOTTEN_AFTER_S, Boards, Kept
 from app.context import Services
-from app.fetches import LONGEST_AUTHORIZATION, REMEMBERED, TOKEN_REMEMBERED, Fetches, Question
+from app.fetches import LONGEST_AUTHORIZATION, LONGEST_QUESTION, REMEMBERED, TOKEN_REMEMBERED, Fetches, Question
 from app.jwks import Person
 from app.main import Application
 from app.plans import REST, REST_OFFLINE
@@ -59,7 +60,7 @@ class Fetching:
     """A process that was just started, and one viewer."""
 
     def __init__(self, key: KeyIdentity, board: Board) -> None:
-        self.fetches, self.key = Fetches(), key
+        self.fetches, self.key, self.now = Fetches(), key, NOW
         self.kept = Kept(BoardReader(WORKSPACE), 0.0, began_at=monotonic() + 3_600)
         self.kept.reader.board = board
         known = SimpleNamespace(find=self.find)
@@ -70,6 +71,7 @@ class Fetching:
             boards=SimpleNamespace(kept_of=self.kept_of),
             viewer_tokens=self.tokens,
             impression_tokens=ImpressionTokens(SIGNER),
+            clock=lambda: self.now,
         )
         self.fetches.services = cast(Services, services)
 
@@ -92,6 +94,7 @@ class Fetching:
 
     async def ask(self, key: Key, *, offline: bool = False, now: datetime = NOW) -> Reply:
         """What is answered."""
+        self.now = now
         question = Question(REST_OFFLINE if offline else REST, Asked((PLACE,), offline=offline))
         return (await self.fetches.answer(key, question, now=now))[0]
 
@@ -191,6 +194,20 @@ async def test_nothing_is_answered_again_from_a_board_that_nobody_reads_any_more
     reading.cancel()
     await asyncio.gather(reading, return_exceptions=True)
     assert (boards.kept, kept.is_current()) == ({}, False)
+
+
+async def test_a_question_that_is_long_is_answered_and_not_kept(app_caller: Caller, settings: Settings) -> None:
+    """By GET and by POST: whoever likes puts blanks into it."""
+    async with process(settings, Moved()) as (app, client):
+        kept = cast(Application, app).front.fetches.questions.kept
+        headers = app_caller.all_headers() | {"content-type": "application/json"}
+        body = orjson.dumps({"query": '{ banners(placements: ["home-top"]) { viewer } }'})
+        for blanks in (0, LONGEST_QUESTION):
+            for _ in range(2):  # a document is planned once it was read
+                posted = await client.post("/graphql", content=body + b" " * blanks, headers=headers)
+                got = await client.get(f"/v1/banners?placement=home-top&x={'x' * blanks}", headers=headers)
+                assert (posted.status_code, got.status_code) == (200, 200)
+            assert {*kept} == {body, b"?placement=home-top&x="}
 
 
 async def test_nothing_is_kept_of_a_question_nobody_may_ask(app_caller: Caller, settings: Settings) -> None:

@@ -29,3 +29,8 @@ def test_the_page_speaks_to_its_own_api_only() -> None:
     assert rules["default-src"] == "'none'"
     assert rules["connect-src"] == "'self'"
     assert rules["frame-ancestors"] == "'none'"
+
+
+def test_subscriptions_go_over_a_web_socket_of_the_same_api() -> None:
+    """GraphiQL refuses them when it is given no address for them."""
+    assert 'createFetcher({ url, subscriptionUrl: location.origin.replace("http", "ws") + url })' in graphiql.PAGE

@@ -192,6 +192,27 @@ async def test_without_network_it_goes_on_choosing(console: Caller, app_caller: 
     assert len(seen) > 2
 
 
+async def test_starts_and_expiries_are_exact_without_network_too(console: Caller, app_caller: Caller) -> None:
+    """At the very instant, as on the server."""
+    ends = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
+    starts = ends + timedelta(hours=1)
+    side = (await console.data("PlacementCreate", input={"key": "side", "name": "Side"}))["placement"]["id"]
+    await show(console, "Short", placementId=side, expiresAt=ends.isoformat())
+    later = await make_banner(console, side, "Later")
+    await console.data("CampaignSchedule", input={"id": later, "at": starts.isoformat()})
+    reply = await offline(app_caller, "side")
+    edges = [(ends, "Short", None), (starts, None, "Later")]
+    steps = [
+        step
+        for edge, _, _ in edges
+        for early_ms in (1, 0)
+        for step in (["at", edge.timestamp() * 1000 - early_ms], ["shown", "side"])
+    ]
+    page = run([OPEN, ["refresh"], *steps], replies=[reply])
+    said = [shown[0]["content"]["title"] if shown else None for shown in page["said"][1:]]
+    assert said == [title for _, before, after in edges for title in (before, after)]
+
+
 async def test_it_sends_what_happened_in_batches_and_keeps_what_was_not_taken(
     console: Caller, app_caller: Caller
 ) -> None:
@@ -241,6 +262,21 @@ async def test_it_asks_with_what_it_was_given(console: Caller, app_caller: Calle
         second["url"].removeprefix("https://muster.example"), headers=headers | {"If-None-Match": "x"}
     )
     assert again.json()["placements"] == reply["json"]["placements"]
+
+
+async def test_it_says_what_the_server_refused_and_goes_on_with_what_it_has(
+    console: Caller, app_caller: Caller
+) -> None:
+    """A client token that has ended is told to the page, which gets another one."""
+    await show(console, "Sale")
+    reply = await offline(app_caller, "home-top")
+    ended = app_caller.with_headers(x_muster_client_token="ended")
+    answer = await ended.http.get("/v1/banners", params={"placement": "home-top"}, headers=ended.all_headers())
+    refused = {"status": answer.status_code, "json": answer.json(), "headers": {}}
+    page = run([OPEN, ["refresh"], ["refresh"], ["shown", "home-top"]], replies=[reply, refused])
+    _, message, (shown,) = page["said"]
+    assert message == answer.json()["error"]["message"]
+    assert shown["content"]["title"] == "Sale"
 
 
 async def test_it_keeps_to_the_limits_of_a_session_and_remembers_what_was_sent_away(

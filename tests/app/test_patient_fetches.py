@@ -11,7 +11,7 @@ import pytest
 from asyncpg.exceptions import ReadOnlySQLTransactionError
 from jwt import PyJWK
 
-from app import fetches, front
+from app import fetches, front, viewers
 from app.auth import KnownKeys
 from app.boards import Boards, Kept
 from app.jwks import BadToken, Issuer
@@ -23,8 +23,9 @@ from profiles import keys
 from profiles.models import KeyKind
 from tests.app.caller import Caller, operation_text
 from tests.app.test_api_banners import show
+from tests.app.test_api_campaigns import instant
 from tests.app.test_api_queries import statements
-from tests.app.test_banner_serving import Moved, get, process, signed_in, until
+from tests.app.test_banner_serving import Moved, get, process, signed_in, titles, until
 
 BANNERS = {"query": operation_text("Banners"), "variables": {"placements": ["home-top"]}}
 
@@ -236,3 +237,48 @@ async def test_a_fault_of_the_quick_way_is_answered_by_the_usual_one(
     assert noted == [("a fault of ours", "banners")]
     got = await get(app_caller)
     assert (got.status_code, got.json()["error"]["code"]) == (500, "INTERNAL")
+
+
+async def test_an_answer_that_was_waited_for_is_kept_no_longer_for_that(
+    console: Caller, app_caller: Caller, settings: Any, clock: Moved, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its banner ends in 50 seconds, of which PostgreSQL takes 30 to say who asks."""
+    await show(console, "Sale", expiresAt=instant(seconds=50))
+    see = viewers.see
+
+    async def see_late(*asked: Any, **more: Any) -> Any:
+        clock.ahead += timedelta(seconds=30)
+        return await see(*asked, **more)
+
+    async with process(settings, clock) as (_, client):
+        app = Caller(client, app_caller.workspace_id, app_caller.key)
+        await until(app, ["Sale"], client)
+        monkeypatch.setattr("app.serving.see", see_late)
+        got = await get(app)
+        assert int(got.headers["cache-control"].rpartition("=")[2]) == got.json()["maxAgeSeconds"] <= 20
+        for document in (BANNERS["query"], operation_text("Banners") + "query Other { workspace { id } }"):
+            clock.ahead = timedelta(0)
+            asked = BANNERS | {"query": document, "operationName": "Banners"}
+            posted = await client.post("/graphql", json=asked, headers=app.all_headers())
+            assert posted.json()["data"]["banners"]["maxAgeSeconds"] <= 20
+
+
+async def test_a_reply_that_ended_while_its_key_was_looked_up_is_sent_no_more(
+    console: Caller, app_caller: Caller, settings: Any, clock: Moved, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its banner ends in 50 seconds; PostgreSQL takes 60 to say whose the key is."""
+    await show(console, "Sale", expiresAt=instant(seconds=50))
+    find = KnownKeys.find
+
+    async def find_late(*asked: Any, **more: Any) -> Any:
+        clock.ahead += timedelta(seconds=60)
+        return await find(*asked, **more)
+
+    async with process(settings, clock) as (_, client):
+        app = Caller(client, app_caller.workspace_id, app_caller.key)
+        await until(app, ["Sale"], client)
+        ada = app.with_headers(x_muster_viewer=(await get(app)).json()["viewerToken"])
+        assert await titles(ada) == ["Sale"]
+        clock.ahead += 2 * fetches.REMEMBERED
+        monkeypatch.setattr(KnownKeys, "find", find_late)
+        assert await titles(ada) == [None]

@@ -15,7 +15,7 @@ from pyroaring import BitMap
 from app import fetches, replies
 from app.auth import Caller as Proven
 from app.banner_json import AGE
-from app.boards import Kept
+from app.boards import CHANGES_KEPT, Kept
 from app.fetches import TOKEN_REMEMBERED, token_until
 from app.main import create_app
 from app.replies import Key, Proof, Replies, Reply, own_size
@@ -41,7 +41,7 @@ SHARED = b"x" * 300
 def reply_of(kept: Kept, **more: Any) -> Reply:
     """A reply that holds."""
     proof = Proof(b"Bearer k", None, NOW + MINUTE)
-    parts = (b'{"maxAgeSeconds":' + AGE + b",", SHARED, b"}")
+    parts = (b'{"maxAgeSeconds":', AGE, b",", SHARED, b"}")
     found = Reply(parts, b'W/"tag"', NOW, NOW + MINUTE, proof, kept, kept.number, ADA)
     for name, value in more.items():
         setattr(found, name, value)
@@ -100,6 +100,18 @@ def test_a_reply_is_sent_again_only_while_all_it_was_made_of_stands(
     assert (reply.made_at == kept.number) is (holds or kept.number == 0), "no change is looked at twice"
 
 
+def test_a_reply_older_than_the_changes_that_are_known_is_sent_no_more() -> None:
+    """Whom the first of them touched nobody knows any more: it may have been ada."""
+    kept = Kept(BoardReader(UUID(int=1)), 0.0, began_at=monotonic())
+    before = reply_of(kept)
+    read(False, ADA)(kept, before)
+    others = reply_of(kept)
+    for _ in range(CHANGES_KEPT):
+        assert (before.holds(NOW), kept.holds(others.made_at, ADA)) == (False, True)
+        read(False, 5)(kept, others)
+    assert (before.holds(NOW), others.holds(NOW)) == (False, True)
+
+
 def test_a_reply_is_found_by_all_of_what_asked() -> None:
     """One byte that is different, or not there, is somebody else."""
     memory, kept = Replies(), Kept(BoardReader(UUID(int=1)), 0.0, began_at=monotonic())
@@ -123,14 +135,33 @@ def test_what_is_kept_is_bounded_by_all_of_its_bytes(monkeypatch: pytest.MonkeyP
             memory.keep(key, reply_of(kept, parts=(bytes(visitor), bytes(bytearray(shared)), b"}")))
         assert memory.find(KEY, now=NOW), "used again and again"
         sizes = sum(own_size(*one) for one in memory.kept.items())
-        parts = {one.parts[1] for one in memory.kept.values()} | {key[0] for key in memory.kept}
+        parts = {part for one in memory.kept.values() for part in one.parts[1::2]} | {key[0] for key in memory.kept}
         assert memory.size == sizes + sum(replies.OBJECTS_OF_SHARED + len(one) for one in parts) <= 20_000
         assert memory.shared.keys() == parts
-    *left, used = [key[3] for key in memory.kept]
-    assert used == KEY[3]
+    left = [key[3] for key in memory.kept if key != KEY]
+    assert KEY in memory.kept
     assert left == [str(visitor).encode() for visitor in range(60 - len(left), 60)]
     assert 5 < len(left) < 20
     assert len({id(one.parts[1]) for one in memory.kept.values() if one.parts[1] == SHARED}) == 1
+
+
+def test_only_so_many_that_were_found_are_passed_over_for_one_that_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Were it all of a full memory, one fetch would hold up all others. What was passed over has to be found anew."""
+    memory, kept = Replies(), Kept(BoardReader(UUID(int=1)), 0.0, began_at=monotonic())
+    names = [b"%02d" % number for number in range(replies.CHANCES + 5)]
+    keys: list[Key] = [(*KEY[:3], name, KEY[4]) for name in names]
+    for key in keys[:-2]:
+        memory.keep(key, reply_of(kept))
+        assert memory.find(key, now=NOW)
+    monkeypatch.setattr(replies, "MOST_BYTES", memory.size)
+    gone = []
+    for key in keys[-2:]:
+        before = {*memory.kept}
+        memory.keep(key, reply_of(kept))
+        gone += [key[3] for key in before - {*memory.kept}]
+    # Behind it are two more that were found, one that was not, and then those of the first round.
+    assert gone == [names[replies.CHANCES], names[-2]]
+    assert memory.size <= replies.MOST_BYTES
 
 
 def test_the_age_of_a_reply_is_what_is_left_of_it() -> None:

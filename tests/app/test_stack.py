@@ -13,9 +13,7 @@ import pytest
 
 from app.processes import CannotStart
 from app.stack import Stack, running_settings
-from tests.app.test_cli import MACHINE, muster
-
-pytestmark = pytest.mark.xdist_group("stack")  # one process starts what they share
+from tests.app.commands import MACHINE, command, muster
 
 
 def fetched(url: str) -> object:
@@ -46,7 +44,7 @@ def test_commands_in_another_terminal_find_the_running_stack(stack: Stack, tmp_p
     place = {"MUSTER_DATA_DIR": str(stack.folder)}
     made = muster("workspace", "create", "acme", environ=place, folder=tmp_path)
     assert made.returncode == 0, made.stderr
-    key = muster("key", "create", "--workspace", "acme", "--kind", "publishable", "--scope", "ingest", environ=place)
+    key = command("key", "create", "--workspace", "acme", "--kind", "publishable", "--scope", "ingest", environ=place)
     assert key.stdout.startswith("mpk_"), key.stderr
 
 
@@ -60,6 +58,13 @@ def test_a_second_stack_in_the_folder_is_refused(stack: Stack) -> None:
     with pytest.raises(CannotStart, match="in use by process"), Stack(stack.folder, environ=MACHINE):
         pass
     assert fetched(f"{stack.api_url}/readyz") == {"ready": True, "missing": []}
+
+
+def test_a_port_that_somebody_else_listens_on_is_refused_before_anything_starts(stack: Stack, tmp_path: Path) -> None:
+    taken = stack.environ["MUSTER_API_PORT"]
+    with pytest.raises(CannotStart, match=f"MUSTER_API_PORT: port {taken} is in use"):
+        Stack(tmp_path, environ=MACHINE | {"MUSTER_API_PORT": taken}).start()
+    assert not (tmp_path / "postgres").exists()
 
 
 def test_up_prints_the_addresses_and_ctrl_c_stops_all_of_it(tmp_path: Path) -> None:

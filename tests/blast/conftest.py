@@ -21,8 +21,8 @@ def yard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Yard]:
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Servers, API, worker and mailbox, with short leases so that a death is noticed soon. Modules that use it are of
-    the group "live stack": it is started once."""
+    """Servers, API, worker and mailbox, with short leases so that a death is noticed soon. It is started
+    once (tests/conftest.py: TOGETHER)."""
     environ = {
         **{
             name: value for name, value in os.environ.items() if not name.startswith(("MUSTER_", "DATABASE_", "REDIS_"))

@@ -1,12 +1,8 @@
 """The kill tests of `make kill-test` in their short form: people, clocks and segments that move during a blast."""
 
-import pytest
-
 from killtest.running import run_one
 from killtest.steering import SKEWS_S
 from killtest.yard import Yard
-
-pytestmark = pytest.mark.xdist_group("yard")  # one process starts what they share
 
 
 def test_after_a_pause_or_a_cancel_no_more_leaves_than_was_under_way(yard: Yard) -> None:

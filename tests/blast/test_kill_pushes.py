@@ -1,11 +1,7 @@
 """The kill test of push notifications in its short form; `make kill-test` has the others, P-2, P-3 and P-6."""
 
-import pytest
-
 from killtest.running import run_one
 from killtest.yard import Yard
-
-pytestmark = pytest.mark.xdist_group("yard")  # one process starts what they share
 
 
 def test_workers_that_are_killed_have_no_phone_show_a_notification_twice(yard: Yard) -> None:

@@ -1,12 +1,8 @@
 """The kill tests of `make kill-test` in their short form: workers that die, stop and come back."""
 
-import pytest
-
 from killtest.audit import Verdict
 from killtest.running import run_one
 from killtest.yard import Yard
-
-pytestmark = pytest.mark.xdist_group("yard")  # one process starts what they share
 
 
 def kept(verdict: Verdict) -> bool:

@@ -19,8 +19,6 @@ from segments import everyone, membership
 from tests.app.caller import Caller
 from tests.blast.running import child_of, children_of, until
 
-pytestmark = pytest.mark.xdist_group("live stack")  # one process starts what they share
-
 # What a beat does last, with everything done and nothing committed.
 AT_THE_END_OF_A_BEAT = """
 SELECT count(*) FROM pg_stat_activity

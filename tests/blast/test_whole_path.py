@@ -23,8 +23,6 @@ from tests.app.caller import Caller
 from tests.blast.conftest import CONCURRENCY
 from tests.blast.running import child_of, until
 
-pytestmark = pytest.mark.xdist_group("live stack")  # one process starts what they share
-
 PEOPLE = 1_500
 SENDER = {
     "fromName": "Muster",

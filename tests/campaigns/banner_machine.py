@@ -20,11 +20,11 @@ from campaigns.banner_rules import UNLIMITED, BannerRules, Limits, is_held_out
 from campaigns.banner_tokens import Impression, ImpressionKind
 from campaigns.banners import Viewer, decide
 from campaigns.board_reading import BoardReader
-from campaigns.drafts import CampaignChanges, CampaignInput
 from campaigns.errors import CampaignError
 from campaigns.models import CampaignStatus
 from campaigns.placements import PlacementInput
 from campaigns.rotation import Weighted, choose
+from campaigns.wanted import CampaignChanges, CampaignInput
 from segments import lifecycle, static
 from tests.campaigns.factories import ReadHere, everyone_id
 from tests.campaigns.ledger_world import World

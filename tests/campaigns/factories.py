@@ -11,7 +11,6 @@ from pyroaring import BitMap
 
 from campaigns import drafts, push_proofs, senders
 from campaigns.carrier import Carrier, Slots
-from campaigns.drafts import CampaignInput
 from campaigns.emails import EmailContent
 from campaigns.links import Tracker
 from campaigns.models import Campaign
@@ -20,6 +19,7 @@ from campaigns.push_content import PushContent
 from campaigns.push_proofs import PushPreview, PushTrial
 from campaigns.senders import SenderInput
 from campaigns.tokens import Signer
+from campaigns.wanted import CampaignInput
 from channels.base import Channel, EmailMessage, Outcome, OutcomeKind
 from db.transactions import across_workspaces, transaction
 from profiles import profiles

@@ -24,6 +24,8 @@ class News(Enum):
     UNSUBSCRIBED = auto()
     SUPPRESSED = auto()
     MOVED = auto()
+    SWAPPED = auto()
+    """Each of two has the other's mailbox from now on."""
     MERGED = auto()
 
 
@@ -87,3 +89,9 @@ class Hands:
             self.answered.setdefault(
                 (id, fence), Result(id, 0, fence, DeliveryState.DEFERRED, reason, retry_in=NOW, counts=False)
             )
+
+    def forget(self, reason: str) -> None:
+        """Answers of this kind, once they are written."""
+        gone = {held for held, result in self.answered.items() if result.reason == reason}
+        self.answered = {held: result for held, result in self.answered.items() if held not in gone}
+        self.written -= gone

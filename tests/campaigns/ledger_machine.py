@@ -6,6 +6,7 @@ with nobody told. In the end everybody dies, and one healthy worker must bring t
 
 import sys
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from time import monotonic
 
@@ -41,6 +42,7 @@ LEASE = timedelta(hours=1)
 """Ends when a step says so, never by itself."""
 S = CampaignStatus
 OPEN = {"pending", "sending", "deferred"}
+ON_ITS_WAY = {"sending", "sent", "in_doubt"}
 AGAIN = timedelta(0)
 """For so long what was deferred is one worker's: not at all, so that both take it."""
 MOVES = between_states(drawn(section("Delivery")))
@@ -49,6 +51,10 @@ MOVES = between_states(drawn(section("Delivery")))
 TIME_PASSES = "UPDATE delivery SET not_before = now() WHERE dispatch_id = $1 AND state = 'deferred'"
 MOVE_HOUSE = """
 UPDATE profile SET email = 'new.' || email, email_hash = sha256(email_hash) WHERE id = $1 AND email IS NOT NULL
+"""
+SWAP_HOUSES = """
+UPDATE profile p SET email = o.email, email_hash = o.email_hash FROM profile o
+WHERE p.id = ANY($1) AND o.id = ANY($1) AND o.id <> p.id AND p.merged_into IS NULL AND o.merged_into IS NULL
 """
 
 
@@ -267,9 +273,14 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(worker=workers, ending=endings)
     def intends(self, worker: int, ending: Ending) -> None:
-        """All that it ever took, again and again."""
-        self.remember()
+        """All that it ever took, again and again; after what it knows and has not heard to be written, as
+        `transmission.Turn.write` does: an intent that was lost has used no fence, and the next one has it again."""
         hands = self.hands[worker]
+        if hands.answered.keys() - hands.written:
+            self.records(worker, ending)
+            if hands.answered.keys() - hands.written:
+                return
+        self.remember()
         if not hands.taken:
             return
         for_the_first_time = hands.taken.keys() - hands.intended
@@ -296,6 +307,7 @@ class LedgerMachine(RuleBasedStateMachine):
             ending,
         )
         decided = {id: self.stage.rows[id].state for id in expected}
+        self.give_up_mailboxes(people)
         self.must_have_become({id: state for id, state in decided.items() if state != self.before[id].state}, ending)
         if ending is not Ending.LOST:
             assert all(state in expected[id] for id, state in decided.items())
@@ -327,11 +339,26 @@ class LedgerMachine(RuleBasedStateMachine):
             return {"skipped"}
         if [living(people, id) for id in self.before].count(person) > 1:
             return {"sending", as_it_was, "skipped"}  # one of those who are one by now gets it
-        return {"sending"} if person.email_hash == intent.address_hash else {as_it_was}
+        if person.email_hash != intent.address_hash:
+            return {as_it_was}
+        others = {id: row for id, row in self.before.items() if id != intent.profile_id}
+        if any(row.state in ON_ITS_WAY and row.address_hash == person.email_hash for row in others.values()):
+            return {"skipped"}
+        if any(living(people, id).email_hash == person.email_hash for id in others):
+            return {"sending", "skipped"}  # one of those who live there
+        return {"sending"}
+
+    def give_up_mailboxes(self, people: dict[int, Person]) -> None:
+        """Take it for what was before that rows lost the addresses of mailboxes that their people had left."""
+        for id, row in self.stage.rows.items():
+            old = self.before[id]
+            left = row.address_hash is None and living(people, id).email_hash != old.address_hash
+            if left and old.state not in ON_ITS_WAY:
+                self.before[id] = replace(old, address_hash=None)
 
     def nobody_gets_two(self, leaving: set[int], people: dict[int, Person]) -> None:
         """Of profiles that are one person by now only one gets the message, and no mailbox gets it twice."""
-        on_its_way = {id for id, row in self.before.items() if row.state in ("sending", "sent", "in_doubt")}
+        on_its_way = {id for id, row in self.before.items() if row.state in ON_ITS_WAY}
         persons = [living(people, id).id for id in leaving]
         assert len(set(persons)) == len(persons)
         assert not set(persons) & {living(people, id).id for id in on_its_way}
@@ -363,7 +390,8 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(worker=workers, ending=endings)
     def records(self, worker: int, ending: Ending) -> None:
-        """All answers it ever had, again and again: R4 must make the old ones harmless."""
+        """All answers it ever had, again and again: R4 must make the old ones harmless. But for those of intents of
+        which it is not known whether they used their fence, which are written once."""
         self.remember()
         hands = self.hands[worker]
         if not hands.answered:
@@ -386,6 +414,7 @@ class LedgerMachine(RuleBasedStateMachine):
         assert written in (None, len(expected))
         if written is not None:
             hands.written |= hands.answered.keys()
+            hands.forget("NOT_BEGUN")
         assert {id: row.state for id, row in self.stage.rows.items() if row.state != self.before[id].state} == (
             changing if ending is not Ending.LOST else {}
         )
@@ -483,6 +512,8 @@ class LedgerMachine(RuleBasedStateMachine):
             self.stage.commit(lambda c: consent.suppress_profiles(c, reason=why, **ids))  # type: ignore[arg-type]
         elif what is News.MOVED:
             self.stage.change(MOVE_HOUSE, person)
+        elif what is News.SWAPPED:
+            self.stage.change(SWAP_HOUSES, [person, self.stage.people[other]])
         elif place != other:
             both = {"loser_id": person, "winner_id": self.stage.people[other]}
             self.stage.commit(lambda c: merging.merge(workspace_id, now=self.now(), **both))

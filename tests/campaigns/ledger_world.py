@@ -91,7 +91,7 @@ class Row:
     fence: int
     attempt: int
     first_attempt_at: datetime | None
-    address_hash: bytes
+    address_hash: bytes | None
     not_before: datetime | None
     due: bool | None
 

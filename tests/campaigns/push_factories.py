@@ -10,12 +10,13 @@ from uuid import UUID, uuid4
 
 from campaigns import push_credentials, sending
 from campaigns.carrier import Carrier, PushCarrier, Slots
-from campaigns.drafts import CampaignInput, create
+from campaigns.drafts import create
 from campaigns.models import Campaign
 from campaigns.push_channels import PushChannels
 from campaigns.push_content import PushContent
 from campaigns.push_credentials import FcmSecret, Secret
 from campaigns.sealing import Sealer
+from campaigns.wanted import CampaignInput
 from channels.base import Outcome, OutcomeKind, PushMessage
 from db.transactions import transaction
 from profiles import devices

@@ -8,10 +8,10 @@ from uuid import UUID
 
 from campaigns import approving, control, drafts, lifecycle, listing, sending
 from campaigns.approval import Approval, Word
-from campaigns.drafts import CampaignChanges
 from campaigns.emails import EmailContent
 from campaigns.errors import CampaignError
 from campaigns.models import Campaign, CampaignStatus, Dispatch
+from campaigns.wanted import CampaignChanges
 from db.transactions import transaction
 from profiles import workspaces
 from profiles.addresses import AddressHasher

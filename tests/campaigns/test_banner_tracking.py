@@ -6,6 +6,7 @@ from datetime import date, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
+import asyncpg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -24,10 +25,12 @@ from db.errors import MusterError
 from db.transactions import Connection, transaction
 from profiles.addresses import AddressHasher
 from tests.campaigns.factories import make_campaign, make_people
+from tests.conftest import Database
 
 LATE = timedelta(days=7)
 NOW = datetime.fromisoformat("2026-03-10T12:00:00+00:00")
 WINDOW = int(NOW.timestamp()) // 3600 * 3600
+WAITING = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND locktype = 'advisory')"
 ACCEPTED, DUPLICATE, UNKNOWN = Became.ACCEPTED, Became.DUPLICATE, Became.UNKNOWN
 
 
@@ -303,8 +306,13 @@ async def test_clicks_and_dismissals_stop_whatever_the_rules_say_now(workspace: 
         dismissed: BitMap([2]),
         Stop(it.placement_id, StopReason.DISMISSED): BitMap([2]),
     }
-    assert [clicked.holds(Limits(), now=NOW), clicked.holds(Limits(stop_after_click=True), now=NOW)] == [False, True]
-    assert dismissed.holds(Limits(stop_after_dismissal=True), now=NOW)
+    # Either rule stops for its own reason alone.
+    after_click, after_dismissal = Limits(stop_after_click=True), Limits(stop_after_dismissal=True)
+    kept_away = [
+        [stop.holds(rule, now=NOW) for rule in (Limits(), after_click, after_dismissal)]
+        for stop in (clicked, dismissed)
+    ]
+    assert kept_away == [[False, True, False], [False, False, True]]
     # Nothing new: told again, and read after what is known.
     await it.record(it.event("4", "CLICK"))
     assert await it.stops(last) == ({}, last)
@@ -366,6 +374,31 @@ async def test_stops_are_seen_in_the_order_of_their_numbers(workspace: UUID) -> 
         seen |= set(people.get(Stop(it.campaign_id, StopReason.DISMISSED), BitMap()))
         assert not written or len(seen) == 60 or people, "a stop was passed by"
     await writing
+
+
+async def test_who_stops_somebody_waits_for_whoever_took_a_lower_number(database: Database, workspace: UUID) -> None:
+    it = await world(workspace)
+    stop = Stop(it.campaign_id, StopReason.DISMISSED)
+    is_first = asyncio.Event()
+
+    async def follow() -> None:
+        await is_first.wait()
+        async with transaction(workspace) as connection:
+            await banner_stops.write(connection, workspace, [(stop, 2)])
+
+    # Made out here: a task goes on in the transaction that it is made in.
+    following = asyncio.create_task(follow())
+    owner = await asyncpg.connect(database.owner_url)
+    try:
+        async with transaction(workspace) as connection:
+            await banner_stops.write(connection, workspace, [(stop, 1)])
+            is_first.set()
+            while not await owner.fetchval(WAITING):
+                assert not following.done()
+        await following
+    finally:
+        await owner.close()
+    assert (await it.stops())[0] == {stop: BitMap([1, 2])}
 
 
 async def test_the_winner_of_a_merge_inherits_what_stopped(

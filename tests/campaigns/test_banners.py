@@ -149,6 +149,10 @@ def test_testers_see_what_they_test_first_and_nobody_else_does() -> None:
         (2, ImpressionKind.SHOWN),
     ]
     assert [sees(board(tried, live), viewer) for viewer in (ADA, BEN, STRANGER)] == [[1], [2], [2]]
+    ended, later = replace(tried, expires_at=NOW), replace(tried, starts_at=NOW + SECOND)
+    assert [sees(board(one, live), ADA) for one in (ended, later)] == [[2], [2]]
+    others = [replace(tried, campaign_id=UUID(int=number), id=str(UUID(int=number))) for number in (3, 4)]
+    assert [len(sees(board(tried, *others, live, slots=slots), ADA)) for slots in (1, 2, 3)] == [1, 2, 3]
 
 
 def test_a_placement_nobody_made_shows_nothing_and_holds_up_nobody() -> None:
@@ -227,13 +231,18 @@ def test_what_an_app_may_choose_from_is_what_the_server_would_choose_from() -> N
     stopped = banner(4, stops=Stops(for_good=(BitMap([1]),)))
     others = banner(5, audience=Audience(included=(Members(BitMap([2])),)))
     tried = banner(6, in_test=True, audience=Audience(included=(Members(BitMap([1])),)))
-    where = board(later, held, over, stopped, others, tried)
+    for_others = replace(others, campaign_id=UUID(int=7), id=str(UUID(int=7)), in_test=True)
+    tried_out = replace(tried, campaign_id=UUID(int=8), id=str(UUID(int=8)), expires_at=NOW)
+    where = board(later, held, over, stopped, others, tried, for_others, tried_out)
     found = candidates(where.places["top"], ADA, now=NOW)
     assert [(one.banner.campaign_id.int, one.kind) for one in found] == [
         (6, ImpressionKind.TEST),
         (2, ImpressionKind.HIDDEN),
         (1, ImpressionKind.SHOWN),
     ]
+    # Who has had enough of the placement may still be shown what they test.
+    enough = board(later, held, tried, stops=Stops(for_good=(BitMap([1]),)))
+    assert [one.banner.campaign_id.int for one in candidates(enough.places["top"], ADA, now=NOW)] == [6]
 
 
 def test_viewers_of_impressions_are_told_apart() -> None:

@@ -7,11 +7,11 @@ import pytest
 
 from campaigns import control, drafts, placements, sending
 from campaigns.banner_content import BannerContent, BannerFace
-from campaigns.drafts import CampaignChanges
 from campaigns.errors import CampaignError, IllegalMove
 from campaigns.listing import get
 from campaigns.models import Campaign, CampaignStatus, MissedPolicy
 from campaigns.placements import PlacementInput
+from campaigns.wanted import CampaignChanges
 from segments import lifecycle as segment_lifecycle
 from segments.lifecycle import SegmentInput
 from segments.models import SegmentType

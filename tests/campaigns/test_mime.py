@@ -139,6 +139,7 @@ def test_a_subject_is_one_header_and_means_itself(text: str, value: str) -> None
         ('The "Shop", Ltd.', '"The \\"Shop\\", Ltd." <a@b.example>'),
         ("Müller", "=?utf-8?b?TcO8bGxlcg==?=\r\n <a@b.example>"),
         ("x\r\nBcc: y", '"x Bcc: y" <a@b.example>'),
+        ("=?utf-8?q?Bank?=", '"=?utf-8?q?Bank?=" <a@b.example>'),
         ("", "a@b.example"),
     ],
 )

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from campaigns import drafts, pacing, sending
-from campaigns.drafts import CampaignChanges
+from campaigns.wanted import CampaignChanges
 from db.transactions import transaction
 from profiles.addresses import AddressHasher
 from tests.campaigns.factories import ReadHere, ScriptedChannel, carrier, make_campaign, make_people

@@ -36,6 +36,7 @@ from tests.campaigns.push_factories import (
     send,
     set_credential,
 )
+from tests.campaigns.test_sending import make_static
 
 IPHONE = "a1" * 32
 LEDGER = """
@@ -216,6 +217,27 @@ async def test_a_device_whose_owner_is_merged_between_the_freeze_and_the_ledger_
     await merging.merge(workspace, winner_id=people["cleo"], loser_id=people["ben"], now=now)
     await deliver(workspace, campaign.id, push_carrier(provider, hasher), now=now)
     assert sorted(provider.tokens) == ["token-ann", "token-ben", "token-cleo"]
+
+
+async def test_a_device_whose_owner_is_merged_into_somebody_to_spare_gets_nothing(
+    workspace: UUID, now: datetime, hasher: AddressHasher
+) -> None:
+    """The campaign excludes cleo, who is ben as well since the freeze: R1."""
+    people = await make_people(workspace, ["ann", "ben", "cleo"], hasher=hasher, now=now)
+    await make_devices(workspace, ["ann", "ben", "cleo"], now=now)
+    await set_credential(workspace, now=now)
+    spared = await make_static(workspace, "spared", ["cleo"], now=now)
+    campaign = await make_push_campaign(workspace, now=now, excluded_segment_ids=(spared,))
+    provider = ScriptedProvider()
+    await sending.start(workspace, campaign.id, now=now)
+    await merging.merge(workspace, winner_id=people["cleo"], loser_id=people["ben"], now=now)
+    await deliver(workspace, campaign.id, push_carrier(provider, hasher), now=now)
+    assert provider.tokens == ["token-ann"]
+    assert {row[1:] for row in await ledger(workspace)} == {
+        ("token-ann", "sent", None),
+        ("token-ben", "skipped", "EXCLUDED"),
+        ("token-cleo", "skipped", "EXCLUDED"),
+    }
 
 
 async def test_a_device_that_moves_at_the_last_moment_is_seen_by_the_intent(

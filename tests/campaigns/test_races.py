@@ -10,12 +10,12 @@ from uuid import UUID, uuid4
 import pytest
 
 from campaigns import claims, control, counts, drafts, erasing, intents, planning, sending, tallies
-from campaigns.drafts import CampaignChanges
 from campaigns.errors import CampaignError, TargetError
 from campaigns.intents import Intended, Intent
 from campaigns.listing import get
 from campaigns.models import CampaignStatus, DeliveryState
 from campaigns.senders import SenderInput, create
+from campaigns.wanted import CampaignChanges
 from db.transactions import apart, transaction
 from profiles import brands, consent, merging, profiles
 from profiles.addresses import AddressHasher, Channel

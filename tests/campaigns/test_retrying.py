@@ -1,6 +1,7 @@
 """T-14: retries are polite, in numbers and on the ledger."""
 
 import itertools
+import logging
 import random
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -175,6 +176,23 @@ def test_a_host_that_is_away_is_left_alone_for_longer_and_longer() -> None:
     assert gate.let_through(64) == 1
     gate.saw(ACCEPTED)
     assert gate.let_through(64) == 64
+
+
+def test_a_log_says_that_a_host_is_away_and_that_it_is_back(caplog: pytest.LogCaptureFixture) -> None:
+    """Once a failure, not once a message; what the host said may hold anything, and is not in it."""
+    caplog.set_level(logging.INFO)
+    clock = Clock()
+    gate = HostGate(clock=clock, draw=lambda: 1.0)
+    for _ in range(8):
+        gate.saw(AWAY)
+    clock.now += 5
+    assert gate.let_through(64) == 1
+    gate.saw(AWAY)
+    for _ in range(8):
+        gate.saw(ACCEPTED)
+    lines = [(one.levelname, one.message, getattr(one, "code", None)) for one in caplog.records]
+    away = ("WARNING", "provider is away, nothing goes there for a while", "CONNECT_FAILED")
+    assert lines == [away, away, ("INFO", "provider is back", None)]
 
 
 def test_a_probe_that_is_never_answered_is_followed_by_another() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from campaigns.rotation import Weighted, choose, draw, shares
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "rotation.md"
-IDS = [f"0192f0c1-0000-7000-8000-00000000000{last}" for last in "abc"]
+IDS = [f"0192f0c100007000800000000000000{last}" for last in "abc"]
 
 banners = st.lists(
     st.builds(Weighted, st.uuids().map(str), st.integers(0, 100)), max_size=8, unique_by=lambda one: one.id

@@ -8,14 +8,14 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from campaigns import claims, control, sending
+from campaigns import claims, control, ending, sending
 from campaigns.answers import Answer, Ready
 from campaigns.carrier import Slots
 from campaigns.listing import get
 from campaigns.models import CampaignStatus, DeliveryState
 from campaigns.transmission import Turn
 from channels.base import EmailMessage, Outcome, OutcomeKind
-from db.transactions import apart, transaction
+from db.transactions import Connection, apart, transaction
 from profiles.addresses import AddressHasher
 from tests.campaigns.factories import ACCEPTED, ScriptedChannel, carrier, make_campaign, make_people
 from tests.campaigns.test_races import somebody_waits
@@ -128,6 +128,84 @@ async def test_what_was_read_twice_while_it_waited_leaves_once(
     assert channel.recipients == [f"{name}@example.com" for name in NAMES[:4]]
     assert max(groups) == 4
     assert sender.slots.free == 8
+
+
+async def test_a_copy_that_cannot_leave_says_nothing_of_its_twin_that_is_under_way(
+    workspace: UUID, now: datetime, hasher: AddressHasher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R4: two commits are lost, and between them messages leave of which the second one's group has copies: that
+    nothing of it has left is not true of their rows."""
+    await make_people(workspace, NAMES[:4], hasher=hasher, now=now)
+    campaign = await make_campaign(workspace, now=now)
+    await sending.start(workspace, campaign.id, now=now)
+    channel = ScriptedChannel()
+    channel.go.clear()
+    sender = carrier(channel, concurrency=8)
+    write, something = Turn.write, Turn.something
+    lost: list[bool] = []
+
+    async def unheard(turn: Turn, answers: Sequence[Answer], group: Sequence[Ready]) -> list[Ready]:
+        lost.append(bool(group) and len(lost) in (0, 2))
+        if lost[-1]:
+            raise ConnectionResetError
+        return await write(turn, answers, group)
+
+    async def read_again(turn: Turn, trouble: BaseException) -> None:
+        for _ in range(3 if len(lost) == 1 else 0):
+            turn.leave_behind([0])
+            while turn.left_behind is not None:
+                await turn.fill()
+            await turn.fill()
+
+    async def answer_when_idle(turn: Turn) -> None:
+        if channel.received and not turn.ready:
+            channel.go.set()
+        await something(turn)
+
+    monkeypatch.setattr(Turn, "write", unheard)
+    monkeypatch.setattr(Turn, "be_patient", read_again)
+    monkeypatch.setattr(Turn, "something", answer_when_idle)
+    await sending.deliver(workspace, campaign.id, carrier=sender, now=now, until=monotonic() + 60)
+    await deliver_all(workspace, campaign.id, channel, now)
+    assert channel.recipients == [f"{name}@example.com" for name in NAMES[:4]]
+    assert sender.slots.free == 8
+
+
+async def test_a_turn_that_goes_back_and_one_that_finishes_do_not_wait_for_each_other(
+    workspace: UUID, now: datetime, hasher: AddressHasher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor a person who resumes: each has locked the campaign, and then wants the dispatch."""
+    await make_people(workspace, NAMES[:4], hasher=hasher, now=now)
+    campaign = await make_campaign(workspace, now=now)
+    await sending.start(workspace, campaign.id, now=now)
+    write, go_back = Turn.write, claims.go_back
+    troubles: list[BaseException] = []
+    finishing: list[asyncio.Task[bool]] = []
+
+    async def lost_once(turn: Turn, answers: Sequence[Answer], group: Sequence[Ready]) -> list[Ready]:
+        if not troubles:
+            raise ConnectionResetError
+        return await write(turn, answers, group)
+
+    async def remember(turn: Turn, trouble: BaseException) -> None:
+        troubles.append(trouble)
+
+    async def beside_an_end(connection: Connection, *, workspace_id: UUID, dispatch_id: UUID, profile_id: int) -> None:
+        if not finishing:
+            with apart():
+                finishing.append(asyncio.create_task(ending.finish(workspace_id, campaign.id, dispatch_id)))
+                while not finishing[0].done() and not await somebody_waits(workspace_id):
+                    pass
+        await go_back(connection, workspace_id=workspace_id, dispatch_id=dispatch_id, profile_id=profile_id)
+
+    monkeypatch.setattr(Turn, "write", lost_once)
+    monkeypatch.setattr(Turn, "be_patient", remember)
+    monkeypatch.setattr(claims, "go_back", beside_an_end)
+    channel = ScriptedChannel()
+    await deliver_all(workspace, campaign.id, channel, now)
+    assert await finishing[0] is False
+    assert [type(trouble) for trouble in troubles] == [ConnectionResetError]
+    assert channel.recipients == [f"{name}@example.com" for name in NAMES[:4]]
 
 
 async def test_a_channel_that_lets_itself_be_cancelled_costs_no_slot(

@@ -57,10 +57,14 @@ LIMITS = {
     "time in which a mail is tried again": f"{GIVE_UP_AFTER.days} days",
     "placements in one fetch of banners; data of a banner": f"{MOST_PLACEMENTS}; {DATA_LIMIT // 1024} KB",
     "items of a page": f"{LARGEST_PAGE}",
-    "body of a GraphQL request; of POST /v1/events; values in one": (
-        f"{limits.LARGEST_GRAPHQL_BODY // 10**6} MB; {limits.LARGEST_EVENTS_BODY // 10**6} MB; {limits.MOST_MARKS:,}"
+    "body of a GraphQL request; of POST /v1/events; values in one; different names of them": (
+        f"{limits.LARGEST_GRAPHQL_BODY // 10**6} MB; {limits.LARGEST_EVENTS_BODY // 10**6} MB; {limits.MOST_MARKS:,};"
+        f" {limits.MOST_NAMES:,}"
     ),
-    "a GraphQL document": f"{limits.MOST_FIELDS:,} fields, {limits.MOST_DEPTH} levels, {limits.MOST_ALIASES} aliases",
+    "a GraphQL document": (
+        f"{limits.LONGEST_QUERY:,} characters, {limits.MOST_TOKENS} words and signs, {limits.MOST_FIELDS:,} fields,"
+        f" {limits.MOST_DEPTH} levels, {limits.MOST_ALIASES} aliases"
+    ),
     "profiles of an installation, ever": f"{MOST_IDS:,}",
 }
 

@@ -12,6 +12,7 @@ from db.outages import is_passing
         (asyncpg.ReadOnlySQLTransactionError("demoted"), True),
         (asyncpg.IdleInTransactionSessionTimeoutError("stood still"), True),
         (asyncpg.DeadlockDetectedError("chosen"), True),
+        (asyncpg.ObjectNotInPrerequisiteStateError("lets nobody in"), True),
         (ConnectionResetError(), True),
         (asyncpg.CheckViolationError("ours"), False),
         (ValueError("ours"), False),

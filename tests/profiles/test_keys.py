@@ -4,15 +4,19 @@ import asyncio
 from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
+import asyncpg
 import pytest
 
+from db.transactions import across_workspaces
 from profiles import keys
 from profiles.errors import KeyNotFound, ProfileError
 from profiles.keys import KeyIdentity, Scope
 from profiles.models import KeyKind
+from tests.conftest import Database
 from tests.profiles import people
 
 LAST_USED = "SELECT last_used_at, xmin::text::bigint FROM api_key WHERE id = $1"
+WAITERS = "SELECT count(*) FROM pg_locks WHERE NOT granted"
 STORED = "SELECT to_jsonb(k)::text FROM api_key k"
 
 
@@ -71,6 +75,26 @@ async def test_what_is_no_key_of_ours_opens_nothing(workspace: UUID, now: dateti
     assert await keys.find(secret, now=now) is not None
 
 
+async def test_the_database_is_not_asked_for_what_cannot_be_a_key(
+    workspace: UUID, now: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its checksum says so: whoever guesses keys costs no connection."""
+    asked = []
+
+    def watched() -> object:
+        asked.append(1)
+        return across_workspaces()
+
+    monkeypatch.setattr("profiles.keys.across_workspaces", watched)
+    secret = keys.new_key(KeyKind.SECRET).secret
+    last = "a" if secret[-1] != "a" else "b"
+    for none in (secret[:-1] + last, secret[:-1], secret + "0", ""):
+        assert await keys.find(none, now=now) is None
+    assert asked == []
+    assert await keys.find(secret, now=now) is None
+    assert asked == [1]
+
+
 async def test_a_key_opens_nothing_from_the_moment_it_expires(workspace: UUID, now: datetime) -> None:
     end = now + timedelta(hours=1)
     key, secret = await keys.create(workspace, name="a", kind=KeyKind.SECRET, scopes=["read"], expires_at=end)
@@ -102,7 +126,7 @@ async def test_a_key_that_makes_no_sense_is_refused(workspace: UUID, now: dateti
         ("a\0", secret, ["read"], None, "UNSTORABLE_TEXT", "name"),
         ("a", secret, [], None, "NO_SCOPE", "scopes"),
         ("a", secret, ["read", "everything"], None, "UNKNOWN_SCOPE", "scopes"),
-        ("a", public, ["ingest", "read"], None, "SCOPE_NOT_PUBLISHABLE", "scopes"),
+        ("a", public, ["ingest", Scope.READ], None, "SCOPE_NOT_PUBLISHABLE", "scopes"),
         ("a", secret, ["read"], now - timedelta(seconds=1), "EXPIRES_IN_THE_PAST", "expires_at"),
         ("a", secret, ["read"], now.replace(tzinfo=None), "NAIVE_TIME", "expires_at"),
     ]
@@ -110,7 +134,27 @@ async def test_a_key_that_makes_no_sense_is_refused(workspace: UUID, now: dateti
         with pytest.raises(ProfileError) as refused:
             await keys.create(workspace, name=name, kind=kind, scopes=scopes, expires_at=expires_at)
         assert (refused.value.code, refused.value.field) == (code, (field,))
+        assert "<" not in str(refused.value)  # words of people, no code of ours
     assert await keys.list_keys(workspace) == []
+
+
+async def test_a_key_above_the_limit_is_refused(
+    workspace: UUID, other_workspace: UUID, now: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Revoked ones count, and the one that takes the place of another does."""
+    monkeypatch.setattr(keys, "MOST_KEYS", 2)
+    first, _ = await keys.create(workspace, name="a", kind=KeyKind.SECRET, scopes=["read"])
+    second, _ = await keys.create(workspace, name="b", kind=KeyKind.SECRET, scopes=["read"])
+    await keys.revoke(workspace, first.id, now=now)
+    for more in (
+        keys.create(workspace, name="c", kind=KeyKind.SECRET, scopes=["read"]),
+        keys.rotate(workspace, second.id, now=now),
+    ):
+        with pytest.raises(ProfileError) as refused:
+            await more
+        assert refused.value.code == "TOO_MANY_KEYS"
+    assert [one.id for one in await keys.list_keys(workspace)] == [second.id, first.id]
+    await keys.create(other_workspace, name="c", kind=KeyKind.SECRET, scopes=["read"])
 
 
 async def test_uses_of_many_keys_are_written_to_the_minute_and_never_back(
@@ -190,14 +234,28 @@ async def test_a_key_with_an_end_is_followed_by_one_that_lives_as_long(workspace
     assert replaced.expires_at == soon  # it was to end before the overlap does
 
 
-async def test_the_last_admin_is_not_revoked_by_mistake(workspace: UUID, other_workspace: UUID, now: datetime) -> None:
+async def test_the_last_admin_is_not_revoked_by_mistake(
+    database: Database, workspace: UUID, other_workspace: UUID, now: datetime
+) -> None:
     """Two who revoke each other's key at once: one of them is told."""
     first, _ = await keys.create(workspace, name="a", kind=KeyKind.SECRET, scopes=["admin"])
     second, _ = await keys.create(workspace, name="b", kind=KeyKind.SECRET, scopes=["admin"])
     await keys.create(other_workspace, name="c", kind=KeyKind.SECRET, scopes=["admin"])
     reader, _ = await keys.create(workspace, name="d", kind=KeyKind.SECRET, scopes=["read"])
-    both = [keys.revoke(workspace, one.id, now=now, may_be_last=False) for one in (first, second)]
-    refused = [one for one in await asyncio.gather(*both, return_exceptions=True) if isinstance(one, BaseException)]
+    owner = await asyncpg.connect(database.owner_url)
+    try:
+        # Both are under way before either can be done.
+        async with owner.transaction():
+            await owner.execute("SELECT FROM api_key FOR UPDATE")
+            revoking = asyncio.gather(
+                *(keys.revoke(workspace, one.id, now=now, may_be_last=False) for one in (first, second)),
+                return_exceptions=True,
+            )
+            while await owner.fetchval(WAITERS) < 2:
+                assert not revoking.done()
+        refused = [one for one in await revoking if isinstance(one, BaseException)]
+    finally:
+        await owner.close()
     assert [getattr(one, "code", one) for one in refused] == ["LAST_ADMIN"]
     (left,) = [one for one in await keys.list_keys(workspace) if not one.revoked_at and "admin" in one.scopes]
     # One that was rotated ends soon, and does not count.

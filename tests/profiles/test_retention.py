@@ -1,14 +1,15 @@
 """What is forgotten by itself."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from uuid import UUID
 
 import pytest
 
 from db.transactions import transaction
-from profiles import events, imports, retention
+from profiles import devices, events, imports, retention
 from profiles.addresses import AddressHasher
+from profiles.devices import DeviceInput, Platform, Provider
 from profiles.events import EventInput, TrackReport
 from profiles.retention import Forgotten
 from tests.profiles import people
@@ -17,6 +18,7 @@ KEYS = "SELECT message_id FROM event_key ORDER BY message_id"
 EVENTS = "SELECT count(*) FROM event"
 CHANGES = "SELECT kind, unnest(coalesce(profile_ids, ARRAY[profile_id])) FROM profile_change ORDER BY seq"
 ERASED = "INSERT INTO profile_change (workspace_id, profile_id, kind, changed_at) VALUES ($1, $2, 'erased', $3)"
+AGE = "UPDATE profile_change SET changed_at = $1 WHERE seq = (SELECT max(seq) FROM profile_change)"
 SECOND = timedelta(seconds=1)
 AUDIT_KEPT = timedelta(days=90)
 ENTRY = "INSERT INTO audit_entry (workspace_id, at, key_id, action) SELECT $1, $2, $1, 'a' FROM generate_series(1, $3)"
@@ -30,7 +32,16 @@ OLD_KEYS, OLD_CHANGES = retention.EVENT_KEYS_KEPT, retention.CHANGES_KEPT
 
 
 async def happen(workspace_id: UUID, name: str, *, now: datetime) -> TrackReport:
-    return await events.track(workspace_id, [EventInput(name, "seen", external_id=name)], now=now)
+    """An event, and word of it, as of `now`."""
+    report = await events.track(workspace_id, [EventInput(name, "seen", external_id=name)], now=now)
+    await age_word(workspace_id, now)
+    return report
+
+
+async def age_word(workspace_id: UUID, at: datetime) -> None:
+    """Have what was written last been written then: word has the time of its transaction."""
+    async with transaction(workspace_id) as connection:
+        await connection.execute(AGE, at)
 
 
 async def forget(workspace_id: UUID, now: datetime) -> Forgotten:
@@ -58,6 +69,17 @@ async def test_keys_are_forgotten_after_35_days_and_changes_after_one(
     assert await forget(workspace, now) == Forgotten(0, 0)
 
 
+async def test_word_of_somebody_is_as_old_as_its_transaction_whatever_clock_the_caller_has(workspace: UUID) -> None:
+    """An API's that is two days behind: what it writes now waits a day all the same."""
+    now = datetime.now(UTC)
+    behind = now - 2 * OLD_CHANGES
+    await events.track(workspace, [EventInput("m1", "seen", external_id="ann")], now=behind)
+    phone = DeviceInput(Provider.FCM, "token", Platform.ANDROID, external_id="ben")
+    await devices.register(workspace, phone, now=behind)
+    assert (await forget(workspace, now)).profile_changes == 0
+    assert len(await people.touched(workspace)) == 2
+
+
 async def test_an_event_is_recognised_as_long_as_its_key_is_kept(workspace: UUID, now: datetime) -> None:
     await happen(workspace, "m1", now=now - OLD_KEYS)
     await forget(workspace, now)
@@ -72,6 +94,7 @@ async def test_much_is_forgotten_in_batches_until_none_is_left(
     batch = [EventInput(f"m{at}", "seen", external_id=f"p{at}") for at in range(25)]
     for event in batch:
         await events.track(workspace, [event], now=now - OLD_KEYS - SECOND)
+        await age_word(workspace, now - OLD_KEYS - SECOND)
     monkeypatch.setattr(retention, "BATCH", 10)
     monkeypatch.setattr(retention, "MOST_BATCHES", 2)
     assert await forget(workspace, now) == Forgotten(event_keys=20, profile_changes=20)

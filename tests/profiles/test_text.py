@@ -28,6 +28,8 @@ def test_text_is_kept_without_blanks_around_it_and_refused_when_it_cannot_be_kep
     bad = {"": "BLANK", " \t\n": "BLANK", "sixsix": "TOO_LONG", "a\0b": "UNSTORABLE_TEXT", "a\ud83d": "UNSTORABLE_TEXT"}
     assert {value: refusal(name, value) for value in bad} == bad
     assert [refusal(name, value) for value in (None, 5, b"abc", ["a"])] == ["NOT_TEXT"] * 4
+    with pytest.raises(ProfileError, match=r"^Name is missing: send a string\.$"):
+        name(None, field=FIELD)
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ async def test_the_later_transaction_may_commit_first_and_nothing_is_missed_or_r
     async with transaction(workspace) as first:
         # Two rows of one segment never overlap, since writers lock it; so the first writes the feed's row by itself.
         await first.execute(
-            membership.TELL, workspace, [slow.id], now, "first", *[[BitMap(ids).serialize()] for ids in ([2], [], [])]
+            membership.TELL, workspace, now, "first", [slow.id], *[[BitMap(ids).serialize()] for ids in ([2], [], [])]
         )
         with apart():
             await alter(slow, {3}, now=now)

@@ -1,6 +1,7 @@
 """What a change of members outside the pulse brings with it, and who takes the place of whom."""
 
 import asyncio
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -10,7 +11,7 @@ from pyroaring import BitMap
 from db.transactions import transaction
 from profiles.changes import Moved
 from profiles.profiles import ProfileInput
-from segments import following, lifecycle, static
+from segments import evaluation, following, lifecycle, static
 from segments.bases import Stored
 from segments.following import replaced
 from segments.lifecycle import SegmentChanges
@@ -33,6 +34,9 @@ from tests.segments.beats import (
     waiting,
 )
 from tests.segments.factories import PREMIUM, evaluate, make_dynamic, members_of, run_all
+from tests.segments.interrupted import request, reread
+
+WAITING = "SELECT count(DISTINCT pid) FROM pg_locks WHERE NOT granted AND locktype IN ('tuple', 'transactionid')"
 
 
 async def follow(segment: Segment, *changed: int, now: datetime) -> None:
@@ -139,6 +143,46 @@ async def test_a_live_segment_follows_through_another_live_one(workspace: UUID, 
     await static.add_members(workspace, curated.id, external_ids=["ann"], now=now + SECOND)
     await beat(workspace, now=now + 2 * SECOND)
     assert (await members_of(vips), await members_of(rest)) == ({ann}, set())
+
+
+async def test_evaluations_are_held_and_closed_in_one_order(
+    workspace: UUID, now: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two segments that name one segment and use one query; the evaluation of the first of them is the younger."""
+    [ann] = await named(workspace, "ann", now=now)
+    curated = await static_with(workspace, now=now)
+    users = [await make_dynamic(workspace, in_segment(curated), now=now, name=name) for name in ("one", "other")]
+    first, second = sorted(users, key=lambda one: one.id)
+    await settled(workspace, now=now)
+    older, younger = await request(second, now), await request(first, now)
+    monkeypatch.setattr(following, "MOST_FOLLOWED", 0)
+    gate = Gate()
+
+    async def hold() -> None:
+        async with transaction(workspace) as connection:
+            await connection.fetchval(evaluation.LOCK, workspace, older)
+            await gate.wait()
+
+    async def close() -> None:
+        async with transaction(workspace) as connection:
+            await evaluation.close_open(connection, workspace, [first.id, second.id], code="CHANGED", message="It was.")
+
+    holding = asyncio.create_task(hold())
+    await gate.reached_by(holding)
+    waiting_in_turn = []
+    for one in (follow(curated, ann, now=now), close()):
+        waiting_in_turn.append(asyncio.create_task(one))
+        await wait_for_locks(workspace, waiting_in_turn)
+    gate.opened.set()
+    await asyncio.gather(holding, *waiting_in_turn)
+    assert [(await reread(workspace, id)).error_code for id in (older, younger)] == ["CHANGED"] * 2
+
+
+async def wait_for_locks(workspace_id: UUID, tasks: Sequence["asyncio.Task[None]"]) -> None:
+    """Return when each of them stands before a lock."""
+    async with transaction(workspace_id) as connection:
+        while await connection.fetchval(WAITING) < len(tasks):
+            assert not any(task.done() for task in tasks)
 
 
 # --- who takes whose place ----------------------------------------------------------------------------------------

@@ -440,13 +440,19 @@ async def test_a_duplicate_is_a_draft_with_the_same_members_or_conditions(worksp
 
 
 async def test_deleting_leaves_nothing_behind(workspace: UUID, now: datetime) -> None:
-    await factories.make_people(workspace, ON_PREMIUM)
+    await factories.make_people(workspace, Person(traits={"plan": "premium", "ltv": 1}))
     segment = await factories.make_dynamic(workspace, now=now)
+    await lifecycle.update(workspace, segment.id, SegmentChanges(ranking={"by": {"trait": "ltv"}, "top": 1}), now=now)
     await factories.evaluate(segment, now=now)
+    tables = ("evaluation", "segment_membership", "membership", "membership_change", "segment_rank")
+
+    async def filled() -> set[str]:
+        async with transaction(workspace) as connection:
+            return {one for one in tables if await connection.fetchval(f"SELECT EXISTS (SELECT FROM {one})")}
+
+    assert await filled() == set(tables)
     await lifecycle.delete(workspace, segment.id)
-    async with transaction(workspace) as connection:
-        for table in ("evaluation", "segment_membership", "membership"):
-            assert await connection.fetchval(f"SELECT count(*) FROM {table}") == 0
+    assert await filled() == set()
     with pytest.raises(SegmentNotFound):
         await lifecycle.delete(workspace, segment.id)
 

@@ -11,7 +11,8 @@ import pytest
 from pyroaring import BitMap
 
 from db.transactions import transaction
-from segments import concluding, cycles, following, lifecycle, membership, pulse
+from profiles import profiles
+from segments import concluding, cycles, following, lifecycle, membership, pulse, static
 from segments.concluding import Again, Result
 from segments.engines.base import EngineError
 from segments.engines.postgres import PostgresEngine
@@ -130,6 +131,33 @@ async def test_merges_wait_for_a_segment_that_gets_its_first_members(workspace: 
     await populating
     await beat(workspace, now=now)
     assert await members_of(segment) == {winner}
+
+
+async def test_merges_and_erasures_wait_for_members_who_are_changed_by_hand(
+    workspace: UUID, now: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was read under the lock holds until it is written, and whoever is gone since then leaves afterwards."""
+    loser, winner, gone, ann = await named(workspace, "loser", "winner", "gone", "ann", now=now)
+    segment = await static_with(workspace, loser, now=now)
+    gate = Gate()
+    find = profiles.find_by_external_ids
+
+    async def find_and_wait(*given: Any) -> dict[str, int]:
+        found = await find(*given)
+        await gate.wait()
+        return found
+
+    monkeypatch.setattr(profiles, "find_by_external_ids", find_and_wait)
+    adding = asyncio.create_task(static.add_members(workspace, segment.id, external_ids=["ann", "gone"], now=now))
+    await gate.reached_by(adding)
+    await merge(workspace, loser=loser, winner=winner, now=now)
+    await erase(workspace, gone, now=now)
+    assert await pulse.beat(workspace, sources=SOURCES, now=now) is None
+    gate.opened.set()
+    assert (await adding).changed == 2
+    await beat(workspace, now=now)
+    assert await members_of(segment) == {winner, ann}
+    assert await membership.verify(workspace) == []
 
 
 # --- what an evaluation owes --------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Saved queries: kept, tried, run as one leaf of conditions; and what hostile SQL gets of a real database."""
 
+import asyncio
 from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
@@ -31,6 +32,7 @@ from tests.segments.factories import (
     members_of,
     merge,
 )
+from tests.segments.interrupted import request, reread
 from tests.segments.test_saved_sql import ALLOWED
 
 SOURCES = Sources(PostgresEngine(), {SavedSql: SavedSqlSource()})
@@ -290,6 +292,15 @@ async def refused_name(workspace_id: UUID, name: str, *, now: datetime) -> tuple
     return refusal.value.code, refusal.value.field
 
 
+async def test_the_limit_holds_for_many_who_save_at_once(workspace: UUID) -> None:
+    wanted = [SavedQueryInput(name=str(number), sql=BUYERS) for number in range(6)]
+    results = await asyncio.gather(
+        *(saved_queries.insert(workspace, one, most=3) for one in wanted), return_exceptions=True
+    )
+    assert [one.code for one in results if isinstance(one, SegmentError)] == ["TOO_MANY_SAVED_QUERIES"] * 3
+    assert len(await saved_queries.page(workspace, after=None, limit=10)) == 3
+
+
 async def test_queries_of_other_workspaces_are_not_found(workspace: UUID, other_workspace: UUID, now: datetime) -> None:
     theirs = await save(other_workspace, now=now)
     for missing in (theirs.id, uuid4()):
@@ -324,6 +335,7 @@ async def test_other_sql_evaluates_active_segments_anew_and_leaves_their_definit
     paused = await make_queried(query, now=now, name="paused")
     await lifecycle.pause(workspace, paused.id, now=now)
     assert await members_of(segment) == {buyer}
+    before = await request(segment, now)
     sql = BUYERS.replace("purchase", "visit")
     changed, asked = await saved_queries.update(
         workspace, query.id, SavedQueryChanges(sql=sql, description="Who visited"), now=now
@@ -331,6 +343,8 @@ async def test_other_sql_evaluates_active_segments_anew_and_leaves_their_definit
     assert (changed.sql, changed.description, changed.name) == (sql, "Who visited", "Buyers")
     queued = await newest(segment)
     assert [queued.id] == asked
+    closed = await reread(workspace, before)
+    assert (closed.status, closed.error_code) == (EvaluationStatus.FAILED, "DEFINITION_CHANGED")
     assert (queued.status, queued.cause) == (EvaluationStatus.QUEUED, EvaluationCause.DEFINITION)
     await run_all(workspace, now=now)
     assert await members_of(segment) == {visitor}
